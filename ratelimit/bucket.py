@@ -1,0 +1,111 @@
+"""The arithmetic of one token bucket, and nothing else.
+
+This is the reference that `lua/check.lua` follows operation for operation, in
+IEEE 754 doubles and in the same order, so that both reach the same decision to
+the last bit. It is also the engine of the simulator and of `on_outage: local`.
+
+A bucket remembers how many tokens are missing (`used`) and when that was true
+(`at`, microseconds since the epoch). Missing tokens come back at the limit's
+rate, so what is missing at `t` is
+
+    level(t) = max(0, used - (t - at) · count / period)
+
+For a late `t < at` the same line counts upwards: a late request sees only the
+refill that its own time had earned. From that the bound follows in whatever
+order requests arrive: between any two request times a ≤ b, no more than
+`burst + (b - a) · count / period` is ever admitted.
+
+Storing tokens rather than a theoretical arrival time (GCRA, ITU-T I.371) keeps
+whole costs exact at any rate, and keeps what was used when a rate is edited.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+_TOLERANCE: Final = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a bucket is: `count` tokens come back every `period`, up to `burst`.
+
+    Attributes:
+        count: tokens a period.
+        period: microseconds.
+        burst: capacity in tokens.
+        tolerance: tokens forgiven on admission: what one microsecond refills, since
+            timestamps are no finer than that, but never more than a millionth. It
+            keeps float error from turning a full burst of B into B - 1.
+    """
+
+    count: float
+    period: float
+    burst: float
+
+    @property
+    def tolerance(self) -> float:
+        """See the class."""
+        return min(_TOLERANCE, self.count / self.period)
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """The state of one limit in one scope: `used` tokens were missing at time `at`."""
+
+    used: float
+    at: int
+
+    def level(self, shape: Shape, t: int) -> float:
+        """Return the tokens missing at `t` (microseconds), as a request of that time sees it."""
+        level = self.used - float(t - self.at) * shape.count / shape.period
+        return max(level, 0.0)
+
+    def admits(self, shape: Shape, t: int, cost: float) -> bool:
+        """Say whether a request of `cost` tokens at time `t` passes.
+
+        A request that takes nothing is stopped only by debt: by a bucket already
+        below empty at the latest time known, not by its own lateness.
+        """
+        if cost == 0:
+            return self.level(shape, max(t, self.at)) <= shape.burst + shape.tolerance
+        return self.level(shape, t) + cost <= shape.burst + shape.tolerance
+
+    def take(self, shape: Shape, t: int, cost: float) -> Bucket:
+        """Return the bucket after `cost` tokens were taken at time `t`."""
+        if t < self.at:
+            return Bucket(self.used + cost, self.at)
+        return Bucket(self.level(shape, t) + cost, t)
+
+    def remaining(self, shape: Shape, t: int) -> int:
+        """Return the whole tokens that could be taken at `t`, never negative."""
+        return max(0, math.floor(shape.burst - self.level(shape, t) + shape.tolerance))
+
+    def to_full(self, shape: Shape, t: int) -> int:
+        """Return the microseconds from `t` until nothing is missing."""
+        return math.ceil(self.level(shape, t) * shape.period / shape.count)
+
+    def wait(self, shape: Shape, t: int, cost: float) -> int | None:
+        """Return the least microseconds after `t` at which `cost` passes; None for never.
+
+        The formula gives the answer up to float error; the search then makes it the
+        exact edge of `admits`, so that waiting this long always works and waiting
+        less never does.
+        """
+        if cost > shape.burst + shape.tolerance:
+            return None
+        if self.admits(shape, t, cost):
+            return 0
+        missing = self.used + cost - shape.burst - shape.tolerance
+        guess = max(1, math.ceil(missing * shape.period / shape.count) + self.at - t)
+        low, high, step = 0, guess, 1
+        while not self.admits(shape, t + high, cost):
+            low, high, step = high, high + step, step * 2
+        if low == 0 and not self.admits(shape, t + high - 1, cost):
+            return high
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self.admits(shape, t + middle, cost) else (middle, high)
+        return high

@@ -1,0 +1,107 @@
+"""The answer to a check."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from ratelimit.headers import headers_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from ratelimit.headers import Dialect
+    from ratelimit.policy.spec import Mode
+
+Source = Literal["store", "denial-memory", "lease", "outage"]
+
+
+@dataclass(frozen=True, slots=True)
+class LimitState:
+    """One limit as a check left it.
+
+    Attributes:
+        name: the limit's name in the policy.
+        unit: what it counts.
+        limit: units a period.
+        period: seconds.
+        burst: the bucket's capacity.
+        remaining: whole units that could be taken now, never negative.
+        reset_after: seconds until nothing is missing.
+        retry_after: seconds until this limit would admit the check: 0 if it does, None for never.
+        mode: `enforce` or `shadow`; a shadow limit with a `retry_after` would have denied.
+    """
+
+    name: str
+    unit: str
+    limit: int
+    period: float
+    burst: int
+    remaining: int
+    reset_after: float
+    retry_after: float | None
+    mode: Mode
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the members of the JSON answer."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The answer to a check; true when the request may pass.
+
+    Attributes:
+        allowed: whether the request may pass.
+        key: the key's identifier, masked: enough to recognise it, too little to use it.
+        plan: the plan that was applied.
+        model_class: the class of the model, None where no model was named.
+        timestamp: the time the request was judged at.
+        clamped: whether that is earlier than the timestamp given, which lay too far ahead.
+        retry_after: seconds after which the same check passes if nobody else takes first;
+            0 when allowed, None when it can never pass.
+        violated: the names of the limits that denied it.
+        reservation: the reservation's id, if one was asked for.
+        source: who answered: `store`, or `outage` where the store could not.
+        limits: every limit that was looked at, in the policy's order.
+    """
+
+    allowed: bool
+    key: str
+    plan: str
+    model_class: str | None
+    timestamp: datetime
+    clamped: bool
+    retry_after: float | None
+    violated: tuple[str, ...]
+    reservation: str | None
+    source: Source
+    limits: tuple[LimitState, ...]
+
+    def __bool__(self) -> bool:
+        return self.allowed
+
+    def headers(self, dialects: Sequence[Dialect] = ("ietf",)) -> dict[str, str]:
+        """Return the response headers that tell a client of this decision.
+
+        Args:
+            dialects: any of `ietf`, `openai`, `venice`; see `ratelimit.headers`.
+        """
+        return headers_of(self, dialects)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the members of the JSON answer."""
+        return {
+            "allowed": self.allowed,
+            "key": self.key,
+            "plan": self.plan,
+            "model_class": self.model_class,
+            "timestamp": self.timestamp.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "clamped": self.clamped,
+            "retry_after": self.retry_after,
+            "violated": list(self.violated),
+            "reservation": self.reservation,
+            "source": self.source,
+            "limits": [state.as_dict() for state in self.limits],
+        }

@@ -1,0 +1,84 @@
+"""What to answer when the store cannot.
+
+Each limit names its own answer. One enforced limit that says `deny` denies; the
+limits that say `local` are decided on buckets of this process; the rest allow.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from ratelimit.call import as_datetime, read
+from ratelimit.decision import Decision
+from ratelimit.privacy import mask
+from ratelimit.simulate import Buckets
+
+if TYPE_CHECKING:
+    from ratelimit.call import Question
+
+logger = logging.getLogger("ratelimit")
+
+RETRY_AFTER: Final = 1.0
+"""Seconds that a client is told to wait when an outage denies: nobody knows how long it lasts."""
+
+_LOCAL_BUCKETS: Final = 65_536
+
+
+class Outage:
+    """Answers in the store's place, and says in the log when an outage begins and ends."""
+
+    def __init__(self, store: str) -> None:
+        self._store = store
+        self._local = Buckets(most=_LOCAL_BUCKETS)
+        self._failing = False
+
+    def began(self, reason: object) -> None:
+        """Note that the store did not answer."""
+        if not self._failing:
+            logger.warning(
+                "store %s does not answer, each limit's on_outage applies: %s", self._store, reason
+            )
+        self._failing = True
+
+    def ended(self) -> None:
+        """Note that the store answered."""
+        if self._failing:
+            logger.warning("store %s answers again", self._store)
+        self._failing = False
+
+    def answer(self, question: Question, max_skew: int | None) -> Decision:
+        """Decide without the store."""
+        now = time.time_ns() // 1000
+        refusing = tuple(
+            part.slot.limit.name
+            for part in question.parts
+            if part.slot.limit.on_outage == "deny" and part.slot.limit.mode == "enforce"
+        )
+        if refusing:
+            return Decision(
+                allowed=False,
+                key=mask(question.check.key),
+                plan=question.plan,
+                model_class=question.model_class,
+                timestamp=as_datetime(question.check.timestamp or now),
+                clamped=False,
+                retry_after=RETRY_AFTER,
+                violated=refusing,
+                reservation=None,
+                source="outage",
+                limits=(),
+            )
+        local = _only_local(question)
+        [reply] = self._local.answer([local], now=now, max_skew=max_skew)
+        return read(local, reply, source="outage")
+
+
+def _only_local(question: Question) -> Question:
+    hashes = (
+        (name, tuple(part for part in parts if part.slot.limit.on_outage == "local"))
+        for name, parts in question.hashes
+    )
+    return replace(question, hashes=tuple((name, parts) for name, parts in hashes if parts))

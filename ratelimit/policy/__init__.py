@@ -1,0 +1,6 @@
+"""Limits, plans and model classes, and the YAML file that holds them."""
+
+from ratelimit.policy.limit import Limit
+from ratelimit.policy.policy import Plan, Policy
+
+__all__ = ["Limit", "Plan", "Policy"]

@@ -1,0 +1,156 @@
+"""The policy file as a schema: the only place that says which fields exist.
+
+The JSON Schema of `ratelimit policy schema`, the errors of `ratelimit policy
+check` and the checks of a `Limit` written in Python all come from here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StrictInt,
+    StrictStr,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
+
+from ratelimit.faults import TAG
+from ratelimit.rate import ALLOWED, MAX_COUNT, MICROSECONDS, Rate
+
+OTHER = "other"
+"""The class of every model that no class names."""
+
+_DECADE = 10 * 366 * 86_400 * MICROSECONDS
+_NOT_YET_UNITS = ("concurrent", "failures")
+_NOT_YET_FIELDS = ("block", "capacity", "lease", "ttl")
+
+Scope = Literal["key", "tenant", "model"]
+Mode = Literal["enforce", "shadow"]
+OnOutage = Literal["allow", "deny", "local"]
+Charge = Literal["check", "settle"]
+
+
+def _pattern(pattern: str, description: str) -> Any:  # noqa: ANN401 - Annotated metadata has no common type
+    """Restrict text to a pattern, with a description in place of the pattern where it is broken."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"{value!r} is not allowed: {description}")
+        return value
+
+    return AfterValidator(check), WithJsonSchema(
+        {"type": "string", "pattern": f"^{pattern}$", "description": description}
+    )
+
+
+Name = Annotated[
+    StrictStr, *_pattern("[A-Za-z0-9][A-Za-z0-9_-]{0,63}", "1 to 64 letters, digits, `_` and `-`")
+]
+Identifier = Annotated[StrictStr, *_pattern("[!-~]{1,256}", "1 to 256 visible ASCII characters, no spaces")]
+Count = Annotated[StrictInt, Field(ge=1, le=MAX_COUNT)]
+RateText = Annotated[
+    Rate,
+    BeforeValidator(lambda value: value if isinstance(value, Rate) else Rate.parse(value)),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": "^[0-9]+/(second|minute|hour|day|[0-9]+[smhd])$",
+            "description": ALLOWED,
+            "examples": ["20/minute", "100/30s"],
+        }
+    ),
+]
+_ONE, _BY_CLASS = f"{TAG}one", f"{TAG}by-class"
+Rates = Annotated[
+    Annotated[RateText, Tag(_ONE)] | Annotated[dict[Name, RateText], Field(min_length=1), Tag(_BY_CLASS)],
+    Discriminator(lambda value: _BY_CLASS if isinstance(value, Mapping) else _ONE),
+]
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LimitSpec(_Spec):
+    """A rate over one unit, with a burst and a scope."""
+
+    unit: Name = Field(
+        "requests", description="what is counted; a check costs 1 of `requests` unless it says more"
+    )
+    rate: Rates = Field(description="one rate, or one for each model class when `per` names `model`")
+    burst: Count | None = Field(None, description="the bucket's capacity; the rate's count unless given")
+    per: list[Scope] = Field(["key"], description="what a bucket belongs to; [] is one bucket for everyone")
+    mode: Mode = Field("enforce", description="`shadow` counts and reports but never denies")
+    on_outage: OnOutage = Field("allow", description="the answer when the store cannot give one")
+    charge: Charge = Field("check", description="when the cost is taken")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_yet(cls, data: Any) -> Any:  # noqa: ANN401 - whatever stood in the file
+        """Refuse what the format has room for and this version does not do."""
+        if not isinstance(data, Mapping):
+            return data
+        if data.get("unit") in _NOT_YET_UNITS:
+            raise ValueError(f"unit {data['unit']!r} is not supported yet; remove this limit")
+        if data.get("charge") == "settle":
+            raise ValueError("`charge: settle` is not supported yet; leave it out to charge at the check")
+        for name in _NOT_YET_FIELDS:
+            if name in data:
+                raise ValueError(f"`{name}` is not supported yet; remove it")
+        return data
+
+    @model_validator(mode="after")
+    def _consistent(self) -> LimitSpec:
+        if len(set(self.per)) != len(self.per):
+            raise ValueError("`per` names something twice")
+        if isinstance(self.rate, dict) and "model" not in self.per:
+            raise ValueError("a rate for each model class needs `model` in `per`, such as per: [key, model]")
+        for rate in self.rate.values() if isinstance(self.rate, dict) else (self.rate,):
+            burst = self.burst or rate.count
+            if burst * rate.period > _DECADE * rate.count:
+                raise ValueError(f"a burst of {burst} at {rate} would take over ten years to refill")
+        return self
+
+
+class PlanSpec(_Spec):
+    """A named set of limits."""
+
+    limits: dict[Name, LimitSpec] = Field(max_length=64)
+
+
+class KeySpec(_Spec):
+    """What one key is assigned to."""
+
+    plan: Name | None = Field(None, description="the key's plan; the default plan unless given")
+    tenant: Identifier | None = Field(None, description="who owns the key; the key itself unless given")
+
+
+class PolicySpec(_Spec):
+    """Plans, model classes and defaults."""
+
+    default_plan: Name | None = Field(
+        None, description="the plan of a key that names none; optional with one plan"
+    )
+    models: dict[Name, list[Identifier]] = Field({}, description="class: its model ids")
+    plans: dict[Name, PlanSpec] = Field(min_length=1)
+    keys: dict[Identifier, KeySpec] = Field({}, description="keys with a plan or tenant of their own")
+
+
+def fields_at(path: tuple[str, ...]) -> list[str]:
+    """Return the fields that are allowed where the last step of `path` stands."""
+    specs: dict[tuple[str, int], type[_Spec]] = {
+        ("plans", 3): PlanSpec,
+        ("plans", 5): LimitSpec,
+        ("keys", 3): KeySpec,
+    }
+    return list(specs.get((path[0], len(path)), PolicySpec).model_fields)

@@ -1,0 +1,66 @@
+"""`20/minute`, `20/30s`: how operators write a rate."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+MICROSECONDS: Final = 1_000_000
+"""Time is counted in whole microseconds everywhere inside; seconds are for people."""
+
+MAX_COUNT: Final = 10**12
+"""Largest N and burst. Doubles count exactly far beyond it, with room left for fractions."""
+
+_MAX_PERIOD: Final = 366 * 86_400 * MICROSECONDS
+_NAMED: Final = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400}
+_SUFFIX: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_TEXT: Final = re.compile(
+    r"(?P<count>[0-9]{1,13})/(?:(?P<name>[a-z]+)|(?P<number>[0-9]{1,9})(?P<suffix>[smhd]))"
+)
+
+ALLOWED: Final = "write N/second, N/minute, N/hour, N/day, or N/30s, N/5m, N/2h, N/7d"
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many units every so long.
+
+    Attributes:
+        count: units a period, 1 to 10^12.
+        period: microseconds, 1 second to 366 days.
+    """
+
+    count: int
+    period: int
+
+    @classmethod
+    def parse(cls, text: object) -> Rate:
+        """Read a rate as operators write it.
+
+        Raises:
+            ValueError: `text` is not a rate; the message says what is.
+        """
+        match = _TEXT.fullmatch(text) if isinstance(text, str) else None
+        if match is None:
+            raise ValueError(f"{text!r} is not a rate; {ALLOWED}")
+        name = match["name"]
+        if name is not None and name not in _NAMED:
+            raise ValueError(f"{text!r} is not a rate: there is no period {name!r}; {ALLOWED}")
+        seconds = _NAMED[name] if name else int(match["number"]) * _SUFFIX[match["suffix"]]
+        rate = cls(int(match["count"]), seconds * MICROSECONDS)
+        if not 1 <= rate.count <= MAX_COUNT:
+            raise ValueError(f"{text!r} is out of range: N is from 1 to {MAX_COUNT}")
+        if not 1 <= rate.period <= _MAX_PERIOD:
+            raise ValueError(f"{text!r} is out of range: a period is from 1s to 366d")
+        return rate
+
+    def __str__(self) -> str:
+        seconds = self.period // MICROSECONDS
+        for name, length in _NAMED.items():
+            if seconds == length:
+                return f"{self.count}/{name}"
+        for suffix, length in reversed(_SUFFIX.items()):
+            if seconds % length == 0:
+                return f"{self.count}/{seconds // length}{suffix}"
+        raise AssertionError(seconds)  # unreachable: every whole number of seconds ends in `s`

@@ -1,0 +1,24 @@
+"""The Lua scripts, read once from the files beside them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib import resources
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A Lua script and the SHA-1 under which a server remembers it (EVALSHA)."""
+
+    source: str
+    sha: str
+
+    @classmethod
+    def load(cls, name: str) -> Script:
+        """Read `lua/<name>.lua`."""
+        source = resources.files("ratelimit").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
+        return cls(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+CHECK = Script.load("check")

@@ -1,0 +1,134 @@
+"""redis-py clients that fail fast and never repeat a call whose outcome they do not know.
+
+Left to itself redis-py retries up to ten times and takes seconds to give up, and a reply that is
+merely late is charged again. Here a call is made once, and a silent server is a timeout after the
+deadline.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.maint_notifications import MaintNotificationsConfig
+from redis.retry import Retry
+
+from ratelimit.errors import StoreUnavailable
+from ratelimit.request import fault
+from ratelimit.stores import embedded
+from ratelimit.stores.url import ALLOWED, StoreURL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+CONNECTIONS: Final = 64
+"""Most connections of one limiter; a call past that waits in line for one to come free."""
+
+_LINE: Final = 20
+"""A place in that line is given up after this many deadlines."""
+
+Client = TypeVar("Client")
+
+
+@dataclass(frozen=True, slots=True)
+class Store(Generic[Client]):
+    """A client and the URL it came from, with what is left to do once the client is closed."""
+
+    url: StoreURL
+    client: Client
+    release: Callable[[], None]
+
+
+def connect(url: str, deadline: float) -> Store[redis.Redis]:
+    """Make a blocking client; nothing is sent before it is first used.
+
+    Args:
+        url: the store, as in `StoreURL`.
+        deadline: seconds to connect, and seconds to wait for a reply.
+
+    Raises:
+        InvalidRequest: the URL names no store.
+        StoreUnavailable: the embedded server does not start.
+    """
+    parsed = StoreURL.parse(url)
+    if parsed.scheme == "memory":
+        return Store(parsed, _fakes().FakeRedis(server=_fake_server(parsed.path)), _nothing)
+    address, release = _address(parsed)
+    try:
+        pool = redis.BlockingConnectionPool.from_url(
+            address,
+            max_connections=CONNECTIONS,
+            timeout=_LINE * deadline,
+            retry=Retry(NoBackoff(), 0),
+            **_once(deadline),
+        )
+    except (ValueError, TypeError) as error:
+        raise fault("redis", f"not understood ({error}); allowed: {ALLOWED}") from None
+    return Store(parsed, redis.Redis.from_pool(pool), release)
+
+
+def connect_async(url: str, deadline: float) -> Store[redis.asyncio.Redis]:
+    """Make a client for asyncio; otherwise as `connect`."""
+    parsed = StoreURL.parse(url)
+    if parsed.scheme == "memory":
+        return Store(parsed, _fakes().FakeAsyncRedis(server=_fake_server(parsed.path)), _nothing)
+    address, release = _address(parsed)
+    try:
+        pool = redis.asyncio.BlockingConnectionPool.from_url(
+            address,
+            max_connections=CONNECTIONS,
+            timeout=_LINE * deadline,
+            retry=AsyncRetry(NoBackoff(), 0),
+            **_once(deadline),
+        )
+    except (ValueError, TypeError) as error:
+        raise fault("redis", f"not understood ({error}); allowed: {ALLOWED}") from None
+    return Store(parsed, redis.asyncio.Redis.from_pool(pool), release)
+
+
+def _once(deadline: float) -> dict[str, Any]:
+    return {
+        "socket_timeout": deadline,
+        "socket_connect_timeout": deadline,
+        "retry_on_timeout": False,
+        "retry_on_error": [],
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+    }
+
+
+def _address(url: StoreURL) -> tuple[str, Callable[[], None]]:
+    if url.scheme != "embedded":
+        return url.url, _nothing
+    socket = embedded.acquire(url.path)
+    return f"unix://{socket}", lambda: embedded.release(url.path)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _fakes() -> ModuleType:
+    try:
+        import fakeredis  # noqa: PLC0415 - an extra that only memory:// needs
+    except ImportError:
+        raise StoreUnavailable(
+            "memory:// needs the `embedded` extra: pip install 'ratelimit-sidecar[embedded]'"
+        ) from None
+    return fakeredis
+
+
+_fake_servers: dict[str, Any] = {}
+
+
+def _fake_server(name: str) -> Any:  # noqa: ANN401 - fakeredis has no types
+    """Limiters of one process that give one name to `memory://name` share it; without a name it is private."""
+    if not name:
+        return _fakes().FakeServer()
+    if name not in _fake_servers:
+        _fake_servers[name] = _fakes().FakeServer()
+    return _fake_servers[name]

@@ -1,0 +1,190 @@
+"""What the shipped nginx configuration makes of every answer a sidecar can give, and what it tells a sidecar."""
+
+import socket
+import threading
+
+import httpx
+import pytest
+
+PROBLEM = {"Content-Type": "application/problem+json"}
+LIMITS = {"RateLimit": '"requests";r=0;t=3', "RateLimit-Policy": '"requests";q=20;w=60'}
+
+
+@pytest.fixture
+def gateway(start_nginx, scripted_sidecar):
+    return start_nginx(scripted_sidecar.port)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "client_sees", "outcome"),
+    [
+        (200, {}, 200, "allowed"),
+        (429, PROBLEM, 429, "denied"),
+        (503, PROBLEM, 503, "unavailable"),
+        (503, {"Content-Type": "text/plain"}, 200, "failed-open"),  # a load balancer's, not the sidecar's
+        (500, PROBLEM, 200, "failed-open"),
+        (502, {}, 200, "failed-open"),
+        (504, {}, 200, "failed-open"),
+        (400, PROBLEM, 400, "malformed"),
+        (422, PROBLEM, 400, "malformed"),
+        (401, PROBLEM, 500, "misconfigured"),
+        (403, PROBLEM, 500, "misconfigured"),
+        (404, PROBLEM, 500, "misconfigured"),
+    ],
+)
+def test_an_answer_of_the_sidecar_becomes_one_for_the_client(
+    gateway, scripted_sidecar, upstream, status, headers, client_sees, outcome
+):
+    scripted_sidecar.answers(status, headers, b"the sidecar's own words")
+    answer = gateway.client.get("/")
+    assert answer.status_code == client_sees
+    assert "WWW-Authenticate" not in answer.headers
+    assert f'"ratelimit":"{outcome}"' in gateway.access_log(lines=2)
+    assert [seen.headers["X-RateLimit-Outcome"] for seen in upstream.seen] == [outcome] * (client_sees == 200)
+
+
+def test_a_sidecar_that_never_answers_is_not_waited_for(start_nginx, upstream):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        answer = start_nginx(silent.getsockname()[1]).client.get("/", timeout=30)
+    assert answer.status_code == 200
+    assert upstream.seen[0].headers["X-RateLimit-Outcome"] == "failed-open"
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_refusal_keeps_its_headers_and_its_type_whatever_the_path_ends_in(
+    gateway, scripted_sidecar, status
+):
+    scripted_sidecar.answers(status, PROBLEM | LIMITS | {"Retry-After": "3"})
+    answer = gateway.client.get("/page.html")
+    assert answer.json()["status"] == status
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.headers["Retry-After"] == "3"
+    assert {name: answer.headers[name] for name in LIMITS} == LIMITS
+
+
+@pytest.mark.parametrize("status", [200, 429])
+def test_a_header_that_the_sidecar_leaves_out_is_absent_and_not_empty(gateway, scripted_sidecar, status):
+    scripted_sidecar.answers(status, PROBLEM)
+    answer = gateway.client.get("/")
+    assert answer.status_code == status
+    assert not {"ratelimit", "ratelimit-policy", "retry-after"} & set(answer.headers)
+
+
+@pytest.mark.parametrize("status", [403, 429, 500, 503])
+def test_an_error_of_the_api_itself_is_passed_on_as_it_is(gateway, upstream, status):
+    upstream.answers(status, {"Retry-After": "7"}, b"the API's own words")
+    answer = gateway.client.get("/")
+    assert (answer.status_code, answer.text) == (status, "the API's own words")
+    assert answer.headers.get_list("Retry-After") == ["7"]
+
+
+def test_the_sidecar_is_told_only_what_the_limits_need(gateway, scripted_sidecar):
+    claims = [
+        f"X-RateLimit-{name}" for name in ("Key", "Plan", "Tenant", "Timestamp", "Reserve", "Gateway-Token")
+    ]
+    gateway.client.get(
+        "/?deny_status=403",
+        headers=dict.fromkeys(claims, "claimed")
+        | {"Authorization": "Bearer s", "Cookie": "session", "X-Request-Id": "claimed"},
+    )
+    (asked,) = scripted_sidecar.seen
+    assert asked.path == "/v1/authorize"
+    assert set(asked.headers) == {"host", "authorization", "x-forwarded-for", "x-request-id"}
+    assert asked.headers["Authorization"] == "Bearer s"
+    assert asked.headers["X-Forwarded-For"] == "127.0.0.1"
+    assert asked.headers["X-Request-Id"] != "claimed"
+
+
+def test_the_api_gets_no_ratelimit_header_that_the_client_made_up(gateway, scripted_sidecar, upstream):
+    scripted_sidecar.answers(200, {"X-RateLimit-Key": "vk_real"})
+    names = ["Key", "Plan", "Model", "Tenant", "Cost", "Timestamp", "Reserve", "Reservation", "Gateway-Token"]
+    gateway.client.get("/", headers={f"X-RateLimit-{name}": "claimed" for name in names})
+    (reached,) = upstream.seen
+    told = {name: value for name, value in reached.headers.items() if name.startswith("x-ratelimit-")}
+    assert told == {"x-ratelimit-key": "vk_real", "x-ratelimit-outcome": "allowed"}
+
+
+@pytest.mark.parametrize(
+    ("path", "model"),
+    [
+        ("/models/qwen3-4b/chat", "qwen3-4b"),
+        ("/%6dodels/x/..//qwen3-4b/chat?model=other", "qwen3-4b"),
+        ("/v1/chat", None),
+    ],
+)
+def test_the_model_is_read_from_the_path_that_the_api_will_see(gateway, scripted_sidecar, path, model):
+    gateway.client.get(httpx.URL(gateway.url, raw_path=path.encode()))
+    assert scripted_sidecar.seen[0].headers.get("X-RateLimit-Model") == model
+
+
+@pytest.mark.parametrize(
+    ("body", "estimate"),
+    [
+        (b"x" * 400, "tokens=250"),
+        (b"x" * 3_000, "tokens=1000"),
+        (b"x" * 9_000, "tokens=2500"),
+        (b"x" * 3_000_000, "tokens=10000"),
+        ([b"x" * 50_000, b"y" * 50_000], "tokens=1000"),
+    ],
+    ids=["400 bytes", "3 kB", "9 kB", "3 MB", "of unknown length"],
+)
+def test_a_body_reaches_the_api_whole_and_the_sidecar_only_as_an_estimate(
+    gateway, scripted_sidecar, upstream, body, estimate
+):
+    claiming_nothing = {"X-RateLimit-Cost": "tokens=0"}
+    assert gateway.client.post("/", content=body, headers=claiming_nothing).status_code == 200
+    (asked,), (reached,) = scripted_sidecar.seen, upstream.seen
+    assert (reached.method, reached.body) == ("POST", body if isinstance(body, bytes) else b"".join(body))
+    assert asked.body == b""
+    assert not {"content-length", "transfer-encoding"} & set(asked.headers)
+    assert asked.headers["X-RateLimit-Cost"] == estimate
+
+
+def test_a_refused_post_never_reaches_the_api(gateway, scripted_sidecar, upstream):
+    scripted_sidecar.answers(429, PROBLEM)
+    assert gateway.client.post("/", content=b"x" * 100_000).status_code == 429
+    assert gateway.client.get("/").status_code == 429
+    assert upstream.seen == []
+
+
+def test_a_failed_check_does_not_lose_the_body(gateway, scripted_sidecar, upstream):
+    scripted_sidecar.answers(500)
+    gateway.client.post("/", content=b"x" * 100_000)
+    assert upstream.seen[0].body == b"x" * 100_000
+
+
+@pytest.mark.parametrize("status", [200, 429])
+def test_head_requests_are_limited_too(gateway, scripted_sidecar, upstream, status):
+    scripted_sidecar.answers(status, LIMITS)
+    answer = gateway.client.head("/")
+    assert (answer.status_code, answer.content) == (status, b"")
+    assert answer.headers["RateLimit"] == LIMITS["RateLimit"]
+    assert [seen.method for seen in upstream.seen] == ["HEAD"] * (status == 200)
+
+
+def test_tokens_reach_the_client_as_they_are_generated(gateway, upstream):
+    first_arrived = threading.Event()
+
+    def generate():
+        yield b"first "
+        assert first_arrived.wait(timeout=30)
+        yield b"second"
+
+    upstream.answers(200, {"Content-Type": "text/event-stream"}, generate())
+    with gateway.client.stream("GET", "/") as answer:
+        parts = answer.iter_raw()
+        assert next(parts) == b"first "
+        first_arrived.set()
+        assert b"".join(parts) == b"second"
+
+
+def test_the_connection_to_the_sidecar_is_kept(gateway, scripted_sidecar):
+    for _ in range(10):
+        gateway.client.get("/")
+    assert len(scripted_sidecar.seen) == 10
+    assert len({asked.client_port for asked in scripted_sidecar.seen}) == 1
+
+
+def test_clients_cannot_talk_to_the_sidecar_through_nginx(gateway, scripted_sidecar, upstream):
+    assert gateway.client.get("/_ratelimit").status_code == 404
+    assert scripted_sidecar.seen == upstream.seen == []
