@@ -47,21 +47,21 @@ class AsyncLimiter(Shell):
         self._opened = opened
         self._courier = Courier(self._run)
 
-    async def check(self, key: str, **options: Unpack[CheckOptions]) -> Decision:
+    async def check(self, key: AskedFor, **options: Unpack[CheckOptions]) -> Decision:
         """See `Limiter.check`."""
-        return (await self._decide([self._ask({"key": key, **options})]))[0]
+        return (await self._decide([self._ask(key, options)]))[0]
 
     async def check_many(self, checks: Sequence[AskedFor]) -> list[Decision]:
         """See `Limiter.check_many`."""
         return await self._decide(self._ask_many(checks))
 
-    async def peek(self, key: str, **options: Unpack[CheckOptions]) -> Decision:
+    async def peek(self, key: AskedFor, **options: Unpack[CheckOptions]) -> Decision:
         """See `Limiter.peek`."""
-        return (await self._decide([self._ask({"key": key, **options}, take=False)]))[0]
+        return (await self._decide([self._ask(key, options, take=False)]))[0]
 
     async def acquire(
         self,
-        key: str,
+        key: AskedFor,
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - a limit on waiting, not a cancellation
         **options: Unpack[CheckOptions],

@@ -39,7 +39,15 @@ class RateLimited(RateLimitError):  # noqa: N818 - the name is part of the contr
 
 
 class StoreUnavailable(RateLimitError):  # noqa: N818 - the name is part of the contract
-    """The store did not answer within the deadline, or refused the connection."""
+    """The store did not answer within the deadline, or would not serve us.
+
+    Attributes:
+        refused: the store is there and will not let us in; waiting does not help.
+    """
+
+    def __init__(self, message: str, *, refused: bool = False) -> None:
+        super().__init__(message)
+        self.refused = refused
 
 
 class Fault(NamedTuple):

@@ -58,18 +58,19 @@ class Limiter(Shell):
         opened = connect(store, deadline)
         super().__init__(opened.url, policy, max_skew)
         self._opened = opened
+        self.address = opened.address
 
-    def check(self, key: str, **options: Unpack[CheckOptions]) -> Decision:
+    def check(self, key: AskedFor, **options: Unpack[CheckOptions]) -> Decision:
         """Ask whether a request may pass, and charge it if so.
 
         Args:
-            key: the API key's identifier.
+            key: the API key's identifier; or a whole `Check`, or its fields as a mapping.
             **options: see `CheckOptions`: timestamp, plan, model, tenant, cost.
 
         Raises:
             InvalidRequest: the check cannot be asked; nothing was charged.
         """
-        return self._decide([self._ask({"key": key, **options})])[0]
+        return self._decide([self._ask(key, options)])[0]
 
     def check_many(self, checks: Sequence[AskedFor]) -> list[Decision]:
         """Ask for up to 256 requests in one call; each is all or nothing on its own, in order.
@@ -79,11 +80,13 @@ class Limiter(Shell):
         """
         return self._decide(self._ask_many(checks))
 
-    def peek(self, key: str, **options: Unpack[CheckOptions]) -> Decision:
+    def peek(self, key: AskedFor, **options: Unpack[CheckOptions]) -> Decision:
         """Say what a check would answer now, and charge nothing."""
-        return self._decide([self._ask({"key": key, **options}, take=False)])[0]
+        return self._decide([self._ask(key, options, take=False)])[0]
 
-    def acquire(self, key: str, *, timeout: float | None = None, **options: Unpack[CheckOptions]) -> Decision:
+    def acquire(
+        self, key: AskedFor, *, timeout: float | None = None, **options: Unpack[CheckOptions]
+    ) -> Decision:
         """Wait until a request may pass.
 
         Args:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
 
 from ratelimit.call import Asker, Question, read
-from ratelimit.errors import Fault, PolicyError, StoreUnavailable
+from ratelimit.errors import Fault, InvalidRequest, PolicyError, StoreUnavailable
 from ratelimit.layout import hash_of
 from ratelimit.outage import Outage
 from ratelimit.policy import Limit, Policy
@@ -17,13 +18,17 @@ from ratelimit.request import MAX_BATCH, Check, fault, make_check
 
 if TYPE_CHECKING:
     from ratelimit.decision import Decision
+    from ratelimit.request import CheckOptions
     from ratelimit.stores import StoreURL
 
 CONNECTION_ERRORS = (RedisError, OSError, TimeoutError)
 """All that can go wrong between us and a store."""
 
+REFUSALS = (AuthenticationError, AuthorizationError, NoPermissionError)
+"""What no waiting mends: the store is there and will not serve us."""
+
 AskedFor = Check | str | Mapping[str, Any]
-"""What `check_many` takes: a check, its fields, or just a key."""
+"""What may be asked for: a key, or a whole check, or its fields."""
 
 
 class Shell:
@@ -46,14 +51,24 @@ class Shell:
     def policy(self, policy: Policy | Limit | Iterable[Limit]) -> None:
         self._asker = Asker(as_policy(policy))
 
-    def _ask(self, check: AskedFor, *, take: bool = True) -> Question:
-        fields = {"key": check} if isinstance(check, str) else check
-        return self._asker.ask(make_check(fields), take=take)
+    def _ask(self, asked: AskedFor, options: CheckOptions | None = None, *, take: bool = True) -> Question:
+        if isinstance(asked, str):
+            asked = {"key": asked, **(options or {})}
+        elif options:
+            raise fault(next(iter(options)), "goes into the check itself, not beside it")
+        return self._asker.ask(make_check(asked), take=take)
 
     def _ask_many(self, checks: Sequence[AskedFor]) -> list[Question]:
         if len(checks) > MAX_BATCH:
             raise fault("checks", f"{len(checks)} is too many at once; at most {MAX_BATCH}")
-        return [self._ask(check) for check in checks]
+        questions = []
+        for index, check in enumerate(checks):
+            try:
+                questions.append(self._ask(check))
+            except InvalidRequest as error:
+                faults = (fault._replace(path=f"{index}.{fault.path}") for fault in error.faults)
+                raise InvalidRequest(list(faults)) from None
+        return questions
 
     def _read(self, questions: Sequence[Question], replies: Sequence[Any]) -> list[Decision]:
         self._outage.ended()
@@ -64,7 +79,7 @@ class Shell:
         return [self._outage.answer(question, self.max_skew) for question in questions]
 
     def _unavailable(self, error: Exception) -> StoreUnavailable:
-        return StoreUnavailable(f"{self.store}: {explain(error)}")
+        return StoreUnavailable(f"{self.store}: {explain(error)}", refused=isinstance(error, REFUSALS))
 
     def _owned(self, key: str, tenant: str | None) -> list[str]:
         """Return the hashes that hold what a key has used, and nobody else's."""
@@ -84,7 +99,7 @@ def as_policy(policy: Policy | Limit | Iterable[Limit]) -> Policy:
         return policy
     if isinstance(policy, Limit):
         return Policy.of(policy)
-    if not isinstance(policy, str | bytes | Mapping):
+    with contextlib.suppress(TypeError):  # it is not several of anything
         limits = tuple(policy)
         if all(isinstance(limit, Limit) for limit in limits):
             return Policy.of(*limits)

@@ -1,0 +1,1 @@
+"""The sidecar: speaks HTTP to gateways and lets `ratelimit` decide."""

@@ -88,7 +88,8 @@ def _shared_names(spec: PolicySpec) -> Iterator[Fault]:
                 yield Fault(
                     f"{path}.unit",
                     f"{limit.unit!r}, but {other_path} counts {other.unit!r}: a key that"
-                    " changes plan keeps what it used under the limit's name, so give one of them another name",
+                    " changes plan keeps what it used under the limit's name, so give one of them another"
+                    " name",
                 )
             everyone = not {"key", "tenant"} & set(limit.per) or not {"key", "tenant"} & set(other.per)
             if everyone and (limit.per, limit.rate, limit.burst) != (other.per, other.rate, other.burst):

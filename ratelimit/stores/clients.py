@@ -37,9 +37,14 @@ Client = TypeVar("Client")
 
 @dataclass(frozen=True, slots=True)
 class Store(Generic[Client]):
-    """A client and the URL it came from, with what is left to do once the client is closed."""
+    """A client, where it came from, and what is left to do once it is closed.
+
+    Attributes:
+        address: the URL under which other processes find the same store.
+    """
 
     url: StoreURL
+    address: str
     client: Client
     release: Callable[[], None]
 
@@ -57,7 +62,7 @@ def connect(url: str, deadline: float) -> Store[redis.Redis]:
     """
     parsed = StoreURL.parse(url)
     if parsed.scheme == "memory":
-        return Store(parsed, _fakes().FakeRedis(server=_fake_server(parsed.path)), _nothing)
+        return Store(parsed, url, _fakes().FakeRedis(server=_fake_server(parsed.path)), _nothing)
     address, release = _address(parsed)
     try:
         pool = redis.BlockingConnectionPool.from_url(
@@ -69,14 +74,14 @@ def connect(url: str, deadline: float) -> Store[redis.Redis]:
         )
     except (ValueError, TypeError) as error:
         raise fault("redis", f"not understood ({error}); allowed: {ALLOWED}") from None
-    return Store(parsed, redis.Redis.from_pool(pool), release)
+    return Store(parsed, address, redis.Redis.from_pool(pool), release)
 
 
 def connect_async(url: str, deadline: float) -> Store[redis.asyncio.Redis]:
     """Make a client for asyncio; otherwise as `connect`."""
     parsed = StoreURL.parse(url)
     if parsed.scheme == "memory":
-        return Store(parsed, _fakes().FakeAsyncRedis(server=_fake_server(parsed.path)), _nothing)
+        return Store(parsed, url, _fakes().FakeAsyncRedis(server=_fake_server(parsed.path)), _nothing)
     address, release = _address(parsed)
     try:
         pool = redis.asyncio.BlockingConnectionPool.from_url(
@@ -88,7 +93,7 @@ def connect_async(url: str, deadline: float) -> Store[redis.asyncio.Redis]:
         )
     except (ValueError, TypeError) as error:
         raise fault("redis", f"not understood ({error}); allowed: {ALLOWED}") from None
-    return Store(parsed, redis.asyncio.Redis.from_pool(pool), release)
+    return Store(parsed, address, redis.asyncio.Redis.from_pool(pool), release)
 
 
 def _once(deadline: float) -> dict[str, Any]:
@@ -126,7 +131,7 @@ _fake_servers: dict[str, Any] = {}
 
 
 def _fake_server(name: str) -> Any:  # noqa: ANN401 - fakeredis has no types
-    """Limiters of one process that give one name to `memory://name` share it; without a name it is private."""
+    """Limiters of one process that say `memory://name` share it; without a name it is private."""
     if not name:
         return _fakes().FakeServer()
     if name not in _fake_servers:

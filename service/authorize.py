@@ -1,0 +1,117 @@
+"""`/v1/authorize`: checks for gateways that forward headers and nothing else.
+
+An ASGI application rather than a route: it takes any method and any path below its own, and never
+reads a body.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import http_sf
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+
+from ratelimit import Fault, InvalidRequest
+from service import problems
+from service.identity import ANONYMOUS, identify
+from service.problems import Problem
+from service.sidecar import Sidecar
+from service.tokens import require_gateway
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from service.identity import Identity
+
+_FIELDS: Final = {
+    "plan": "X-RateLimit-Plan",
+    "model": "X-RateLimit-Model",
+    "tenant": "X-RateLimit-Tenant",
+    "timestamp": "X-RateLimit-Timestamp",
+}
+_NAMES: Final = {**_FIELDS, "key": "X-RateLimit-Key", "cost": "X-RateLimit-Cost"}
+_DENY_STATUSES: Final = {"401", "403", "429"}
+
+
+class Authorize:
+    """Answers 200 with no body, or the denial."""
+
+    async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
+        """Serve one request."""
+        request = HTTPConnection(scope)
+        try:
+            response = await self._answer(request)
+        except Problem as error:
+            response = problems.problem(error.status, error.detail, headers=error.headers)
+        except InvalidRequest as error:
+            response = problems.invalid(_by_header(error))
+        await response(scope, _, send)
+
+    async def _answer(self, request: HTTPConnection) -> Response:
+        sidecar = Sidecar.of(request)
+        require_gateway(request, sidecar.settings.gateway_token)
+        deny_status = _deny_status(request)
+        _refuse_doubles(request)
+        identity = identify(request, sidecar.pepper, sidecar.settings.trusted_proxies)
+        check = {"key": identity.key, **_stated(request), **_anonymous(sidecar, identity)}
+        decision = await sidecar.limiter.check(check)
+        headers = {**sidecar.headers(decision), "X-RateLimit-Key": identity.key}
+        return Response(headers=headers) if decision else problems.denial(decision, headers, deny_status)
+
+
+def _anonymous(sidecar: Sidecar, identity: Identity) -> dict[str, str]:
+    if not identity.anonymous:
+        return {}
+    if ANONYMOUS not in sidecar.limiter.policy.plans:
+        raise Problem(
+            401,
+            "the request carries no key, and the policy has no `anonymous` plan for such requests",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+    return {"plan": ANONYMOUS}
+
+
+def _stated(request: HTTPConnection) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        field: request.headers[header] for field, header in _FIELDS.items() if header in request.headers
+    }
+    if "X-RateLimit-Cost" in request.headers:
+        fields["cost"] = _cost(request.headers["X-RateLimit-Cost"])
+    return fields
+
+
+def _cost(text: str) -> dict[str, Any]:
+    """Read a structured-field dictionary (RFC 9651) of units and amounts: `tokens=512, images=2`."""
+    try:
+        parsed = http_sf.parse(text.encode(), tltype="dictionary")
+    except (http_sf.StructuredFieldError, UnicodeEncodeError, ValueError):
+        raise InvalidRequest(
+            [Fault("cost", "must be a structured-field dictionary, such as tokens=512")]
+        ) from None
+    items = cast("dict[str, tuple[object, object]]", parsed)
+    return {unit: float(value) if isinstance(value, Decimal) else value for unit, (value, _) in items.items()}
+
+
+def _deny_status(request: HTTPConnection) -> int:
+    asked = request.query_params.get("deny_status", "429")
+    if asked not in _DENY_STATUSES:
+        raise InvalidRequest([Fault("deny_status", f"must be one of {', '.join(sorted(_DENY_STATUSES))}")])
+    return int(asked)
+
+
+def _refuse_doubles(request: HTTPConnection) -> None:
+    """A header that comes twice may be the client's beside the gateway's: neither can be believed."""
+    for header in _NAMES.values():
+        if len(request.headers.getlist(header)) > 1:
+            raise Problem(400, f"{header} was sent more than once; the gateway must remove the client's own")
+
+
+def _by_header(error: InvalidRequest) -> InvalidRequest:
+    """Name the header where the library names the field."""
+    faults = []
+    for fault in error.faults:
+        field, _, rest = fault.path.partition(".")
+        faults.append(fault._replace(path=".".join(filter(None, (_NAMES.get(field, field), rest)))))
+    return InvalidRequest(faults)

@@ -1,0 +1,54 @@
+"""Request bodies: bounded, and read into the library's own schema."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
+
+import pydantic
+from pydantic import Field
+
+from ratelimit import Check
+from ratelimit.request import MAX_BATCH, invalid
+from service.problems import Problem
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+MAX_BODY: Final = 64 * 1024
+
+T = TypeVar("T")
+
+ONE = pydantic.TypeAdapter(Check)
+MANY = pydantic.TypeAdapter(Annotated[list[Check], Field(max_length=MAX_BATCH)])
+
+
+async def read(request: Request, schema: pydantic.TypeAdapter[T]) -> T:
+    """Read the body as JSON of a schema.
+
+    Raises:
+        Problem: 413 over 64 KiB, 400 where it is not JSON.
+        InvalidRequest: a field is wrong or not listed.
+    """
+    body = await _bounded(request)
+    try:
+        return schema.validate_json(body)
+    except pydantic.ValidationError as error:
+        if error.errors(include_url=False, include_input=False)[0]["type"] == "json_invalid":
+            raise Problem(400, "the body is not JSON") from None
+        raise invalid(error) from None
+
+
+async def _bounded(request: Request) -> bytes:
+    if int(request.headers.get("Content-Length") or 0) > MAX_BODY:
+        raise _too_large()
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise _too_large()
+    return bytes(body)
+
+
+def _too_large() -> Problem:
+    # The rest of the body stays unread, so the connection cannot carry another request.
+    return Problem(413, f"the body is over {MAX_BODY // 1024} KiB", headers={"Connection": "close"})

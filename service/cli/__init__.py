@@ -1,0 +1,14 @@
+"""The `ratelimit` command."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command."""
+    try:
+        from service.cli.commands import app  # noqa: PLC0415 - an extra that only the command needs
+    except ModuleNotFoundError as error:
+        sys.exit(f"{error.name} is missing: pip install 'ratelimit-sidecar[service,embedded]'")
+    app()

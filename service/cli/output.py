@@ -1,0 +1,59 @@
+"""How commands speak: answers on standard output, complaints in one line on standard error."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from ratelimit import Decision
+
+console = Console(highlight=False, soft_wrap=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+USAGE = 2
+
+
+def fail(message: object, code: int = USAGE) -> NoReturn:
+    """Say what is wrong and leave."""
+    typer.echo(f"ratelimit: {message}", err=True)
+    raise typer.Exit(code)
+
+
+def show_json(value: Any) -> None:  # noqa: ANN401 - JSON of any kind
+    """Print JSON for programs."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def show_decision(decision: Decision, *, as_json: bool) -> None:
+    """Print a decision, for programs or for people."""
+    if as_json:
+        show_json(decision.as_dict())
+        return
+    verdict = "allowed" if decision else f"denied by {', '.join(decision.violated)}"
+    console.print(f"{decision.key} on plan {decision.plan}: [bold]{verdict}[/], {_advice(decision)}")
+    table = Table("limit", "unit", "rate", "burst", "remaining", "full in", "mode", box=None, pad_edge=False)
+    for state in decision.limits:
+        table.add_row(
+            state.name,
+            state.unit,
+            f"{state.limit} per {state.period:g} s",
+            str(state.burst),
+            str(state.remaining),
+            f"{state.reset_after:.3f} s",
+            state.mode,
+        )
+    console.print(table)
+
+
+def _advice(decision: Decision) -> str:
+    if decision:
+        return f"answered by {decision.source}"
+    if decision.retry_after is None:
+        return "and can never pass: it asks for more than the burst"
+    return f"retry in {decision.retry_after:g} s"

@@ -1,0 +1,43 @@
+"""For operators: what a key has left, a fresh start for it, and the policy in force."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Depends
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ratelimit import Decision
+from service.sidecar import Sidecar
+from service.tokens import require_operator
+
+
+async def _operators_only(request: Request) -> None:
+    require_operator(request, Sidecar.of(request).settings.admin_token)
+
+
+router = APIRouter(tags=["operators"], dependencies=[Depends(_operators_only)])
+
+
+@router.get("/v1/policy")
+async def policy(request: Request) -> dict[str, Any]:
+    """Show the policy in force."""
+    running = Sidecar.of(request).limiter.policy
+    return {"source": running.source, "version": running.version, **running.as_dict()}
+
+
+@router.get("/v1/keys/{key}", response_model=Decision)
+async def show(
+    request: Request, key: str, plan: str | None = None, model: str | None = None, tenant: str | None = None
+) -> Response:
+    """Show a key's limits without charging; `allowed` says whether one more request would pass."""
+    decision = await Sidecar.of(request).limiter.peek(key, plan=plan, model=model, tenant=tenant)
+    return Response(to_json(decision.as_dict()), media_type="application/json")
+
+
+@router.delete("/v1/keys/{key}", status_code=204)
+async def reset(request: Request, key: str, tenant: str | None = None) -> None:
+    """Forget what a key has used; buckets that it shares with others stay as they are."""
+    await Sidecar.of(request).limiter.reset(key, tenant=tenant)

@@ -1,0 +1,125 @@
+"""Every error is a problem detail (RFC 9457), and never a traceback."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from fastapi.exceptions import RequestValidationError
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from ratelimit import InvalidRequest, StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fastapi import FastAPI
+    from starlette.requests import Request
+
+    from ratelimit import Decision
+
+MEDIA_TYPE = "application/problem+json"
+
+# draft-ietf-httpapi-ratelimit-headers-10, "Problem Types"
+QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+REDUCED_CAPACITY = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
+
+log = structlog.get_logger("ratelimit")
+
+
+class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
+    """An answer other than the one hoped for; raise it from anywhere under a route."""
+
+    def __init__(self, status: int, detail: str, *, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = headers
+
+
+def problem(
+    status: int,
+    detail: str,
+    *,
+    kind: str = "about:blank",
+    title: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    **members: Any,  # noqa: ANN401 - extension members are JSON of any kind
+) -> Response:
+    """Make the response for a problem, with any extension members."""
+    body = {
+        "type": kind,
+        "title": title or HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        **members,
+    }
+    return Response(to_json(body), status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
+
+
+def denial(decision: Decision, headers: Mapping[str, str], status: int = 429) -> Response:
+    """Make the response for a denied check: 429, or 503 where the store's outage denied it."""
+    names = list(decision.violated)
+    if decision.source == "outage" and not decision.limits:
+        status, kind, title = 503, REDUCED_CAPACITY, "The limiter's store does not answer"
+        detail = f"{', '.join(names)} cannot be checked now, and the policy denies without it"
+    else:
+        kind, title = QUOTA_EXCEEDED, "Quota exceeded"
+        wait = decision.retry_after
+        advice = (
+            "this can never pass: it asks for more than the burst" if wait is None else f"retry in {wait:g} s"
+        )
+        detail = f"over {', '.join(names)}; {advice}"
+    members = decision.as_dict()
+    return problem(
+        status, detail, kind=kind, title=title, headers=headers, **{"violated-policies": names}, **members
+    )
+
+
+def invalid(error: InvalidRequest, status: int = 422) -> Response:
+    """Make the response for a question that cannot be asked, naming every field at fault."""
+    faults = [{"field": fault.path, "detail": fault.message} for fault in error.faults]
+    return problem(status, str(error), errors=faults)
+
+
+def install(app: FastAPI) -> None:
+    """Answer every exception with a problem."""
+
+    async def on_problem(_: Request, error: Exception) -> Response:
+        assert isinstance(error, Problem)  # noqa: S101 - it was registered for nothing else
+        return problem(error.status, error.detail, headers=error.headers)
+
+    async def on_invalid(_: Request, error: Exception) -> Response:
+        assert isinstance(error, InvalidRequest)  # noqa: S101 - likewise
+        return invalid(error)
+
+    async def on_parameters(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)  # noqa: S101 - likewise
+        faults = [
+            {"field": ".".join(str(step) for step in fault["loc"][1:]), "detail": fault["msg"]}
+            for fault in error.errors()
+        ]
+        return problem(
+            422, "; ".join(f"{fault['field']}: {fault['detail']}" for fault in faults), errors=faults
+        )
+
+    async def on_outage(_: Request, error: Exception) -> Response:
+        return problem(503, str(error), kind=REDUCED_CAPACITY, headers={"Retry-After": "1"})
+
+    async def on_http(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101 - likewise
+        return problem(error.status_code, error.detail, headers=error.headers)
+
+    async def on_bug(_: Request, error: Exception) -> Response:
+        log.error("a bug in the sidecar", exc_info=error)
+        return problem(500, "the sidecar has a bug; its log says more")
+
+    app.add_exception_handler(Problem, on_problem)
+    app.add_exception_handler(InvalidRequest, on_invalid)
+    app.add_exception_handler(RequestValidationError, on_parameters)
+    app.add_exception_handler(StoreUnavailable, on_outage)
+    app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(Exception, on_bug)

@@ -1,0 +1,98 @@
+"""The sidecar's settings: the only place that reads the environment."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from ratelimit.headers import Dialect
+from ratelimit.stores import StoreURL
+
+_DURATION = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?)\s*(?P<unit>ms|s|m|h)?")
+_SECONDS = {"ms": 0.001, "s": 1, None: 1, "m": 60, "h": 3600}
+
+
+def parse_duration(value: object) -> object:
+    """Read `50ms`, `5s`, `1m`, `1h` or plain seconds as seconds; leave anything else alone.
+
+    Raises:
+        ValueError: it is text, and not a duration.
+    """
+    if not isinstance(value, str):
+        return value
+    match = _DURATION.fullmatch(value.strip())
+    if match is None:
+        raise ValueError(f"{value!r} is not a duration; write 50ms, 5s, 1m or 1h")
+    return float(match["number"]) * _SECONDS[match["unit"]]
+
+
+def _skew(value: object) -> object:
+    return None if value == "none" else parse_duration(value)
+
+
+def _listed(value: object) -> object:
+    return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
+
+
+Network = IPv4Network | IPv6Network
+
+
+class Settings(BaseSettings):
+    """What `ratelimit serve` can be told, by flag or as `RATELIMIT_<NAME>` in the environment.
+
+    Attributes:
+        policy: the policy file.
+        redis: the store's URL.
+        host: address to listen on.
+        port: TCP port to listen on, 0 for any that is free.
+        uds: Unix socket to listen on instead.
+        workers: processes that answer.
+        admin_token: opens the operators' endpoints; without one they are not there.
+        gateway_token: asked of every other /v1 call, in X-RateLimit-Gateway-Token.
+        key_pepper: the key under which secrets become identifiers. Give every sidecar the
+            same one; without it each start draws its own.
+        deadline: seconds that the store may take to answer.
+        max_skew: seconds that a timestamp may lie ahead of the store's clock; None trusts
+            timestamps entirely.
+        dialect: the dialects of RateLimit headers.
+        log_format: `console` or `json`.
+        trusted_proxies: networks whose X-Forwarded-For is believed.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="RATELIMIT_", extra="forbid", frozen=True)
+
+    policy: Path
+    redis: str = "embedded://"
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    uds: Path | None = None
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    admin_token: SecretStr | None = None
+    gateway_token: SecretStr | None = None
+    key_pepper: SecretStr | None = None
+    deadline: Annotated[float, BeforeValidator(parse_duration), Field(gt=0, le=10)] = 0.05
+    max_skew: Annotated[float | None, BeforeValidator(_skew), Field(ge=0, le=86_400)] = 5.0
+    dialect: Annotated[list[Dialect], NoDecode, BeforeValidator(_listed), Field(min_length=1)] = ["ietf"]
+    log_format: Literal["console", "json"] = "console"
+    trusted_proxies: Annotated[list[Network], NoDecode, BeforeValidator(_listed)] = [
+        ip_network("127.0.0.0/8"),
+        ip_network("::1/128"),
+    ]
+
+    @field_validator("redis")
+    @classmethod
+    def _names_a_store(cls, value: str) -> str:
+        StoreURL.parse(value)
+        return value
+
+    @field_validator("admin_token", "gateway_token", "key_pepper")
+    @classmethod
+    def _not_empty(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().strip():
+            raise ValueError("must not be empty; leave it out instead")
+        return value

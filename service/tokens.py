@@ -1,0 +1,45 @@
+"""Who may call: gateways with one token, operators with another."""
+
+from __future__ import annotations
+
+import hmac
+from typing import TYPE_CHECKING
+
+from service.problems import Problem
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+    from starlette.requests import HTTPConnection
+
+GATEWAY_HEADER = "X-RateLimit-Gateway-Token"
+
+
+def require_gateway(request: HTTPConnection, token: SecretStr | None) -> None:
+    """Let only gateways in, if the settings hold a token for them.
+
+    Raises:
+        Problem: 401 without the right token.
+    """
+    if token is not None and not _same(request.headers.get(GATEWAY_HEADER), token):
+        raise Problem(401, f"{GATEWAY_HEADER} is missing or wrong")
+
+
+def require_operator(request: HTTPConnection, token: SecretStr | None) -> None:
+    """Let only operators in.
+
+    Raises:
+        Problem: 401 without the right token; 404 where the settings hold none, as if there
+            were no such page.
+    """
+    if token is None:
+        raise Problem(404, "Not Found")
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not _same(given.strip(), token):
+        raise Problem(
+            401, "Authorization must be Bearer with the admin token", headers={"WWW-Authenticate": "Bearer"}
+        )
+
+
+def _same(given: str | None, token: SecretStr) -> bool:
+    """Compare in constant time, so that nobody can find a token letter by letter."""
+    return given is not None and hmac.compare_digest(given.encode(), token.get_secret_value().encode())
