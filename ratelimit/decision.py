@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from ratelimit.headers import headers_of
+from ratelimit.policy.spec import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from ratelimit.headers import Dialect
-    from ratelimit.policy.spec import Mode
 
 Source = Literal["store", "denial-memory", "lease", "outage"]
 
@@ -81,6 +82,13 @@ class Decision:
 
     def __bool__(self) -> bool:
         return self.allowed
+
+    @property
+    def advice(self) -> str:
+        """What to tell whoever was denied, in a few words."""
+        if self.retry_after is None:
+            return "this can never pass: it asks for more than the burst"
+        return f"retry in {math.ceil(self.retry_after * 1000) / 1000:g} s"
 
     def headers(self, dialects: Sequence[Dialect] = ("ietf",)) -> dict[str, str]:
         """Return the response headers that tell a client of this decision.

@@ -31,10 +31,7 @@ class RateLimited(RateLimitError):  # noqa: N818 - the name is part of the contr
     """
 
     def __init__(self, decision: Decision) -> None:
-        wait = (
-            "no wait would help" if decision.retry_after is None else f"retry in {decision.retry_after:g} s"
-        )
-        super().__init__(f"{decision.key} is over {', '.join(decision.violated) or 'its limits'}: {wait}")
+        super().__init__(f"{decision.key} is over {', '.join(decision.violated)}; {decision.advice}")
         self.decision = decision
 
 

@@ -68,11 +68,7 @@ def denial(decision: Decision, headers: Mapping[str, str], status: int = 429) ->
         detail = f"{', '.join(names)} cannot be checked now, and the policy denies without it"
     else:
         kind, title = QUOTA_EXCEEDED, "Quota exceeded"
-        wait = decision.retry_after
-        advice = (
-            "this can never pass: it asks for more than the burst" if wait is None else f"retry in {wait:g} s"
-        )
-        detail = f"over {', '.join(names)}; {advice}"
+        detail = f"over {', '.join(names)}; {decision.advice}"
     members = decision.as_dict()
     return problem(
         status, detail, kind=kind, title=title, headers=headers, **{"violated-policies": names}, **members

@@ -7,7 +7,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, field_validator
+from pydantic import BeforeValidator, Field, PlainValidator, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from ratelimit.headers import Dialect
@@ -39,7 +39,11 @@ def _listed(value: object) -> object:
     return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
 
 
-Network = IPv4Network | IPv6Network
+Network = Annotated[
+    IPv4Network | IPv6Network,
+    # One parser rather than pydantic's two, whose errors would come in pairs.
+    PlainValidator(ip_network),
+]
 
 
 class Settings(BaseSettings):

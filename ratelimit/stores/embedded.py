@@ -99,9 +99,10 @@ def _spawn(folder: Path, *, keep: bool) -> subprocess.Popen[bytes]:
         start_new_session=True,
     )
     assert keeper.stdout is not None  # noqa: S101 - it was asked for above
-    said = keeper.stdout.readline().decode().strip()
+    with keeper.stdout:
+        said = keeper.stdout.readline().decode().strip()
     if said != "ready":
-        keeper.wait()
+        keeper.communicate()
         raise StoreUnavailable(f"embedded://{folder}: {said or 'the server did not start'}")
     return keeper
 

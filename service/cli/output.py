@@ -52,8 +52,4 @@ def show_decision(decision: Decision, *, as_json: bool) -> None:
 
 
 def _advice(decision: Decision) -> str:
-    if decision:
-        return f"answered by {decision.source}"
-    if decision.retry_after is None:
-        return "and can never pass: it asks for more than the burst"
-    return f"retry in {decision.retry_after:g} s"
+    return f"answered by {decision.source}" if decision else decision.advice

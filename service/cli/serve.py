@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -64,6 +65,7 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter for each setting
     given = {name: value for name, value in locals().items() if value is not None}
     settings = _settings(given)
     logs.configure(settings.log_format)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # means reload, also while there is nothing to reload yet
     try:
         running_policy = Policy.from_file(settings.policy)
         # Held open until the end: an embedded server lives as long as somebody uses it.
@@ -110,7 +112,8 @@ def _listen(settings: Settings) -> socket.socket:
         return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
     except OSError as error:
         where = settings.uds or f"{settings.host}:{settings.port}"
-        fail(f"cannot listen on {where}: {error.strerror}; choose another with --port or --uds")
+        reason = os.strerror(error.errno) if error.errno else error
+        fail(f"cannot listen on {where}: {reason}; choose another with --port or --uds")
 
 
 def _listen_unix(path: Path) -> socket.socket:

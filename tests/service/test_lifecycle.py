@@ -1,0 +1,223 @@
+"""Starting, reloading, losing the store, and stopping."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import httpx
+import pytest
+
+from ratelimit.stores import connect
+
+
+def serve(*flags, timeout=20):
+    return subprocess.run(
+        [sys.executable, "-m", "service", "serve", *flags],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+@pytest.fixture
+def policy_file(tmp_path):
+    file = tmp_path / "policy.yaml"
+    file.write_text("plans: {free: {limits: {requests: {rate: 5/minute}}}}")
+    return str(file)
+
+
+def test_starting_says_where_it_listens_what_it_uses_and_how_to_try_it(start):
+    sidecar = start("--redis", "memory://")
+    curl = next(line for line in sidecar.output.splitlines() if "curl" in line).partition("try")[2]
+    answer = subprocess.run(curl.strip(), shell=True, capture_output=True, text=True, check=True).stdout  # noqa: S602
+    assert answer.startswith("HTTP/1.1 200 OK")
+    assert "store    memory://" in sidecar.output
+    assert str(sidecar.policy) in sidecar.output
+    assert "no key_pepper" in sidecar.output
+
+
+def test_logs_are_json_when_asked_for(start):
+    sidecar = start("--redis", "memory://", "--log-format", "json")
+    lines = [json.loads(line) for line in sidecar.output.splitlines()]
+    assert lines[0]["event"] == "listening"
+    assert (lines[0]["store"], lines[0]["policy"]) == ("memory://", str(sidecar.policy))
+    assert lines[1]["level"] == "warning"
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        ([], "--policy (RATELIMIT_POLICY): required"),
+        (["--policy", "nowhere.yaml"], "nowhere.yaml: cannot be read: No such file or directory"),
+        (["--redis", "http://localhost"], "names no store; allowed: redis://"),
+        (["--redis", "redis+cluster://h:1"], "not supported yet"),
+        (["--redis", "redis://localhost/x"], "must be a number"),
+        (["--redis", "unix://"], "needs the path of a socket"),
+        (["--port", "99999"], "--port (RATELIMIT_PORT): Input should be less than or equal to 65535"),
+        (["--deadline", "soon"], "'soon' is not a duration; write 50ms, 5s, 1m or 1h"),
+        (["--dialect", "klingon"], "--dialect (RATELIMIT_DIALECT)"),
+        (["--trusted-proxies", "everyone"], "--trusted-proxies"),
+        (["--admin-token", " "], "must not be empty"),
+        (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1:8080"),
+    ],
+)
+def test_a_wrong_setting_is_one_clear_line_and_exit_2(policy_file, flags, complaint):
+    given = [] if not flags or "--policy" in flags else ["--policy", policy_file]
+    store = [] if "--redis" in flags else ["--redis", "memory://"]
+    done = serve(*given, *store, *flags)
+    assert done.returncode == 2
+    assert complaint in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len([line for line in done.stderr.splitlines() if line.startswith("ratelimit:")]) == 1
+
+
+def test_a_bad_policy_names_file_line_and_path(policy_file):
+    Path(policy_file).write_text("plans:\n  free:\n    limits:\n      requests: {rate: 5/fortnight}\n")
+    done = serve("--policy", policy_file, "--redis", "memory://")
+    assert done.returncode == 2
+    assert f"{policy_file}:4: plans.free.limits.requests.rate: '5/fortnight' is not a rate" in done.stderr
+
+
+def test_a_wrong_password_is_one_clear_line_without_the_password(policy_file, tmp_path):
+    store = connect(f"embedded://{tmp_path / 'store'}", 1.0)
+    try:
+        store.client.config_set("requirepass", "right")
+        socket_path = store.address.removeprefix("unix://")
+        for url in (f"unix://:wrong-password@{socket_path}", f"unix://{socket_path}"):
+            done = serve("--policy", policy_file, "--redis", url)
+            assert done.returncode == 2
+            [line] = [line for line in done.stderr.splitlines() if line.startswith("ratelimit:")]
+            assert "password" in line.lower() or "auth" in line.lower()
+            assert "wrong-password" not in done.stderr
+    finally:
+        store.client.close()
+        store.release()
+
+
+def test_a_port_in_use_is_one_clear_line(policy_file):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = serve("--policy", policy_file, "--redis", "memory://", "--port", port)
+    assert done.returncode == 2
+    assert (
+        f"cannot listen on 127.0.0.1:{port}: Address already in use; choose another with --port"
+        in done.stderr
+    )
+
+
+def test_without_its_store_it_starts_answers_by_on_outage_and_is_not_ready(start, key):
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    sidecar = start("--redis", f"redis://:pass-word@127.0.0.1:{port}")
+    allowed = sidecar.check(key)
+    assert (allowed.status_code, allowed.json()["source"], allowed.json()["limits"]) == (200, "outage", [])
+    denied = sidecar.check(key, plan="strict")
+    assert denied.status_code == 503
+    assert (
+        denied.json()["type"] == "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
+    )
+    assert denied.headers["retry-after"] == "1"
+    ready = sidecar.client.get("/readyz")
+    assert (ready.status_code, ready.headers["content-type"]) == (503, "application/problem+json")
+    assert sidecar.client.get("/healthz").status_code == 200
+    assert "does not answer" in sidecar.output
+    assert "pass-word" not in sidecar.output + ready.text
+
+
+def test_p11_a_changed_policy_file_takes_effect_and_keeps_what_was_used(start, key):
+    sidecar = start("--redis", "memory://")
+    assert sidecar.check(key).json()["limits"][0]["remaining"] == 4
+    sidecar.policy.write_text(sidecar.policy.read_text().replace("burst: 5", "burst: 50"))
+    sidecar.await_output(lambda output: "policy reloaded" in output)
+    assert sidecar.check(key).json()["limits"][0]["remaining"] == 48
+
+
+def test_p11_a_bad_policy_file_is_refused_whole_and_the_running_one_stays(start, key):
+    sidecar = start("--redis", "memory://")
+    sidecar.policy.write_text(
+        sidecar.policy.read_text().replace("1000/minute", "lots").replace("burst: 5", "burst: 50")
+    )
+    sidecar.process.send_signal(signal.SIGHUP)
+    sidecar.await_output(lambda output: "plans.free.limits.tokens.rate: 'lots' is not a rate" in output)
+    assert f"{sidecar.policy}:9" in sidecar.output
+    assert sidecar.check(key).json()["limits"][0]["burst"] == 5
+
+
+def test_several_workers_share_one_store_and_one_pepper(start):
+    sidecar = start("--workers", "2")
+    answers = []
+    for _ in range(12):  # a connection each, so that both workers are asked
+        with httpx.Client(base_url=sidecar.address) as client:
+            answers.append(client.get("/v1/authorize", headers={"Authorization": "Bearer sk-shared"}))
+    assert len({answer.headers["x-ratelimit-key"] for answer in answers}) == 1
+    assert [answer.status_code for answer in answers].count(200) == 5
+
+
+def test_memory_cannot_be_shared_by_workers(policy_file):
+    done = serve("--policy", policy_file, "--redis", "memory://", "--workers", "2", "--port", "0")
+    assert done.returncode == 2
+    assert "memory:// cannot be shared between processes" in done.stderr
+
+
+def test_it_listens_on_a_unix_socket(start, tmp_path, key):
+    sidecar = start("--redis", "memory://", "--uds", str(tmp_path / "s.sock"))
+    assert sidecar.check(key).status_code == 200
+    anonymous = sidecar.client.get("/v1/authorize", headers={"X-Forwarded-For": "203.0.113.7"})
+    assert anonymous.headers["x-ratelimit-key"].startswith("anon_")
+
+
+def test_an_embedded_path_keeps_what_was_used_across_a_restart(start, tmp_path, key):
+    flags = ("--redis", f"embedded://{tmp_path / 'data'}")
+    first = start(*flags)
+    assert first.check(key, cost={"tokens": 900}).json()["limits"][1]["remaining"] == 100
+    first.process.send_signal(signal.SIGTERM)
+    first.process.wait(timeout=20)
+    assert start(*flags).client.post("/v1/check", json={"key": key}).json()["limits"][1]["remaining"] < 200
+
+
+def test_no_embedded_server_outlives_a_killed_sidecar(policy_file, tmp_path):
+    data = tmp_path / "data"
+    command = [
+        sys.executable,
+        "-m",
+        "service",
+        "serve",
+        "--policy",
+        policy_file,
+        "--port",
+        "0",
+        "--redis",
+        f"embedded://{data}",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert b"listens" in process.stdout.readline()
+        process.kill()
+    gone = threading.Event()
+    for _ in range(200):
+        with socket.socket(socket.AF_UNIX) as probe:
+            if probe.connect_ex(str(data / "valkey.sock")) != 0:
+                gone.set()
+                break
+        gone.wait(0.05)
+    assert gone.is_set()
+
+
+def test_sigterm_answers_what_is_under_way_and_leaves_quietly(start, key):
+    sidecar = start("--redis", "memory://")
+    assert sidecar.check(key).status_code == 200
+    sidecar.process.send_signal(signal.SIGTERM)
+    assert sidecar.process.wait(timeout=20) in {0, -signal.SIGTERM}
+    assert "Traceback" not in sidecar.output
+
+
+def test_settings_come_from_the_environment_too(start, key):
+    sidecar = start(
+        env={"RATELIMIT_REDIS": "memory://", "RATELIMIT_ADMIN_TOKEN": "t", "RATELIMIT_LOG_FORMAT": "console"}
+    )
+    shown = sidecar.client.get(f"/v1/keys/{key}", headers={"Authorization": "Bearer t"})
+    assert json.loads(shown.text)["plan"] == "free"
