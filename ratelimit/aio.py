@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from redis.exceptions import NoScriptError
 
 from ratelimit.call import encode
-from ratelimit.courier import Courier
+from ratelimit.courier import Courier, within
 from ratelimit.errors import RateLimited
 from ratelimit.scripts import CHECK
 from ratelimit.shell import CONNECTION_ERRORS, AskedFor, Shell
@@ -45,6 +45,7 @@ class AsyncLimiter(Shell):
         opened = connect_async(store, deadline)
         super().__init__(opened.url, policy, max_skew)
         self._opened = opened
+        self._deadline = deadline
         self._courier = Courier(self._run)
 
     async def check(self, key: AskedFor, **options: Unpack[CheckOptions]) -> Decision:
@@ -78,14 +79,14 @@ class AsyncLimiter(Shell):
     async def reset(self, key: str, *, tenant: str | None = None) -> None:
         """See `Limiter.reset`."""
         try:
-            await self._opened.client.unlink(*self._owned(key, tenant))
+            await within(self._deadline, self._opened.client.unlink(*self._owned(key, tenant)))
         except CONNECTION_ERRORS as error:
             raise self._unavailable(error) from None
 
     async def ping(self) -> None:
         """See `Limiter.ping`."""
         try:
-            await self._opened.client.ping()
+            await within(self._deadline, self._opened.client.ping())
         except CONNECTION_ERRORS as error:
             raise self._unavailable(error) from None
 
@@ -101,9 +102,9 @@ class AsyncLimiter(Shell):
         client: Any = self._opened.client  # redis-py leaves execute_command untyped
         call = client.execute_command
         try:
-            return await call("EVALSHA", CHECK.sha, len(keys), *keys, *args)
+            return await within(self._deadline, call("EVALSHA", CHECK.sha, len(keys), *keys, *args))
         except NoScriptError:  # it did not run: a flush, a restart, a failover
-            return await call("EVAL", CHECK.source, len(keys), *keys, *args)
+            return await within(self._deadline, call("EVAL", CHECK.source, len(keys), *keys, *args))
 
     async def close(self) -> None:
         """See `Limiter.close`; checks under way are answered first."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ratelimit.request import MAX_BATCH
 
@@ -19,11 +19,39 @@ if TYPE_CHECKING:
 
     from ratelimit.call import Question
 
+T = TypeVar("T")
 Replies = Any
 _Group = tuple[list["Question"], "asyncio.Future[Replies]"]
 
 IN_FLIGHT: Final = 4
 """Most calls under way at once: one being decided, others being written and read."""
+
+
+_TURNS: Final = 4
+"""From a readable socket to a finished call it takes the loop three turns, and one to spare."""
+
+
+async def within(deadline: float, call: Awaitable[T]) -> T:
+    """Await a call of the store for `deadline` seconds at the most.
+
+    When this process itself was held up, the reply may have come in time and still lie unread
+    when the timer goes off. It gets a few turns of the loop to be read: our own delay is no outage.
+
+    Raises:
+        TimeoutError: there is no answer.
+    """
+    task = asyncio.ensure_future(call)
+    try:
+        await asyncio.wait({task}, timeout=deadline)
+        for _ in range(_TURNS):
+            if task.done():
+                break
+            await asyncio.sleep(0)
+        if not task.done():
+            raise TimeoutError
+    finally:
+        task.cancel()
+    return await task
 
 
 class Courier:

@@ -80,7 +80,7 @@ class Settings(BaseSettings):
     gateway_token: SecretStr | None = None
     key_pepper: SecretStr | None = None
     deadline: Annotated[float, BeforeValidator(parse_duration), Field(gt=0, le=10)] = 0.05
-    max_skew: Annotated[float | None, BeforeValidator(_skew), Field(ge=0, le=86_400)] = 5.0
+    max_skew: Annotated[Annotated[float, Field(ge=0, le=86_400)] | None, BeforeValidator(_skew)] = 5.0
     dialect: Annotated[list[Dialect], NoDecode, BeforeValidator(_listed), Field(min_length=1)] = ["ietf"]
     log_format: Literal["console", "json"] = "console"
     trusted_proxies: Annotated[list[Network], NoDecode, BeforeValidator(_listed)] = [

@@ -32,6 +32,9 @@ CONNECTIONS: Final = 64
 _LINE: Final = 20
 """A place in that line is given up after this many deadlines."""
 
+_BACKSTOP: Final = 4
+"""On a loop `courier.within` keeps the deadline; redis-py's own timeout only stands behind it."""
+
 Client = TypeVar("Client")
 
 
@@ -89,7 +92,7 @@ def connect_async(url: str, deadline: float) -> Store[redis.asyncio.Redis]:
             max_connections=CONNECTIONS,
             timeout=_LINE * deadline,
             retry=AsyncRetry(NoBackoff(), 0),
-            **_once(deadline),
+            **_once(_BACKSTOP * deadline),
         )
     except (ValueError, TypeError) as error:
         raise fault("redis", f"not understood ({error}); allowed: {ALLOWED}") from None

@@ -215,6 +215,15 @@ def test_sigterm_answers_what_is_under_way_and_leaves_quietly(start, key):
     assert "Traceback" not in sidecar.output
 
 
+def test_p4_max_skew_none_trusts_timestamps_entirely(start, key):
+    body = (
+        start("--redis", "memory://", "--max-skew", "none")
+        .check(key, timestamp="2100-01-01T00:00:00Z")
+        .json()
+    )
+    assert (body["timestamp"], body["clamped"]) == ("2100-01-01T00:00:00.000000Z", False)
+
+
 def test_settings_come_from_the_environment_too(start, key):
     sidecar = start(
         env={"RATELIMIT_REDIS": "memory://", "RATELIMIT_ADMIN_TOKEN": "t", "RATELIMIT_LOG_FORMAT": "console"}

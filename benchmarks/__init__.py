@@ -1,0 +1,1 @@
+"""Every figure that the project claims, made by one command: `python -m benchmarks`."""
