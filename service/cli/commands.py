@@ -13,6 +13,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # square brackets in help are defaults, not markup
 )
 app.command()(serve)
 app.command()(keys.check)

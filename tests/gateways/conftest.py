@@ -1,6 +1,7 @@
 """A real gateway between a client and an API, with the sidecar, or a scripted stand-in for it, beside."""
 
 import grp
+import json
 import os
 import pwd
 import socket
@@ -8,7 +9,6 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
@@ -130,22 +130,39 @@ def nginx_command(*arguments):
     return [str(binary), "-e", "stderr", "-g", directives, *arguments]
 
 
-@dataclass(frozen=True)
 class Gateway:
-    """A running gateway, a client that talks to it, and the folder of its logs."""
+    """A running nginx, a client that talks to it, and the folder of its logs."""
 
-    client: httpx.Client
-    url: str
-    folder: Path
+    def __init__(self, url, client, folder, upstream):
+        self.url, self.client, self.folder, self.upstream = url, client, folder, upstream
+        self.asked = 0
 
-    def access_log(self, lines):
-        """Return the log once it has that many lines: it is written after the client has its answer."""
-        log = self.folder / "access.log"
-        wait_until(lambda: log.read_text().count("\n") >= lines, lambda: f"{lines} lines in {log}")
-        return log.read_text()
+    def ask(self, method="GET", path="/", **options):
+        """Ask once, even if nginx gives up waiting for the sidecar."""
+        self.asked += 1
+        return self.client.request(method, path, **options)
+
+    def get_answer(self, method="GET", path="/", **options):
+        """Ask again while nginx gave up waiting: it waits 100 ms, and a busy machine can stall longer."""
+        for _ in range(50):
+            self.upstream.seen.clear()
+            before = self.timeouts()
+            answer = self.ask(method, path, **options)
+            if self.timeouts() == before:
+                return answer
+        pytest.fail("the sidecar never answered in time")
+
+    def timeouts(self):
+        return self.error_log().count("upstream timed out")
 
     def error_log(self):
         return (self.folder / "error.log").read_text()
+
+    def access_log(self):
+        """Return one record a request; nginx writes them after the client has its answer."""
+        log = self.folder / "access.log"
+        wait_until(lambda: log.read_text().count("\n") >= self.asked, lambda: f"{self.asked} lines in {log}")
+        return [json.loads(line) for line in log.read_text().splitlines()]
 
 
 @pytest.fixture
@@ -175,7 +192,7 @@ def start_nginx(nginx_config, upstream, tmp_path):
             stack.enter_context(running(command, folder / "output.log", lambda: accepts_connections(port)))
             url = f"http://127.0.0.1:{port}"
             client = stack.enter_context(httpx.Client(base_url=url, trust_env=False))
-            return Gateway(client, url, folder)
+            return Gateway(url, client, folder, upstream)
 
         yield start
 

@@ -1,4 +1,4 @@
-"""An HTTP server that remembers what it was asked: the API, or a sidecar whose every answer a test chooses."""
+"""An HTTP server that remembers what it was asked: an API, or a sidecar whose answers a test chooses."""
 
 import threading
 from contextlib import contextmanager

@@ -9,6 +9,8 @@ import jsonschema_rs
 import pytest
 import yaml
 
+from service.settings import Settings
+
 EXAMPLES = Path(__file__).parents[2] / "examples" / "policies"
 STARTER = str(EXAMPLES / "starter.yaml")
 
@@ -108,8 +110,11 @@ def test_wrong_usage_exits_2_with_one_clear_line(args, complaint):
     assert "Traceback" not in done.stderr
 
 
-def test_help_names_every_command():
+def test_help_names_every_command_and_every_flag():
     done = ratelimit("--help")
     assert done.returncode == 0
     for command in ("serve", "check", "keys", "policy"):
         assert command in done.stdout
+        assert ratelimit(command, "--help").returncode == 0
+    for name in Settings.model_fields:
+        assert f"--{name.replace('_', '-')}" in ratelimit("serve", "--help").stdout
