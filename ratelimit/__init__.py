@@ -2,14 +2,26 @@
 
 from ratelimit.aio import AsyncLimiter
 from ratelimit.decision import Decision, LimitState
-from ratelimit.errors import Fault, InvalidRequest, PolicyError, RateLimited, RateLimitError, StoreUnavailable
+from ratelimit.errors import (
+    Fault,
+    InvalidRequest,
+    PolicyError,
+    RateLimited,
+    RateLimitError,
+    StoreUnavailable,
+    UnknownReservation,
+)
 from ratelimit.limiter import Limiter
 from ratelimit.policy import Limit, Plan, Policy
 from ratelimit.rate import Rate
 from ratelimit.request import Check
+from ratelimit.reservation import AsyncReservation, Reservation
+from ratelimit.settlement import Settlement
+from ratelimit.usage import Usage
 
 __all__ = [
     "AsyncLimiter",
+    "AsyncReservation",
     "Check",
     "Decision",
     "Fault",
@@ -23,5 +35,9 @@ __all__ = [
     "Rate",
     "RateLimitError",
     "RateLimited",
+    "Reservation",
+    "Settlement",
     "StoreUnavailable",
+    "UnknownReservation",
+    "Usage",
 ]

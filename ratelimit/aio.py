@@ -8,25 +8,30 @@ from typing import TYPE_CHECKING, Any, Self
 
 from redis.exceptions import NoScriptError
 
-from ratelimit.call import encode
+from ratelimit import assignments
 from ratelimit.courier import Courier, within
 from ratelimit.errors import RateLimited
-from ratelimit.scripts import CHECK
-from ratelimit.shell import CONNECTION_ERRORS, AskedFor, Shell
+from ratelimit.layout import KEYS
+from ratelimit.reservation import AsyncReservation
+from ratelimit.scripts import CHECK, SETTLE
+from ratelimit.shell import CONNECTION_ERRORS, AskedFor, Shell, with_blocked
 from ratelimit.stores import connect_async
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Unpack
 
-    from ratelimit.call import Question
+    from ratelimit.ask import Question
     from ratelimit.decision import Decision
     from ratelimit.policy import Limit, Policy
     from ratelimit.request import CheckOptions
+    from ratelimit.scripts import Script
+    from ratelimit.settlement import Settlement
+    from ratelimit.usage import Usage
 
 
 class AsyncLimiter(Shell):
-    """`Limiter` for asyncio: the same arguments, methods and errors, awaited.
+    """`Limiter` for asyncio: the same arguments, methods and errors, awaited. It belongs to one event loop.
 
     ```python
     async with AsyncLimiter("redis://localhost:6379", policy) as limiter:
@@ -41,12 +46,14 @@ class AsyncLimiter(Shell):
         *,
         max_skew: float | None = 5.0,
         deadline: float = 0.05,
+        remember: float = 600.0,
     ) -> None:
+        super().__init__(policy, max_skew, remember)
         opened = connect_async(store, deadline)
-        super().__init__(opened.url, policy, max_skew)
+        self._at(opened.url)
         self._opened = opened
         self._deadline = deadline
-        self._courier = Courier(self._run)
+        self._courier = Courier(self._check)
 
     async def check(self, key: AskedFor, **options: Unpack[CheckOptions]) -> Decision:
         """See `Limiter.check`."""
@@ -69,12 +76,58 @@ class AsyncLimiter(Shell):
     ) -> Decision:
         """See `Limiter.acquire`; other tasks run while this one waits."""
         until = None if timeout is None else time.monotonic() + timeout
-        while not (decision := await self.check(key, **options)):
+        question = self._ask_acquire(key, options)
+        while not (decision := (await self._decide([question]))[0]):
             wait = decision.retry_after
             if wait is None or (until is not None and time.monotonic() + wait > until):
                 raise RateLimited(decision)
             await asyncio.sleep(wait)
         return decision
+
+    def reserve(self, key: AskedFor, **options: Unpack[CheckOptions]) -> AsyncReservation:
+        """See `Limiter.reserve`: `async with limiter.reserve(…) as reservation`, or `await` it."""
+        question = self._ask_reserve(key, options)
+
+        async def decide() -> Decision:
+            return (await self._decide([question]))[0]
+
+        return AsyncReservation(self, decide)
+
+    async def settle(self, usage: Usage | Mapping[str, Any], *, reservation: str | None = None) -> Settlement:
+        """See `Limiter.settle`."""
+        return await self._settle(*self._encode_settle(usage, reservation))
+
+    async def cancel(self, reservation: str) -> Settlement:
+        """See `Limiter.cancel`."""
+        return await self._settle(*self._encode_reservation("cancel", reservation))
+
+    async def release(self, reservation: str) -> None:
+        """See `Limiter.release`."""
+        await self._settle(*self._encode_reservation("release", reservation))
+
+    async def assign(
+        self, key: str, *, plan: str | None = None, tenant: str | None = None, blocked: bool = False
+    ) -> None:
+        """See `Limiter.assign`."""
+        commands = self._assign(key, {"plan": plan, "tenant": tenant, "blocked": blocked})
+        try:
+            pipeline: Any = self._opened.client.pipeline()
+            for command in commands:
+                pipeline.execute_command(*command)
+            await within(self._deadline, pipeline.execute())
+        except CONNECTION_ERRORS as error:
+            raise self._unavailable(error) from None
+        await self.refresh()
+
+    async def refresh(self) -> None:
+        """See `Limiter.refresh`."""
+        client: Any = self._opened.client
+        try:
+            counter = await within(self._deadline, client.get(assignments.COUNTER)) or b""
+            if counter != self._assigned_at:
+                self._assigned(counter, await client.hgetall(KEYS))
+        except CONNECTION_ERRORS as error:
+            raise self._unavailable(error) from None
 
     async def reset(self, key: str, *, tenant: str | None = None) -> None:
         """See `Limiter.reset`."""
@@ -91,23 +144,36 @@ class AsyncLimiter(Shell):
             raise self._unavailable(error) from None
 
     async def _decide(self, questions: list[Question]) -> list[Decision]:
+        asked = [question for question in questions if not question.blocked]
         try:
-            replies = await self._courier.ask(questions)
+            decisions = self._read(asked, await self._courier.ask(asked)) if asked else []
         except CONNECTION_ERRORS as error:
-            return self._without_store(questions, error)
-        return self._read(questions, replies)
+            decisions = self._without_store(asked, error)
+        return with_blocked(questions, decisions)
 
-    async def _run(self, questions: list[Question]) -> Any:  # noqa: ANN401 - whatever the script said
-        keys, args = encode(questions, self.max_skew)
+    async def _check(self, questions: list[Question]) -> Any:  # noqa: ANN401 - whatever the script says
+        return await self._run(CHECK, *self._encode(questions))
+
+    async def _settle(self, keys: list[str], args: list[str | float]) -> Settlement:
+        try:
+            reply = await self._run(SETTLE, keys, args)
+        except CONNECTION_ERRORS as error:
+            raise self._unavailable(error) from None
+        return self._read_settle(reply)
+
+    async def _run(self, script: Script, keys: list[str], args: list[str | float]) -> Any:  # noqa: ANN401 - likewise
         client: Any = self._opened.client  # redis-py leaves execute_command untyped
         call = client.execute_command
         try:
-            return await within(self._deadline, call("EVALSHA", CHECK.sha, len(keys), *keys, *args))
+            return await within(self._deadline, call("EVALSHA", script.sha, len(keys), *keys, *args))
         except NoScriptError:  # it did not run: a flush, a restart, a failover
-            return await within(self._deadline, call("EVAL", CHECK.source, len(keys), *keys, *args))
+            return await within(self._deadline, call("EVAL", script.source, len(keys), *keys, *args))
 
     async def close(self) -> None:
         """See `Limiter.close`; checks under way are answered first."""
+        if self._closed:
+            return
+        self._closed = True
         await self._courier.rest()
         await self._opened.client.aclose()
         await self._opened.client.connection_pool.disconnect()

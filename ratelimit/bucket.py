@@ -23,7 +23,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _TOLERANCE: Final = 1e-6
 
@@ -79,6 +82,19 @@ class Bucket:
             return Bucket(self.used + cost, self.at)
         return Bucket(self.level(shape, t) + cost, t)
 
+    def adjust(self, shape: Shape, t: int, amount: float) -> Bucket:
+        """Return the bucket after a settlement at `t` took `amount` more, or gave it back if negative.
+
+        It may go below empty: what was used was used. It never rises above full.
+        """
+        if t < self.at:
+            return Bucket(max(self.used + amount, 0.0), self.at)
+        return Bucket(max(self.level(shape, t) + amount, 0.0), t)
+
+    def has_left(self, shape: Shape, t: int) -> bool:
+        """Say whether anything is left at `t`, for limits that are charged when a request settles."""
+        return self.level(shape, max(t, self.at)) < shape.burst - shape.tolerance
+
     def remaining(self, shape: Shape, t: int) -> int:
         """Return the whole tokens that could be taken at `t`, never negative."""
         return max(0, math.floor(shape.burst - self.level(shape, t) + shape.tolerance))
@@ -96,16 +112,25 @@ class Bucket:
         """
         if cost > shape.burst + shape.tolerance:
             return None
-        if self.admits(shape, t, cost):
-            return 0
         missing = self.used + cost - shape.burst - shape.tolerance
+        return self._first(lambda wait: self.admits(shape, t + wait, cost), missing, shape, t)
+
+    def wait_left(self, shape: Shape, t: int) -> int:
+        """Return the least microseconds after `t` at which something is left again."""
+        missing = self.used - shape.burst + shape.tolerance
+        return self._first(lambda wait: self.has_left(shape, t + wait), missing, shape, t)
+
+    def _first(self, passes: Callable[[int], bool], missing: float, shape: Shape, t: int) -> int:
+        """Return the least wait that passes, searching from where the formula puts it."""
+        if passes(0):
+            return 0
         guess = max(1, math.ceil(missing * shape.period / shape.count) + self.at - t)
         low, high, step = 0, guess, 1
-        while not self.admits(shape, t + high, cost):
+        while not passes(high):
             low, high, step = high, high + step, step * 2
-        if low == 0 and not self.admits(shape, t + high - 1, cost):
+        if low == 0 and not passes(high - 1):
             return high
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (low, middle) if self.admits(shape, t + middle, cost) else (middle, high)
+            low, high = (low, middle) if passes(middle) else (middle, high)
         return high

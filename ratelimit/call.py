@@ -1,6 +1,6 @@
 """What to ask the store about some checks, and what its reply means. No I/O happens here.
 
-    question = ask(policy, check)          # which buckets, at what cost
+    question = asker.ask(check)            # which limits, at what cost: ask.py
     keys, args = encode(questions, ...)    # one call of lua/check.lua for many questions
     decision = read(question, reply)       # what the script said about one of them
 
@@ -9,137 +9,153 @@ Every way to travel, sync, async or simulated, shares these three.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ratelimit.bucket import Bucket
-from ratelimit.decision import Decision, LimitState
-from ratelimit.layout import hash_of, lay_out
+from ratelimit.ask import record_named
+from ratelimit.decision import Decision
 from ratelimit.privacy import mask
 from ratelimit.rate import MICROSECONDS
-from ratelimit.request import fault
+from ratelimit.reading import NONE, read_part, state_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
-    from ratelimit.decision import Source
-    from ratelimit.layout import Layout, Slot
-    from ratelimit.policy import Policy
-    from ratelimit.request import Check
+    from ratelimit.ask import Part, Question
+    from ratelimit.decision import LimitState, Source
+
+BLOCKED = "blocked"
+"""What stands among the violated limits when an operator has shut the key."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One limit that a question looks at, and what it would take there."""
-
-    slot: Slot
-    cost: float
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A check with everything looked up that the policy says about it.
-
-    Attributes:
-        take: whether to take what is admitted, or only to look.
-        hashes: the store's hashes it touches, each with its parts.
-    """
-
-    check: Check
-    take: bool
-    plan: str
-    model_class: str | None
-    hashes: tuple[tuple[str, tuple[Part, ...]], ...]
-
-    @property
-    def parts(self) -> Iterable[Part]:
-        """Every part, in the order in which the script reports them."""
-        return (part for _, parts in self.hashes for part in parts)
-
-
-class Asker:
-    """Turns checks into questions under one policy, remembering each plan's layout."""
-
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
-        self._units = policy.units
-        self._layouts: dict[tuple[str, str | None], Layout] = {}
-
-    def ask(self, check: Check, *, take: bool) -> Question:
-        """Look up what the policy says about a check, to take what it costs or only to look.
-
-        Raises:
-            InvalidRequest: there is no such plan, or no plan meters a unit of its cost.
-        """
-        policy = self.policy
-        assigned = policy.assignment(check.key)
-        plan = check.plan or assigned.plan or policy.default_plan
-        if plan not in policy.plans:
-            raise fault("plan", f"there is no such plan; one of {', '.join(policy.plans)}")
-        for unit in check.cost:
-            if unit not in self._units and unit != "requests":
-                raise fault(
-                    f"cost.{unit}",
-                    f"no plan meters this unit; any of {', '.join(sorted(self._units | {'requests'}))}",
-                )
-        model_class = policy.class_of(check.model)
-        tenant = check.tenant or assigned.tenant or check.key
-        cost = {"requests": 1.0, **check.cost}
-        hashes = tuple(
-            (
-                hash_of(owner, check.key, tenant),
-                tuple(Part(slot, cost.get(slot.limit.unit, 0.0)) for slot in slots),
-            )
-            for owner, slots in self._layout(plan, model_class).groups
-        )
-        return Question(check, take, plan, model_class, hashes)
-
-    def _layout(self, plan: str, model_class: str | None) -> Layout:
-        layout = self._layouts.get((plan, model_class))
-        if layout is None:
-            layout = self._layouts[plan, model_class] = lay_out(self.policy, plan, model_class)
-        return layout
-
-
-def encode(questions: Sequence[Question], max_skew: int | None) -> tuple[list[str], list[str | float]]:
+def encode(
+    questions: Sequence[Question], max_skew: int | None, remember: int
+) -> tuple[list[str], list[str | float]]:
     """Return KEYS and ARGV of lua/check.lua for these questions.
 
     Args:
         questions: what to decide, each all or nothing on its own, in order.
         max_skew: microseconds that a timestamp may lie ahead; None to trust it entirely.
+        remember: milliseconds to remember reservations and the answers to request ids.
     """
     index: dict[str, int] = {}
+
+    def at(name: str) -> int:
+        return index.setdefault(name, len(index) + 1)
+
     args: list[str | float] = [-1 if max_skew is None else max_skew]
     for question in questions:
         timestamp = question.check.timestamp
-        args += ("" if timestamp is None else timestamp, int(question.take), len(question.hashes))
-        for name, parts in question.hashes:
-            args += (index.setdefault(name, len(index) + 1), len(parts))
+        args.append("" if timestamp is None else timestamp)
+        if question.take and (question.reservation or question.remembered):
+            remembered = question.remembered
+            record = record_named(question.reservation) if question.reservation else None
+            fields = _record(question) if record else []
+            args += (2, at(remembered) if remembered else 0, at(record) if record else 0)
+            args += (question.reservation or NONE, max(remember, _longest(question)), len(fields), *fields)
+        else:
+            args.append(int(question.take))
+        args.append(len(question.groups))
+        for name, parts in question.groups:
+            place = parts[0].place
+            if place.is_slots:
+                args += (at(name), 0, place.shape.burst, place.shape.period, int(parts[0].cost), place.letter)
+                continue
+            args += (at(name), len(parts))
             for part in parts:
-                args += part.slot.args
-                args += (part.cost, int(part.slot.limit.mode == "shadow"))
+                args += part.place.args
+                args += (part.cost, part.place.letter)
     return list(index), args
 
 
-def read(question: Question, reply: Sequence[Any], source: Source = "store") -> Decision:
+def _longest(question: Question) -> int:
+    """Return the milliseconds that the longest-lived slot lasts: its record must not be gone before."""
+    slots = (part.place.shape.period for part in question.parts if part.place.is_slots)
+    return int(max(slots, default=0)) // 1000
+
+
+def _record(question: Question) -> list[str]:
+    """Return the fields of a reservation's record that are known before it is admitted."""
+    check = question.check
+    return [
+        *(
+            "id",
+            question.reservation or "",
+            "key",
+            check.key,
+            "tenant",
+            question.tenant,
+            "plan",
+            question.plan,
+            "model",
+            check.model or "",
+        ),
+        *("limits", limits_text(question)),
+    ]
+
+
+def limits_text(question: Question) -> str:
+    """Write down the limits of a question, for settling them later: the form is lua/settle.lua's."""
+    return "".join(_limit_text(name, part) for name, parts in question.groups for part in parts)
+
+
+def _limit_text(name: str, part: Part) -> str:
+    place, shape = part.place, part.place.shape
+    numbers = f"{shape.count!r} {shape.period!r} {shape.burst!r} {place.limit.unit} {part.cost!r}"
+    return f"{place.letter} {name} {place.field} {numbers};"
+
+
+def read(question: Question, reply: str, source: Source = "store") -> Decision:
     """Return the decision that the script's reply to one question stands for."""
-    allowed, t = bool(reply[0]), int(reply[1])
-    states: list[tuple[int, LimitState]] = []
-    violated: list[tuple[int, str]] = []
+    words = reply.split(" ")
+    reservation = question.reservation
+    if words[0] == "again":
+        reservation = None if words[1] == NONE else words[1]
+        words = words[2:]
+    allowed, t = words[0] == "1", int(words[1])
+    parts = list(question.parts)
+    # A remembered answer may be older than the policy: then its verdict stands, and its limits are unknown.
+    fits = len(words) == 2 + 2 * len(parts)
+    states: list[LimitState] = []
+    violated: list[str] = []
     waits: list[int | None] = []
-    for number, part in enumerate(question.parts):
-        used, at = reply[2 + number * 2], reply[3 + number * 2]
-        bucket = Bucket(float(used), int(at)) if used is not None else Bucket(0.0, t)
-        wait = bucket.wait(part.slot.shape, t, part.cost)
-        if wait != 0 and part.slot.limit.mode == "enforce":
-            violated.append((part.slot.position, part.slot.limit.name))
-            waits.append(wait)
-        elif wait == 0 and allowed and question.take and part.cost:
-            bucket = bucket.take(part.slot.shape, t, part.cost)
-        states.append((part.slot.position, _state(part, bucket, t, wait)))
+    order = sorted(range(len(parts)), key=lambda number: parts[number].place.position) if fits else []
+    for number in order:
+        part, limit = parts[number], parts[number].place.limit
+        first, second = words[2 + number * 2 : 4 + number * 2]
+        reading = read_part(part, first, second, t, taken=allowed and question.take)
+        states.append(state_of(limit.name, limit.unit, limit.kind, part.place.shape, limit.mode, reading))
+        if reading.wait != 0 and limit.mode == "enforce" and not allowed:
+            violated.append(limit.name)
+            waits.append(reading.wait)
+    return answer(
+        question,
+        allowed=allowed,
+        t=t,
+        retry_after=None
+        if None in waits
+        else max((wait for wait in waits if wait), default=0) / MICROSECONDS,
+        violated=tuple(violated),
+        reservation=reservation if allowed else None,
+        source=source,
+        limits=tuple(states),
+    )
+
+
+def answer(
+    question: Question,
+    *,
+    allowed: bool,
+    t: int,
+    retry_after: float | None,
+    violated: tuple[str, ...],
+    source: Source,
+    reservation: str | None = None,
+    limits: tuple[LimitState, ...] = (),
+) -> Decision:
+    """Make the decision for a question judged at time `t` (microseconds since the epoch)."""
     given = question.check.timestamp
     return Decision(
         allowed=allowed,
@@ -148,32 +164,12 @@ def read(question: Question, reply: Sequence[Any], source: Source = "store") -> 
         model_class=question.model_class,
         timestamp=as_datetime(t),
         clamped=given is not None and given != t,
-        retry_after=None if None in waits else seconds(max((wait for wait in waits if wait), default=0)),
-        violated=tuple(name for _, name in sorted(violated)),
-        reservation=None,
+        retry_after=retry_after,
+        violated=violated,
+        reservation=reservation,
         source=source,
-        limits=tuple(state for _, state in sorted(states, key=lambda entry: entry[0])),
+        limits=limits,
     )
-
-
-def _state(part: Part, bucket: Bucket, t: int, wait: int | None) -> LimitState:
-    limit, shape = part.slot.limit, part.slot.shape
-    return LimitState(
-        name=limit.name,
-        unit=limit.unit,
-        limit=int(shape.count),
-        period=shape.period / MICROSECONDS,
-        burst=int(shape.burst),
-        remaining=bucket.remaining(shape, t),
-        reset_after=seconds(bucket.to_full(shape, t)),
-        retry_after=None if wait is None else seconds(wait),
-        mode=limit.mode,
-    )
-
-
-def seconds(microseconds: int) -> float:
-    """Return microseconds as the seconds that people are told."""
-    return microseconds / MICROSECONDS
 
 
 def as_datetime(t: int) -> datetime:

@@ -17,7 +17,7 @@ from ratelimit.request import MAX_BATCH
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from ratelimit.call import Question
+    from ratelimit.ask import Question
 
 T = TypeVar("T")
 Replies = Any
@@ -95,8 +95,11 @@ class Courier:
         room = MAX_BATCH
         while self._waiting and len(self._waiting[0][0]) <= room:
             group = self._waiting.popleft()
-            room -= len(group[0])
-            groups.append(group)
+            if not group[1].cancelled():  # nobody asks any more, so nobody is charged
+                room -= len(group[0])
+                groups.append(group)
+        if not groups:
+            return
         flight = asyncio.get_running_loop().create_task(self._fly(groups))
         self._flights.add(flight)
         flight.add_done_callback(self._land)

@@ -6,6 +6,7 @@ RateLimitError
 ├── StoreUnavailable   the store did not answer in time, or refused us
 ├── PolicyError        a policy that cannot be run (also a ValueError)
 └── InvalidRequest     a question that cannot be asked (also a ValueError)
+    └── UnknownReservation   there is no such reservation, or it has been forgotten
 ```
 """
 
@@ -99,3 +100,12 @@ class InvalidRequest(RateLimitError, ValueError):  # noqa: N818 - the name is pa
     def __init__(self, faults: Sequence[Fault]) -> None:
         self.faults = tuple(faults)
         super().__init__("; ".join(f"{fault.path}: {fault.message}" for fault in faults))
+
+
+class UnknownReservation(InvalidRequest):
+    """There is no such reservation: it never was, or it was forgotten after its time. Nothing was charged."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            [Fault("reservation", "there is no such reservation, or its time to be settled is over")]
+        )

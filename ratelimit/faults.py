@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import re
 from typing import TYPE_CHECKING
+
+from pydantic_core import PydanticCustomError
 
 from ratelimit.errors import Fault
 
@@ -13,8 +16,17 @@ if TYPE_CHECKING:
     import pydantic
     from pydantic_core import ErrorDetails
 
-TAG = "~"
-"""Tags of unions start with this, so that they can be left out of a fault's path."""
+TAG = "\0"
+"""Tags of unions start with this, so that they can be left out of a fault's path: no name holds it."""
+
+_AT = "at_field"
+_LONGEST = 64
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+def at(field: str, message: str) -> PydanticCustomError:
+    """Make the error for one field, from a validator that sees them all."""
+    return PydanticCustomError(_AT, "{message}", {"field": field, "message": message})
 
 
 def faults_of(
@@ -34,15 +46,17 @@ def faults_of(
 def _fault(
     detail: ErrorDetails, fields_at: Callable[[tuple[str, ...]], Iterable[str]], *, echo: bool
 ) -> Fault:
-    path = tuple(str(step) for step in detail["loc"] if step != "[key]" and not str(step).startswith(TAG))
     kind, context = detail["type"], detail.get("ctx", {})
-    got = _short(detail["input"]) if echo else None
+    path = _path(detail, echo=echo)
+    got = short(detail["input"]) if echo else None
     if kind == "extra_forbidden":
         message = _unknown(path[-1], sorted(fields_at(path)))
     elif kind == "missing":
         message = "required"
     elif kind in {"value_error", "assertion_error"}:
         message = str(context["error"])
+    elif kind == _AT:
+        path, message = (*path, context["field"]), context["message"]
     elif kind == "literal_error":
         message = f"{got + ' is not allowed; ' if got else ''}one of {context['expected']}"
     else:
@@ -51,9 +65,18 @@ def _fault(
     return Fault(".".join(path), message)
 
 
-def _short(value: object) -> str:
+def _path(detail: ErrorDetails, *, echo: bool) -> tuple[str, ...]:
+    steps = [str(step) for step in detail["loc"] if not str(step).startswith(TAG)]
+    if steps and steps[-1] == "[key]":
+        # The name itself is at fault: a request's goes unrepeated, whatever was put there.
+        steps = steps[:-1] if echo else steps[:-2]
+    return tuple(step if echo or _NAME.fullmatch(step) else "…" for step in steps)
+
+
+def short(value: object) -> str:
+    """Write a value from a file so that it fits a line."""
     text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"  # noqa: PLR2004 - what fits a line of a terminal
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def _unknown(name: str, allowed: list[str]) -> str:

@@ -5,6 +5,11 @@ One hash holds all the buckets of one owner, two fields a limit:
     rl1:{tenant}:k:key   buckets of a key          rl1:{key}:k   where the key is its own tenant
     rl1:{tenant}:t       buckets of a tenant
     rl1:{*}              buckets that everyone shares
+    …#limit              beside a hash, the sorted set of a limit's slots
+    rl1:{tenant}:r:id    the record of a reservation
+    rl1:{tenant}:q:key:id  the answer to a check, remembered by its request id
+    rl1:usage            the stream of usage records
+    rl1:keys             what was assigned to keys at run time
 
 The tenant in braces is the hash tag: all there is about one tenant lives in one cluster slot and
 is decided in one atomic call. Whatever is not a plain letter, digit or `_ - . ~` is written as its
@@ -22,6 +27,7 @@ from ratelimit.policy.spec import OTHER
 if TYPE_CHECKING:
     from ratelimit.bucket import Shape
     from ratelimit.policy import Limit, Policy
+    from ratelimit.policy.limit import Kind
 
 Owner = Literal["key", "tenant", "everyone"]
 
@@ -29,14 +35,21 @@ PREFIX = "rl1"
 """The version of the layout: a new one never reads an old one's state."""
 
 EVERYONE = f"{PREFIX}:{{*}}"
+USAGE = f"{PREFIX}:usage"
+KEYS = f"{PREFIX}:keys"
+
+LETTERS: dict[Kind, str] = {"bucket": "b", "post-paid": "p", "failures": "f", "slots": "s"}
+"""How the scripts call each kind of limit; in upper case one in shadow mode."""
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
-    """One limit's place: the field of its owner's hash, and the shape of the bucket there.
+class Place:
+    """Where one limit is kept.
 
     Attributes:
+        field: its field in the owner's hash; for slots, what follows the `#`.
         position: its place among the plan's limits.
+        letter: its kind, as the scripts call it.
         args: field, count, period and burst, ready to be sent.
     """
 
@@ -44,36 +57,67 @@ class Slot:
     shape: Shape
     field: str
     position: int
+    letter: str
     args: tuple[str, float, float, float]
+
+    @property
+    def is_slots(self) -> bool:
+        """Whether this limit has a set of its own beside the owner's hash."""
+        return self.limit.kind == "slots"
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The slots of one plan for one model class, grouped by who owns the hash they lie in."""
+    """The places of one plan's limits for one model class, grouped by the store's key they lie in."""
 
-    groups: tuple[tuple[Owner, tuple[Slot, ...]], ...]
+    groups: tuple[tuple[Owner, tuple[Place, ...]], ...]
 
 
 def lay_out(policy: Policy, plan: str, model_class: str | None) -> Layout:
     """Return where the limits of `plan` are kept for requests of a model class."""
-    groups: dict[Owner, list[Slot]] = {}
+    hashes: dict[Owner, list[Place]] = {}
+    slots: list[tuple[Owner, tuple[Place, ...]]] = []
     for position, limit in enumerate(policy.plans[plan].limits):
         owner: Owner = "key" if "key" in limit.per else "tenant" if "tenant" in limit.per else "everyone"
         field = f"{limit.name}:{model_class or OTHER}" if "model" in limit.per else limit.name
         shape = limit.shape_of(model_class)
-        slot = Slot(limit, shape, field, position, (field, shape.count, shape.period, shape.burst))
-        groups.setdefault(owner, []).append(slot)
-    return Layout(tuple((owner, tuple(slots)) for owner, slots in groups.items()))
+        letter = LETTERS[limit.kind]
+        letter = letter.upper() if limit.mode == "shadow" else letter
+        place = Place(limit, shape, field, position, letter, (field, shape.count, shape.period, shape.burst))
+        if place.is_slots:
+            slots.append((owner, (place,)))
+        else:
+            hashes.setdefault(owner, []).append(place)
+    return Layout((*((owner, tuple(places)) for owner, places in hashes.items()), *slots))
 
 
 def hash_of(owner: Owner, key: str, tenant: str) -> str:
     """Return the name of the hash that holds the buckets of `owner`."""
     if owner == "everyone":
         return EVERYONE
-    tag = f"{PREFIX}:{{{_escape(tenant)}}}"
+    tag = _tag(tenant)
     if owner == "tenant":
         return f"{tag}:t"
     return f"{tag}:k" if key == tenant else f"{tag}:k:{_escape(key)}"
+
+
+def slots_of(name: str, field: str) -> str:
+    """Return the name of the set that holds a limit's slots, beside the hash of its owner."""
+    return f"{name}#{field}"
+
+
+def record_of(tenant: str, token: str) -> str:
+    """Return the name of a reservation's record."""
+    return f"{_tag(tenant)}:r:{token}"
+
+
+def answer_of(tenant: str, key: str, request_id: str) -> str:
+    """Return the name under which the answer to a check is remembered."""
+    return f"{_tag(tenant)}:q:{_escape(key)}:{_escape(request_id)}"
+
+
+def _tag(tenant: str) -> str:
+    return f"{PREFIX}:{{{_escape(tenant)}}}"
 
 
 def _escape(text: str) -> str:

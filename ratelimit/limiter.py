@@ -7,20 +7,25 @@ from typing import TYPE_CHECKING, Any, Self
 
 from redis.exceptions import NoScriptError
 
-from ratelimit.call import encode
+from ratelimit import assignments
 from ratelimit.errors import RateLimited
-from ratelimit.scripts import CHECK
-from ratelimit.shell import CONNECTION_ERRORS, AskedFor, Shell
+from ratelimit.layout import KEYS
+from ratelimit.reservation import Reservation
+from ratelimit.scripts import CHECK, SETTLE
+from ratelimit.shell import CONNECTION_ERRORS, AskedFor, Shell, with_blocked
 from ratelimit.stores import connect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Unpack
 
-    from ratelimit.call import Question
+    from ratelimit.ask import Question
     from ratelimit.decision import Decision
     from ratelimit.policy import Limit, Policy
     from ratelimit.request import CheckOptions
+    from ratelimit.scripts import Script
+    from ratelimit.settlement import Settlement
+    from ratelimit.usage import Usage
 
 
 class Limiter(Shell):
@@ -40,6 +45,8 @@ class Limiter(Shell):
         max_skew: seconds that a request's timestamp may lie ahead of the store's clock;
             None trusts timestamps entirely, for replays.
         deadline: seconds that one call of the store may take before `on_outage` applies.
+        remember: seconds for which reservations can be settled, and repeated checks and
+            settlements get their first answer; 1 to 86400.
 
     Raises:
         InvalidRequest: the URL names no store, or an argument is out of range.
@@ -54,9 +61,11 @@ class Limiter(Shell):
         *,
         max_skew: float | None = 5.0,
         deadline: float = 0.05,
+        remember: float = 600.0,
     ) -> None:
+        super().__init__(policy, max_skew, remember)
         opened = connect(store, deadline)
-        super().__init__(opened.url, policy, max_skew)
+        self._at(opened.url)
         self._opened = opened
         self.address = opened.address
 
@@ -65,7 +74,7 @@ class Limiter(Shell):
 
         Args:
             key: the API key's identifier; or a whole `Check`, or its fields as a mapping.
-            **options: see `CheckOptions`: timestamp, plan, model, tenant, cost.
+            **options: see `CheckOptions`: timestamp, plan, model, tenant, cost, request_id, reserve.
 
         Raises:
             InvalidRequest: the check cannot be asked; nothing was charged.
@@ -92,19 +101,110 @@ class Limiter(Shell):
         Args:
             key: the API key's identifier.
             timeout: seconds to wait at most; None waits for as long as it takes.
-            **options: as for `check`.
+            **options: as for `check`, but for the timestamp: waiting goes by the store's clock.
 
         Raises:
             RateLimited: it will not pass in time, or never can; said at once, not at the end.
             InvalidRequest: the check cannot be asked.
         """
         until = None if timeout is None else time.monotonic() + timeout
-        while not (decision := self.check(key, **options)):
+        question = self._ask_acquire(key, options)
+        while not (decision := self._decide([question])[0]):
             wait = decision.retry_after
             if wait is None or (until is not None and time.monotonic() + wait > until):
                 raise RateLimited(decision)
             time.sleep(wait)
         return decision
+
+    def reserve(self, key: AskedFor, **options: Unpack[CheckOptions]) -> Reservation:
+        """Check a request whose cost is an estimate, and hold it until it is settled.
+
+        ```python
+        with limiter.reserve("vk_9f3", cost={"tokens": 2000}) as reservation:
+            reservation.settle(Usage(input_tokens=310, output_tokens=502, status=200))
+        ```
+
+        Left without being settled, be it by an error, the estimate stays charged and what the
+        request held is freed. `cancel()` gives back what was taken.
+
+        Raises:
+            RateLimited: the check was denied.
+            InvalidRequest: the check cannot be asked; nothing was charged.
+        """
+        return Reservation(self, self._decide([self._ask_reserve(key, options)])[0])
+
+    def settle(self, usage: Usage | Mapping[str, Any], *, reservation: str | None = None) -> Settlement:
+        """Charge what a request really used.
+
+        With a reservation: actual - estimate on every limit that the check took from, below empty
+        if need be, once. Without one: what was used, to the limits of the key's plan.
+
+        Args:
+            usage: what was used, and by whom.
+            reservation: the reservation's id, unless `usage` names it.
+
+        Raises:
+            UnknownReservation: it never was, or was forgotten.
+            InvalidRequest: the record cannot be charged.
+            StoreUnavailable: the store did not answer; whether it was charged is not known, and
+                settling the same reservation again is safe.
+        """
+        return self._settle(*self._encode_settle(usage, reservation))
+
+    def cancel(self, reservation: str) -> Settlement:
+        """Give back what a reservation took, once; nothing happens if it is settled or cancelled already.
+
+        Raises:
+            UnknownReservation: it never was, or was forgotten.
+            StoreUnavailable: the store did not answer; trying again is safe.
+        """
+        return self._settle(*self._encode_reservation("cancel", reservation))
+
+    def release(self, reservation: str) -> None:
+        """Free the slots that a reservation holds and leave the rest to be settled later.
+
+        Raises:
+            UnknownReservation: it never was, or was forgotten.
+            StoreUnavailable: the store did not answer; the slots free themselves in time.
+        """
+        self._settle(*self._encode_reservation("release", reservation))
+
+    def assign(
+        self, key: str, *, plan: str | None = None, tenant: str | None = None, blocked: bool = False
+    ) -> None:
+        """Assign a plan or tenant to a key, or shut it, for every limiter on this store.
+
+        It goes before what the policy says of the key, and stays until it is assigned anew;
+        with nothing given the key is left to the policy again. Limiters elsewhere see it when
+        they next `refresh`; the sidecar does so all the time.
+
+        Raises:
+            InvalidRequest: a field is wrong, or there is no such plan.
+            StoreUnavailable: the store did not answer.
+        """
+        commands = self._assign(key, {"plan": plan, "tenant": tenant, "blocked": blocked})
+        try:
+            pipeline: Any = self._opened.client.pipeline()
+            for command in commands:
+                pipeline.execute_command(*command)
+            pipeline.execute()
+        except CONNECTION_ERRORS as error:
+            raise self._unavailable(error) from None
+        self.refresh()
+
+    def refresh(self) -> None:
+        """See what has been assigned to keys since.
+
+        Raises:
+            StoreUnavailable: the store did not answer.
+        """
+        client: Any = self._opened.client
+        try:
+            counter = client.get(assignments.COUNTER) or b""
+            if counter != self._assigned_at:
+                self._assigned(counter, client.hgetall(KEYS))
+        except CONNECTION_ERRORS as error:
+            raise self._unavailable(error) from None
 
     def reset(self, key: str, *, tenant: str | None = None) -> None:
         """Forget what a key has used. Buckets that it shares with others stay as they are.
@@ -129,23 +229,33 @@ class Limiter(Shell):
             raise self._unavailable(error) from None
 
     def _decide(self, questions: list[Question]) -> list[Decision]:
+        asked = [question for question in questions if not question.blocked]
         try:
-            replies = self._run(questions)
+            decisions = self._read(asked, self._run(CHECK, *self._encode(asked))) if asked else []
         except CONNECTION_ERRORS as error:
-            return self._without_store(questions, error)
-        return self._read(questions, replies)
+            decisions = self._without_store(asked, error)
+        return with_blocked(questions, decisions)
 
-    def _run(self, questions: list[Question]) -> Any:  # noqa: ANN401 - whatever the script said
-        keys, args = encode(questions, self.max_skew)
+    def _settle(self, keys: list[str], args: list[str | float]) -> Settlement:
+        try:
+            reply = self._run(SETTLE, keys, args)
+        except CONNECTION_ERRORS as error:
+            raise self._unavailable(error) from None
+        return self._read_settle(reply)
+
+    def _run(self, script: Script, keys: list[str], args: list[str | float]) -> Any:  # noqa: ANN401 - whatever it says
         client: Any = self._opened.client  # redis-py leaves execute_command untyped
         call = client.execute_command
         try:
-            return call("EVALSHA", CHECK.sha, len(keys), *keys, *args)
+            return call("EVALSHA", script.sha, len(keys), *keys, *args)
         except NoScriptError:  # it did not run: a flush, a restart, a failover
-            return call("EVAL", CHECK.source, len(keys), *keys, *args)
+            return call("EVAL", script.source, len(keys), *keys, *args)
 
     def close(self) -> None:
         """Close every connection; stop the embedded server if nobody else uses it."""
+        if self._closed:
+            return
+        self._closed = True
         self._opened.client.close()
         self._opened.client.connection_pool.disconnect()
         self._opened.release()

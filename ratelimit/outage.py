@@ -7,17 +7,18 @@ limits that say `local` are decided on buckets of this process; the rest allow.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from ratelimit.call import as_datetime, read
+from ratelimit.call import answer, read
 from ratelimit.decision import Decision
-from ratelimit.privacy import mask
-from ratelimit.simulate import Buckets
+from ratelimit.simulate import Buckets, judged_at
 
 if TYPE_CHECKING:
-    from ratelimit.call import Question
+    from ratelimit.ask import Question
+    from ratelimit.decision import Decision
 
 logger = logging.getLogger("ratelimit")
 
@@ -33,6 +34,7 @@ class Outage:
     def __init__(self, store: str) -> None:
         self._store = store
         self._local = Buckets(most=_LOCAL_BUCKETS)
+        self._lock = threading.Lock()
         self._failing = False
 
     def began(self, reason: object) -> None:
@@ -52,33 +54,30 @@ class Outage:
     def answer(self, question: Question, max_skew: int | None) -> Decision:
         """Decide without the store."""
         now = time.time_ns() // 1000
+        parts = sorted(question.parts, key=lambda part: part.place.position)
         refusing = tuple(
-            part.slot.limit.name
-            for part in question.parts
-            if part.slot.limit.on_outage == "deny" and part.slot.limit.mode == "enforce"
+            part.place.limit.name
+            for part in parts
+            if part.place.limit.on_outage == "deny" and part.place.limit.mode == "enforce"
         )
         if refusing:
-            return Decision(
+            return answer(
+                question,
                 allowed=False,
-                key=mask(question.check.key),
-                plan=question.plan,
-                model_class=question.model_class,
-                timestamp=as_datetime(question.check.timestamp or now),
-                clamped=False,
+                t=judged_at(question, now, max_skew),
                 retry_after=RETRY_AFTER,
                 violated=refusing,
-                reservation=None,
                 source="outage",
-                limits=(),
             )
         local = _only_local(question)
-        [reply] = self._local.answer([local], now=now, max_skew=max_skew)
+        with self._lock:
+            [reply] = self._local.answer([local], now=now, max_skew=max_skew)
         return read(local, reply, source="outage")
 
 
 def _only_local(question: Question) -> Question:
-    hashes = (
-        (name, tuple(part for part in parts if part.slot.limit.on_outage == "local"))
-        for name, parts in question.hashes
+    groups = (
+        (name, tuple(part for part in parts if part.place.limit.on_outage == "local"))
+        for name, parts in question.groups
     )
-    return replace(question, hashes=tuple((name, parts) for name, parts in hashes if parts))
+    return replace(question, groups=tuple((name, parts) for name, parts in groups if parts), reservation=None)

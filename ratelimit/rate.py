@@ -21,6 +21,35 @@ _TEXT: Final = re.compile(
 
 ALLOWED: Final = "write N/second, N/minute, N/hour, N/day, or N/30s, N/5m, N/2h, N/7d"
 
+_PERIOD: Final = re.compile(r"(?P<number>[0-9]{1,9})(?P<suffix>[smhd])")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:39]}…"  # noqa: PLR2004 - longer than any rate
+
+
+def parse_period(text: object) -> int:
+    """Read `30s`, `5m`, `2h` or `7d` as microseconds.
+
+    Raises:
+        ValueError: it is something else, or not from 1s to 366d.
+    """
+    match = _PERIOD.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError(f"{_short(text)} is not a time; write 30s, 5m, 2h or 7d")
+    period = int(match["number"]) * _SUFFIX[match["suffix"]] * MICROSECONDS
+    if not 1 <= period <= _MAX_PERIOD:
+        raise ValueError(f"{text!r} is out of range: from 1s to 366d")
+    return period
+
+
+def write_period(period: int) -> str:
+    """Write microseconds as `30s`, `5m`, `2h` or `7d`."""
+    seconds = period // MICROSECONDS
+    suffix = next(suffix for suffix, length in reversed(_SUFFIX.items()) if seconds % length == 0)
+    return f"{seconds // _SUFFIX[suffix]}{suffix}"
+
 
 @dataclass(frozen=True, slots=True)
 class Rate:
@@ -43,24 +72,23 @@ class Rate:
         """
         match = _TEXT.fullmatch(text) if isinstance(text, str) else None
         if match is None:
-            raise ValueError(f"{text!r} is not a rate; {ALLOWED}")
+            raise ValueError(f"{_short(text)} is not a rate; {ALLOWED}")
         name = match["name"]
         if name is not None and name not in _NAMED:
-            raise ValueError(f"{text!r} is not a rate: there is no period {name!r}; {ALLOWED}")
+            raise ValueError(f"{_short(text)} is not a rate: there is no such period; {ALLOWED}")
         seconds = _NAMED[name] if name else int(match["number"]) * _SUFFIX[match["suffix"]]
-        rate = cls(int(match["count"]), seconds * MICROSECONDS)
-        if not 1 <= rate.count <= MAX_COUNT:
-            raise ValueError(f"{text!r} is out of range: N is from 1 to {MAX_COUNT}")
-        if not 1 <= rate.period <= _MAX_PERIOD:
-            raise ValueError(f"{text!r} is out of range: a period is from 1s to 366d")
-        return rate
+        return cls(int(match["count"]), seconds * MICROSECONDS)
+
+    def __post_init__(self) -> None:
+        """Hold rates made by hand to the same ranges."""
+        if not 1 <= self.count <= MAX_COUNT:
+            raise ValueError(f"{self.count} is out of range: N is from 1 to {MAX_COUNT}")
+        if not MICROSECONDS <= self.period <= _MAX_PERIOD:
+            raise ValueError(f"{self.period} µs is out of range: a period is from 1s to 366d")
 
     def __str__(self) -> str:
         seconds = self.period // MICROSECONDS
         for name, length in _NAMED.items():
             if seconds == length:
                 return f"{self.count}/{name}"
-        for suffix, length in reversed(_SUFFIX.items()):
-            if seconds % length == 0:
-                return f"{self.count}/{seconds // length}{suffix}"
-        raise AssertionError(seconds)  # unreachable: every whole number of seconds ends in `s`
+        return f"{self.count}/{write_period(self.period)}"

@@ -5,17 +5,19 @@ Faults never repeat what was sent: whatever arrives by mistake must not reach a 
 
 from __future__ import annotations
 
-import math
 import re
 from datetime import datetime
-from typing import Annotated, Any, Final, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypedDict
 
 import pydantic
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StrictStr, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StrictBool, StrictStr, WithJsonSchema
 
 from ratelimit.errors import Fault, InvalidRequest
 from ratelimit.faults import faults_of
 from ratelimit.rate import MAX_COUNT, MICROSECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MAX_BATCH: Final = 256
 """Most checks in one call: what keeps the server's longest pause near a millisecond."""
@@ -45,10 +47,10 @@ def parse_timestamp(value: object) -> int | None:
         if value.tzinfo is None:
             raise ValueError(f"has no offset from UTC; write {_TIMESTAMP_HELP}")
         value = value.timestamp()
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:  # noqa: PLR0124 - NaN
         raise ValueError(f"must be {_TIMESTAMP_HELP}")
     if not 0 <= value <= _LATEST:
-        hint = "; milliseconds, perhaps?" if 0 <= value / 1000 <= _LATEST else ""
+        hint = "; milliseconds, perhaps?" if 0 <= value <= _LATEST * 1000 else ""
         raise ValueError(f"must lie between 1970 and 2200, in seconds{hint}")
     return round(value * MICROSECONDS)
 
@@ -113,6 +115,16 @@ Amount = Annotated[
     BeforeValidator(_cost),
     WithJsonSchema({"type": "number", "minimum": 0, "maximum": MAX_COUNT}),
 ]
+Cost = Annotated[
+    dict[Annotated[StrictStr, _visible(64)], Amount],
+    Field(max_length=64, description="units taken"),
+]
+KeyText = Annotated[StrictStr, *_text(256, "the API key's identifier, never its secret")]
+PlanText = Annotated[StrictStr, *_text(64, "the plan to apply")]
+ModelText = Annotated[StrictStr, *_text(256, "the model asked for")]
+TenantText = Annotated[StrictStr, *_text(256, "who owns the key")]
+RequestIdText = Annotated[StrictStr, *_text(128, "makes a check repeatable")]
+ReservationText = Annotated[StrictStr, *_text(512, "the id of a reservation")]
 
 
 class Check(pydantic.BaseModel):
@@ -126,19 +138,21 @@ class Check(pydantic.BaseModel):
         model: the model asked for; models that the policy does not list share one class.
         tenant: who owns the key; the policy's assignment, else the key itself.
         cost: units taken, each 0 to 10^12; `requests` is 1 unless given.
+        request_id: 1 to 128 visible ASCII characters. A check that passed and is repeated with the
+            same id within the time to remember gives the first answer again and charges nothing.
+        reserve: whether the cost is an estimate: the decision then carries a reservation to settle.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    key: Annotated[StrictStr, *_text(256, "the API key's identifier, never its secret")]
+    key: KeyText
     timestamp: Timestamp = None
-    plan: Annotated[StrictStr, *_text(64, "the plan to apply")] | None = None
-    model: Annotated[StrictStr, *_text(256, "the model asked for")] | None = None
-    tenant: Annotated[StrictStr, *_text(256, "who owns the key")] | None = None
-    cost: Annotated[
-        dict[Annotated[StrictStr, _visible(64)], Amount],
-        Field(max_length=64, description="units taken; `requests` is 1 unless given"),
-    ] = Field(default_factory=dict)
+    plan: PlanText | None = None
+    model: ModelText | None = None
+    tenant: TenantText | None = None
+    request_id: RequestIdText | None = None
+    reserve: Annotated[StrictBool, Field(description="whether the cost is an estimate to be settled")] = False
+    cost: Cost = Field(default_factory=dict)
 
 
 class CheckOptions(TypedDict, total=False):
@@ -148,7 +162,9 @@ class CheckOptions(TypedDict, total=False):
     plan: str | None
     model: str | None
     tenant: str | None
-    cost: dict[str, float]
+    cost: Mapping[str, float]
+    request_id: str | None
+    reserve: bool
 
 
 def make_check(fields: object) -> Check:
@@ -165,9 +181,9 @@ def make_check(fields: object) -> Check:
         raise invalid(error) from None
 
 
-def invalid(error: pydantic.ValidationError) -> InvalidRequest:
+def invalid(error: pydantic.ValidationError, schema: type[pydantic.BaseModel] = Check) -> InvalidRequest:
     """Say what pydantic found in our words, without repeating what was sent."""
-    return InvalidRequest(faults_of(error, lambda _: Check.model_fields, echo=False))
+    return InvalidRequest(faults_of(error, lambda _: schema.model_fields, echo=False))
 
 
 def fault(field: str, message: str) -> InvalidRequest:

@@ -22,3 +22,4 @@ class Script:
 
 
 CHECK = Script.load("check")
+SETTLE = Script.load("settle")

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
 
-from ratelimit.call import Asker, Question, read
+from ratelimit import assignments
+from ratelimit.ask import Asker, Question
+from ratelimit.call import BLOCKED, answer, encode, read
 from ratelimit.errors import Fault, InvalidRequest, PolicyError, StoreUnavailable
-from ratelimit.layout import hash_of
+from ratelimit.layout import KEYS, hash_of, slots_of
 from ratelimit.outage import Outage
 from ratelimit.policy import Limit, Policy
+from ratelimit.policy.spec import OTHER
 from ratelimit.rate import MICROSECONDS
 from ratelimit.request import MAX_BATCH, Check, fault, make_check
+from ratelimit.settlement import encode_reservation, encode_settle, read_settle
+from ratelimit.usage import make_usage
 
 if TYPE_CHECKING:
     from ratelimit.decision import Decision
     from ratelimit.request import CheckOptions
+    from ratelimit.settlement import Settlement, What
     from ratelimit.stores import StoreURL
+    from ratelimit.usage import Usage
 
 CONNECTION_ERRORS = (RedisError, OSError, TimeoutError)
 """All that can go wrong between us and a store."""
@@ -35,12 +43,18 @@ class Shell:
     """The state of a limiter that does not depend on how its calls travel."""
 
     def __init__(
-        self, url: StoreURL, policy: Policy | Limit | Iterable[Limit], max_skew: float | None
+        self, policy: Policy | Limit | Iterable[Limit], max_skew: float | None, remember: float
     ) -> None:
-        self._asker = Asker(as_policy(policy))
-        self._outage = Outage(str(url))
+        self._asker = Asker(as_policy(policy), {})
+        self._assigned_at = b""
+        self._closed = False
         self.max_skew = skew_of(max_skew)
+        self.remember = remember_of(remember)
+
+    def _at(self, url: StoreURL) -> None:
+        """Note where the store is, once nothing can go wrong any more that would leave it open."""
         self.store = str(url)
+        self._outage = Outage(self.store)
 
     @property
     def policy(self) -> Policy:
@@ -49,7 +63,11 @@ class Shell:
 
     @policy.setter
     def policy(self, policy: Policy | Limit | Iterable[Limit]) -> None:
-        self._asker = Asker(as_policy(policy))
+        self._asker = Asker(as_policy(policy), self._asker.assigned)
+
+    def _assigned(self, counter: bytes, stored: Mapping[bytes, bytes]) -> None:
+        self._asker = Asker(self.policy, assignments.read(stored))
+        self._assigned_at = counter
 
     def _ask(self, asked: AskedFor, options: CheckOptions | None = None, *, take: bool = True) -> Question:
         if isinstance(asked, str):
@@ -59,6 +77,8 @@ class Shell:
         return self._asker.ask(make_check(asked), take=take)
 
     def _ask_many(self, checks: Sequence[AskedFor]) -> list[Question]:
+        if isinstance(checks, str | Mapping | Check):
+            raise fault("checks", "must be a list; for one, use check")
         if len(checks) > MAX_BATCH:
             raise fault("checks", f"{len(checks)} is too many at once; at most {MAX_BATCH}")
         questions = []
@@ -70,9 +90,44 @@ class Shell:
                 raise InvalidRequest(list(faults)) from None
         return questions
 
-    def _read(self, questions: Sequence[Question], replies: Sequence[Any]) -> list[Decision]:
+    def _encode(self, questions: Sequence[Question]) -> tuple[list[str], list[str | float]]:
+        return encode(questions, self.max_skew, self.remember)
+
+    def _read(self, questions: Sequence[Question], replies: Sequence[bytes | str]) -> list[Decision]:
         self._outage.ended()
-        return [read(question, reply) for question, reply in zip(questions, replies, strict=True)]
+        return [read(question, text_of(reply)) for question, reply in zip(questions, replies, strict=True)]
+
+    def _ask_acquire(self, asked: AskedFor, options: CheckOptions) -> Question:
+        question = self._ask(asked, options)
+        if question.check.timestamp is not None:
+            raise fault("timestamp", "stands still while acquire waits; leave it out")
+        return question
+
+    def _ask_reserve(self, asked: AskedFor, options: CheckOptions) -> Question:
+        if isinstance(asked, str):
+            return self._ask(asked, {**options, "reserve": True})
+        return self._ask(make_check(asked).model_copy(update={"reserve": True}), options)
+
+    def _encode_settle(
+        self, usage: Usage | Mapping[str, Any], reservation: str | None
+    ) -> tuple[list[str], list[str | float]]:
+        more = {} if reservation is None else {"reservation": reservation}
+        return encode_settle(self._asker, make_usage(usage, more), self.max_skew, self.remember)
+
+    def _encode_reservation(self, what: What, reservation: str) -> tuple[list[str], list[str | float]]:
+        return encode_reservation(what, reservation, self.max_skew, self.remember)
+
+    def _assign(self, key: str, fields: dict[str, Any]) -> list[tuple[str, ...]]:
+        """Return the commands that store an assignment and tell everyone that there is one."""
+        assigned = assignments.make_assign(fields)
+        self._asker.who(make_check({"key": key}).key, assigned.plan, assigned.tenant)
+        stored = assignments.write(assigned)
+        command = ("HDEL", KEYS, key) if stored is None else ("HSET", KEYS, key, stored)
+        return [command, ("INCR", assignments.COUNTER)]
+
+    def _read_settle(self, reply: Sequence[bytes | str]) -> Settlement:
+        self._outage.ended()
+        return read_settle([text_of(part) for part in reply])
 
     def _without_store(self, questions: Sequence[Question], error: Exception) -> list[Decision]:
         self._outage.began(explain(error))
@@ -84,9 +139,22 @@ class Shell:
     def _owned(self, key: str, tenant: str | None) -> list[str]:
         """Return the hashes that hold what a key has used, and nobody else's."""
         check = make_check({"key": key, "tenant": tenant})
-        owner = check.tenant or self.policy.assignment(key).tenant or key
+        _, owner, _ = self._asker.who(key, None, check.tenant)
         hashes = [hash_of("key", key, owner)]
-        return [*hashes, hash_of("tenant", key, owner)] if owner == key else hashes
+        if owner == key:
+            hashes.append(hash_of("tenant", key, owner))
+        limits = (
+            limit for plan in self.policy.plans.values() for limit in plan.limits if limit.kind == "slots"
+        )
+        classes = {*self.policy.classes.values(), OTHER}
+        fields = {
+            field
+            for limit in limits
+            for field in (
+                [f"{limit.name}:{name}" for name in classes] if "model" in limit.per else [limit.name]
+            )
+        }
+        return [*hashes, *(slots_of(name, field) for name in hashes for field in sorted(fields))]
 
 
 def as_policy(policy: Policy | Limit | Iterable[Limit]) -> Policy:
@@ -105,6 +173,33 @@ def as_policy(policy: Policy | Limit | Iterable[Limit]) -> Policy:
             return Policy.of(*limits)
     message = "must be a Policy, a Limit or several; a file is read with Policy.from_file(path)"
     raise PolicyError([Fault("", message)], "policy")
+
+
+def with_blocked(questions: Sequence[Question], decisions: Sequence[Decision]) -> list[Decision]:
+    """Put the answers for keys that an operator has shut where they were asked for."""
+    rest = iter(decisions)
+    return [_blocked(question) if question.blocked else next(rest) for question in questions]
+
+
+def _blocked(question: Question) -> Decision:
+    now = question.check.timestamp or time.time_ns() // 1000
+    return answer(question, allowed=False, t=now, retry_after=None, violated=(BLOCKED,), source="store")
+
+
+def text_of(reply: bytes | str) -> str:
+    """Return a reply as text; clients differ in whether they decode."""
+    return reply.decode() if isinstance(reply, bytes) else reply
+
+
+def remember_of(remember: float) -> int:
+    """Return seconds to remember as milliseconds.
+
+    Raises:
+        InvalidRequest: it is not from a second to a day.
+    """
+    if not 1 <= remember <= 86_400:  # noqa: PLR2004 - a day
+        raise fault("remember", "must be from 1 to 86400 seconds")
+    return round(remember * 1000)
 
 
 def skew_of(max_skew: float | None) -> int | None:

@@ -1,20 +1,30 @@
 """The same decisions without a store: buckets in a dictionary.
 
-This engine answers questions as lua/check.lua does, in the same form, so that
-`call.read` cannot tell them apart. It serves replays, and `on_outage: local`.
+This engine answers questions about buckets as lua/check.lua does, in the same form, so that
+`call.read` cannot tell them apart. It serves replays, and `on_outage: local`. What is counted
+by reservations and settlements it does not know.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ratelimit.bucket import Bucket
+from ratelimit.reading import NONE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ratelimit.call import Question
+    from ratelimit.ask import Question
+
+
+def judged_at(question: Question, now: int, max_skew: int | None) -> int:
+    """Return the time that a question is judged at, when it is `now` (microseconds since the epoch)."""
+    t = question.check.timestamp
+    if t is None:
+        return now
+    return t if max_skew is None else min(t, now + max_skew)
 
 
 class Buckets:
@@ -32,33 +42,29 @@ class Buckets:
     def __len__(self) -> int:
         return len(self._buckets)
 
-    def answer(self, questions: Sequence[Question], *, now: int, max_skew: int | None) -> list[list[Any]]:
+    def answer(self, questions: Sequence[Question], *, now: int, max_skew: int | None) -> list[str]:
         """Decide as the script would at the time `now` (microseconds since the epoch)."""
         return [self._one(question, now, max_skew) for question in questions]
 
-    def _one(self, question: Question, now: int, max_skew: int | None) -> list[Any]:
-        t = question.check.timestamp
-        if t is None:
-            t = now
-        elif max_skew is not None:
-            t = min(t, now + max_skew)
+    def _one(self, question: Question, now: int, max_skew: int | None) -> str:
+        t = judged_at(question, now, max_skew)
         allowed = True
-        reply: list[Any] = []
+        reply: list[str] = []
         taken: dict[tuple[str, str], Bucket] = {}
-        for name, parts in question.hashes:
+        for name, parts in question.groups:
             for part in parts:
-                place = (name, part.slot.field)
+                place, shape = (name, part.place.field), part.place.shape
                 known = self._buckets.get(place)
                 bucket = known or Bucket(0.0, t)
-                reply += (known.used, known.at) if known else (None, None)
-                if bucket.admits(part.slot.shape, t, part.cost):
+                reply += (repr(known.used), str(known.at)) if known else (NONE, NONE)
+                if bucket.admits(shape, t, part.cost):
                     if part.cost:
-                        taken[place] = bucket.take(part.slot.shape, t, part.cost)
-                elif part.slot.limit.mode == "enforce":
+                        taken[place] = bucket.take(shape, t, part.cost)
+                elif part.place.limit.mode == "enforce":
                     allowed = False
         if question.take and allowed:
             self._keep(taken)
-        return [int(allowed), t, *reply]
+        return " ".join(("1" if allowed else "0", str(t), *reply))
 
     def _keep(self, taken: dict[tuple[str, str], Bucket]) -> None:
         for place, bucket in taken.items():

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ratelimit import AsyncLimiter, Policy
-from service import check, health, operators, problems, reload
+from service import assigned, check, health, operators, problems, reload, settle
 from service.authorize import Authorize
 from service.settings import Settings
 from service.sidecar import Sidecar, pepper_of
@@ -36,9 +36,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        limiter = AsyncLimiter(settings.redis, policy, max_skew=settings.max_skew, deadline=settings.deadline)
+        limiter = AsyncLimiter(
+            settings.redis,
+            policy,
+            max_skew=settings.max_skew,
+            deadline=settings.deadline,
+            remember=settings.remember,
+        )
         app.state.sidecar = Sidecar(limiter, settings, pepper_of(settings))
-        async with limiter, reload.follow(settings.policy, limiter):
+        async with limiter, reload.follow(settings.policy, limiter), assigned.follow(limiter):
             yield
 
     app = FastAPI(
@@ -53,6 +59,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.router.routes.append(Route(path, authorize))
     app.add_api_route("/v1/authorize", _authorize, tags=["checks"], responses=_AUTHORIZE_RESPONSES)
     app.include_router(check.router)
+    app.include_router(settle.router)
     app.include_router(operators.router)
     app.include_router(health.router)
     return app

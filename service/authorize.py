@@ -30,8 +30,14 @@ _FIELDS: Final = {
     "model": "X-RateLimit-Model",
     "tenant": "X-RateLimit-Tenant",
     "timestamp": "X-RateLimit-Timestamp",
+    "request_id": "X-Request-Id",
 }
-_NAMES: Final = {**_FIELDS, "key": "X-RateLimit-Key", "cost": "X-RateLimit-Cost"}
+_NAMES: Final = {
+    **_FIELDS,
+    "key": "X-RateLimit-Key",
+    "cost": "X-RateLimit-Cost",
+    "reserve": "X-RateLimit-Reserve",
+}
 _DENY_STATUSES: Final = {"401", "403", "429"}
 
 
@@ -58,6 +64,8 @@ class Authorize:
         check = {"key": identity.key, **_stated(request), **_anonymous(sidecar, identity)}
         decision = await sidecar.limiter.check(check)
         headers = {**sidecar.headers(decision), "X-RateLimit-Key": identity.key}
+        if decision.reservation is not None:
+            headers["X-RateLimit-Reservation"] = decision.reservation
         return Response(headers=headers) if decision else problems.denial(decision, headers, deny_status)
 
 
@@ -79,7 +87,16 @@ def _stated(request: HTTPConnection) -> dict[str, Any]:
     }
     if "X-RateLimit-Cost" in request.headers:
         fields["cost"] = _cost(request.headers["X-RateLimit-Cost"])
+    if "X-RateLimit-Reserve" in request.headers:
+        fields["reserve"] = _boolean(request.headers["X-RateLimit-Reserve"])
     return fields
+
+
+def _boolean(text: str) -> bool:
+    """Read a structured-field Boolean (RFC 9651, section 3.3.6)."""
+    if text.strip() not in {"?0", "?1"}:
+        raise InvalidRequest([Fault("reserve", "must be ?1 or ?0")])
+    return text.strip() == "?1"
 
 
 def _cost(text: str) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import pydantic
 from pydantic import Field
 
-from ratelimit import Check
+from ratelimit import Check, Usage
+from ratelimit.assignments import Assign
 from ratelimit.request import MAX_BATCH, invalid
 from service.problems import Problem
 
@@ -20,10 +21,19 @@ T = TypeVar("T")
 
 ONE = pydantic.TypeAdapter(Check)
 MANY = pydantic.TypeAdapter(Annotated[list[Check], Field(max_length=MAX_BATCH)])
+USAGE = pydantic.TypeAdapter(Usage)
+ASSIGN = pydantic.TypeAdapter(Assign)
 
 
-async def read(request: Request, schema: pydantic.TypeAdapter[T]) -> T:
-    """Read the body as JSON of a schema.
+def takes(schema: dict[str, Any]) -> dict[str, Any]:
+    """Describe a body that the route reads itself, so that it is bounded and parsed only once."""
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+async def read(
+    request: Request, schema: pydantic.TypeAdapter[T], model: type[pydantic.BaseModel] = Check
+) -> T:
+    """Read the body as JSON of a schema, whose fields are those of `model`.
 
     Raises:
         Problem: 413 over 64 KiB, 400 where it is not JSON.
@@ -35,7 +45,7 @@ async def read(request: Request, schema: pydantic.TypeAdapter[T]) -> T:
     except pydantic.ValidationError as error:
         if error.errors(include_url=False, include_input=False)[0]["type"] == "json_invalid":
             raise Problem(400, "the body is not JSON") from None
-        raise invalid(error) from None
+        raise invalid(error, model) from None
 
 
 async def _bounded(request: Request) -> bytes:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Depends
 from pydantic_core import to_json
 from starlette.requests import Request
@@ -12,42 +10,19 @@ from starlette.responses import Response
 from ratelimit import Decision
 from service import body, problems
 from service.sidecar import Sidecar
-from service.tokens import require_gateway
+from service.tokens import gateways_only
 
-
-def _gateways_only(request: Request) -> None:
-    require_gateway(request, Sidecar.of(request).settings.gateway_token)
-
-
-async def _ask_gateways_only(request: Request) -> None:
-    _gateways_only(request)
-
-
-router = APIRouter(tags=["checks"], dependencies=[Depends(_ask_gateways_only)])
-
-
-def _takes(schema: dict[str, Any]) -> dict[str, Any]:
-    """Describe a body that the route reads itself, so that it is bounded and parsed only once."""
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
-_PROBLEM: dict[str, Any] = {"content": {problems.MEDIA_TYPE: {"schema": {"type": "object"}}}}
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    400: {"description": "not JSON", **_PROBLEM},
-    401: {"description": "the gateway token is missing or wrong", **_PROBLEM},
-    413: {"description": "over 64 KiB", **_PROBLEM},
-    422: {"description": "a field is wrong or not listed", **_PROBLEM},
-}
+router = APIRouter(tags=["checks"], dependencies=[Depends(gateways_only)])
 
 
 @router.post(
     "/v1/check",
     response_model=Decision,
-    openapi_extra=_takes(body.ONE.json_schema()),
+    openapi_extra=body.takes(body.ONE.json_schema()),
     responses={
-        429: {"description": "denied: the same members, as a problem", **_PROBLEM},
-        503: {"description": "denied because the store does not answer", **_PROBLEM},
-        **_ERRORS,
+        429: {"description": "denied: the same members, as a problem", **problems.CONTENT},
+        503: {"description": "denied because the store does not answer", **problems.CONTENT},
+        **problems.ERRORS,
     },
 )
 async def check(request: Request) -> Response:
@@ -64,8 +39,8 @@ async def check(request: Request) -> Response:
 @router.post(
     "/v1/check/batch",
     response_model=list[Decision],
-    openapi_extra=_takes(body.MANY.json_schema()),
-    responses=_ERRORS,
+    openapi_extra=body.takes(body.MANY.json_schema()),
+    responses=problems.ERRORS,
 )
 async def check_batch(request: Request) -> Response:
     """Ask for up to 256 requests at once; each is all or nothing on its own, in order."""

@@ -10,15 +10,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ratelimit import Decision
+from ratelimit.assignments import Assign
+from service import body
 from service.sidecar import Sidecar
-from service.tokens import require_operator
+from service.tokens import operators_only
 
-
-async def _operators_only(request: Request) -> None:
-    require_operator(request, Sidecar.of(request).settings.admin_token)
-
-
-router = APIRouter(tags=["operators"], dependencies=[Depends(_operators_only)])
+router = APIRouter(tags=["operators"], dependencies=[Depends(operators_only)])
 
 
 @router.get("/v1/policy")
@@ -35,6 +32,17 @@ async def show(
     """Show a key's limits without charging; `allowed` says whether one more request would pass."""
     decision = await Sidecar.of(request).limiter.peek(key, plan=plan, model=model, tenant=tenant)
     return Response(to_json(decision.as_dict()), media_type="application/json")
+
+
+@router.put("/v1/keys/{key}", response_model=Assign, openapi_extra=body.takes(body.ASSIGN.json_schema()))
+async def assign(request: Request, key: str) -> Response:
+    """Assign a plan or tenant to a key, or shut it, for every sidecar on this store.
+
+    What is left out is left to the policy; `{}` takes an assignment back.
+    """
+    assigned = await body.read(request, body.ASSIGN, Assign)
+    await Sidecar.of(request).limiter.assign(key, **dict(assigned))
+    return Response(assigned.model_dump_json(), media_type="application/json")
 
 
 @router.delete("/v1/keys/{key}", status_code=204)

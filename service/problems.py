@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from fastapi.exceptions import RequestValidationError
@@ -11,7 +11,7 @@ from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from ratelimit import InvalidRequest, StoreUnavailable
+from ratelimit import InvalidRequest, StoreUnavailable, UnknownReservation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +26,14 @@ MEDIA_TYPE = "application/problem+json"
 # draft-ietf-httpapi-ratelimit-headers-10, "Problem Types"
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 REDUCED_CAPACITY = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
+
+CONTENT: Final[dict[str, Any]] = {"content": {MEDIA_TYPE: {"schema": {"type": "object"}}}}
+ERRORS: Final[dict[int | str, dict[str, Any]]] = {
+    400: {"description": "not JSON", **CONTENT},
+    401: {"description": "the gateway token is missing or wrong", **CONTENT},
+    413: {"description": "over 64 KiB", **CONTENT},
+    422: {"description": "a field is wrong or not listed", **CONTENT},
+}
 
 log = structlog.get_logger("ratelimit")
 
@@ -90,7 +98,7 @@ def install(app: FastAPI) -> None:
 
     async def on_invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, InvalidRequest)  # noqa: S101 - likewise
-        return invalid(error)
+        return invalid(error, 404 if isinstance(error, UnknownReservation) else 422)
 
     async def on_parameters(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)  # noqa: S101 - likewise

@@ -63,6 +63,8 @@ class Settings(BaseSettings):
         deadline: seconds that the store may take to answer.
         max_skew: seconds that a timestamp may lie ahead of the store's clock; None trusts
             timestamps entirely.
+        remember: seconds for which reservations can be settled, and repeated checks and
+            settlements get their first answer.
         dialect: the dialects of RateLimit headers.
         log_format: `console` or `json`.
         trusted_proxies: networks whose X-Forwarded-For is believed.
@@ -81,6 +83,7 @@ class Settings(BaseSettings):
     key_pepper: SecretStr | None = None
     deadline: Annotated[float, BeforeValidator(parse_duration), Field(gt=0, le=10)] = 0.05
     max_skew: Annotated[Annotated[float, Field(ge=0, le=86_400)] | None, BeforeValidator(_skew)] = 5.0
+    remember: Annotated[float, BeforeValidator(parse_duration), Field(ge=1, le=86_400)] = 600.0
     dialect: Annotated[list[Dialect], NoDecode, BeforeValidator(_listed), Field(min_length=1)] = ["ietf"]
     log_format: Literal["console", "json"] = "console"
     trusted_proxies: Annotated[list[Network], NoDecode, BeforeValidator(_listed)] = [

@@ -5,7 +5,10 @@ from __future__ import annotations
 import hmac
 from typing import TYPE_CHECKING
 
+from starlette.requests import Request
+
 from service.problems import Problem
+from service.sidecar import Sidecar
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -22,6 +25,16 @@ def require_gateway(request: HTTPConnection, token: SecretStr | None) -> None:
     """
     if token is not None and not _same(request.headers.get(GATEWAY_HEADER), token):
         raise Problem(401, f"{GATEWAY_HEADER} is missing or wrong")
+
+
+async def gateways_only(request: Request) -> None:
+    """Let only gateways in: for routes to depend on."""
+    require_gateway(request, Sidecar.of(request).settings.gateway_token)
+
+
+async def operators_only(request: Request) -> None:
+    """Let only operators in: for routes to depend on."""
+    require_operator(request, Sidecar.of(request).settings.admin_token)
 
 
 def require_operator(request: HTTPConnection, token: SecretStr | None) -> None:

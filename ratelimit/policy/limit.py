@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 import pydantic
 
 from ratelimit.bucket import Shape
 from ratelimit.errors import Fault, PolicyError
 from ratelimit.faults import faults_of
-from ratelimit.policy.spec import OTHER, Charge, LimitSpec, Mode, Name, OnOutage, Scope
-from ratelimit.rate import Rate
+from ratelimit.policy.spec import CONCURRENT, FAILURES, OTHER, Charge, LimitSpec, Mode, Name, OnOutage, Scope
+from ratelimit.rate import MICROSECONDS, Rate, write_period
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+Kind = Literal["bucket", "post-paid", "slots", "failures"]
+
+DEFAULT_TTL: Final = 600 * MICROSECONDS
+"""When an abandoned reservation frees its slot."""
 
 _named = pydantic.TypeAdapter(dict[Name, LimitSpec])
 
@@ -40,20 +45,29 @@ class Limit:
         per: what a bucket belongs to: any of `key`, `tenant`, `model`; [] is one for everyone.
         mode: `enforce`, or `shadow` to count and report without ever denying.
         on_outage: the answer when the store cannot give one: `allow`, `deny` or `local`.
-        charge: when the cost is taken: at the `check`.
+        charge: `check` takes the cost at the check; with `settle` a check needs something left
+            and takes nothing, and the settlement takes what was used, below empty if need be.
+        capacity: of unit `concurrent`: reservations open at once, 1 to 10^12. No rate.
+        ttl: of unit `concurrent`: when a reservation that nobody settles frees its slot, as
+            `30s`, `10m`; 10 minutes unless given.
+        block: of unit `failures`: how long a key with more than N failures in the period stays
+            shut; the period unless given.
 
     Raises:
         PolicyError: something is unknown, misspelt or contradictory.
     """
 
     name: str
-    rate: Rate | str | Mapping[str, Rate | str]
+    rate: Rate | str | Mapping[str, Rate | str] | None = None
     burst: int | None = None
     unit: str = "requests"
     per: Sequence[Scope] = ("key",)
     mode: Mode = "enforce"
     on_outage: OnOutage = "allow"
     charge: Charge = "check"
+    capacity: int | None = None
+    ttl: str | int | None = None
+    block: str | int | None = None
 
     def __post_init__(self) -> None:
         """Hold a limit written in Python to the schema of the policy file."""
@@ -68,6 +82,16 @@ class Limit:
             ) from None
         object.__setattr__(self, "rate", spec.rate)
         object.__setattr__(self, "per", tuple(spec.per))
+        object.__setattr__(self, "ttl", spec.ttl)
+        object.__setattr__(self, "block", spec.block)
+
+    @classmethod
+    def of_spec(cls, name: str, spec: LimitSpec) -> Limit:
+        """Make a limit of what a policy file says of it."""
+        fields = dict(spec)
+        for time in ("ttl", "block"):
+            fields[time] = fields[time] and write_period(fields[time])
+        return cls(name, **fields)
 
     def rate_of(self, model_class: str | None) -> Rate:
         """Return the rate that holds for a model class (None where no model was named)."""
@@ -76,24 +100,42 @@ class Limit:
         rates = cast("Mapping[str, Rate]", self.rate)  # __post_init__ parsed every rate
         return rates.get(model_class or OTHER) or rates[OTHER]
 
+    @property
+    def kind(self) -> Kind:
+        """How the store keeps this limit."""
+        if self.unit == CONCURRENT:
+            return "slots"
+        if self.unit == FAILURES:
+            return "failures"
+        return "post-paid" if self.charge == "settle" else "bucket"
+
     def shape_of(self, model_class: str | None) -> Shape:
-        """Return the bucket's shape for a model class."""
+        """Return the limit's numbers for a model class.
+
+        For slots the burst is the capacity and the period the time to live; for failures the
+        burst is the block: they too are a number of things, a time and another number.
+        """
+        if self.kind == "slots":
+            return Shape(1.0, float(cast("int | None", self.ttl) or DEFAULT_TTL), float(self.capacity or 0))
         rate = self.rate_of(model_class)
+        if self.kind == "failures":
+            return Shape(
+                float(rate.count), float(rate.period), float(cast("int | None", self.block) or rate.period)
+            )
         return Shape(float(rate.count), float(rate.period), float(self.burst or rate.count))
 
     def as_dict(self) -> dict[str, object]:
         """Return the limit as plain data, in the shape of the policy file."""
         by_class = self.rate if isinstance(self.rate, Mapping) else {}
         rate = {name: str(rate) for name, rate in by_class.items()} or str(self.rate)
-        return {
-            "unit": self.unit,
-            "rate": rate,
-            "burst": self.burst,
-            "per": list(self.per),
-            "mode": self.mode,
-            "on_outage": self.on_outage,
-            "charge": self.charge,
-        }
+        times = {name: write_period(value) for name in ("ttl", "block") if (value := getattr(self, name))}
+        if self.kind == "slots":
+            numbers: dict[str, object] = {"capacity": self.capacity}
+        else:
+            numbers = {"rate": rate} if self.burst is None else {"rate": rate, "burst": self.burst}
+        meaning = {"per": list(self.per), "mode": self.mode, "on_outage": self.on_outage}
+        charge = {} if self.kind in {"slots", "failures"} else {"charge": self.charge}
+        return {"unit": self.unit, **numbers, **times, **meaning, **charge}
 
 
 def check_alone(limit: Limit) -> None:
@@ -102,7 +144,7 @@ def check_alone(limit: Limit) -> None:
     Raises:
         PolicyError: the limit has a rate for a model class.
     """
-    if not isinstance(limit.rate, Rate) and set(limit.rate) != {OTHER}:
+    if isinstance(limit.rate, Mapping) and set(limit.rate) != {OTHER}:
         fault = Fault(
             "rate", "rates by model class need the `models` of a policy; use Policy.from_text or from_file"
         )

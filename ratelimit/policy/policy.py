@@ -31,10 +31,11 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What a policy says of one key: its plan and its tenant, None where it says nothing."""
+    """What is said of one key: its plan and its tenant, None where nothing is; and whether it is shut."""
 
     plan: str | None = None
     tenant: str | None = None
+    blocked: bool = False
 
 
 _NOBODY = Assignment()
@@ -112,7 +113,7 @@ class Policy:
     @classmethod
     def _of_spec(cls, spec: PolicySpec, source: str) -> Policy:
         plans = {
-            name: Plan(name, tuple(Limit(limit, **dict(fields)) for limit, fields in plan.limits.items()))
+            name: Plan(name, tuple(Limit.of_spec(limit, fields) for limit, fields in plan.limits.items()))
             for name, plan in spec.plans.items()
         }
         return cls(

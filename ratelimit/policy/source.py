@@ -29,8 +29,8 @@ class Source:
         self._lines: dict[str, int] = {}
         self._faults: list[Fault] = []
         self._nodes = 0
-        loader = yaml.SafeLoader(text)
         try:
+            loader = yaml.SafeLoader(text)
             root = loader.get_single_node()
             self.data: Any = self._read(loader, root, "") if root is not None else None
         except yaml.MarkedYAMLError as error:
@@ -38,37 +38,48 @@ class Source:
             message = " ".join(part for part in (error.problem, error.context) if part)
             fault = Fault("", f"not YAML: {message}", mark.line + 1 if mark else None)
             raise PolicyError([fault], name) from None
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise PolicyError([Fault("", f"not YAML: {error}")], name) from None
-        finally:
-            loader.dispose()
+        except yaml.reader.ReaderError as error:
+            line = text.count("\n", 0, error.position) + 1
+            raise PolicyError([Fault("", f"not YAML: {error.reason}", line)], name) from None
+        except RecursionError:
+            raise PolicyError([Fault("", "not YAML that can be read: nested too deeply")], name) from None
         if self._faults:
             raise PolicyError(self._faults, name)
 
     def _read(self, loader: yaml.SafeLoader, node: yaml.Node, path: str) -> Any:  # noqa: ANN401 - YAML holds anything
+        line = node.start_mark.line + 1
         self._nodes += 1
         if self._nodes > _MAX_NODES:
-            raise ValueError(f"more than {_MAX_NODES:,} values once its aliases are followed")
-        self._lines.setdefault(path, node.start_mark.line + 1)
+            fault = Fault(
+                path, f"not YAML to run: over {_MAX_NODES:,} values once aliases are followed", line
+            )
+            raise PolicyError([fault], self.name)
+        self._lines.setdefault(path, line)
         if isinstance(node, yaml.MappingNode):
             return self._mapping(loader, node, path)
         if isinstance(node, yaml.SequenceNode):
             return [self._read(loader, item, _join(path, index)) for index, item in enumerate(node.value)]
-        return loader.construct_object(node)
+        try:
+            return loader.construct_object(node)
+        except ValueError as error:  # such as a date that is none
+            raise PolicyError([Fault(path, f"not YAML: {error}", line)], self.name) from None
 
     def _mapping(self, loader: yaml.SafeLoader, node: yaml.MappingNode, path: str) -> dict[Any, Any]:
-        loader.flatten_mapping(node)
-        mapping: dict[Any, Any] = {}
-        for key_node, value_node in node.value:
-            # Every name in a policy is text, also where YAML would see a number or, in `on`, a truth.
-            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else str(key_node.tag)
-            place = _join(path, key)
-            line = key_node.start_mark.line + 1
-            if key in mapping:
-                self._faults.append(Fault(place, f"is already on line {self._lines[place]}", line))
-                continue
-            self._lines[place] = line
-            mapping[key] = self._read(loader, value_node, place)
+        written = [_name_of(key) for key, _ in node.value]
+        for number, (key, _) in enumerate(node.value):
+            name = written[number]
+            if name in written[:number]:
+                before = node.value[written.index(name)][0].start_mark.line + 1
+                message = f"is already on line {before}"
+                self._faults.append(Fault(_join(path, name), message, key.start_mark.line + 1))
+        loader.flatten_mapping(
+            node
+        )  # what `<<` merges comes first, so that what is written here goes over it
+        mapping: dict[str, Any] = {}
+        for key, value in node.value:
+            place = _join(path, _name_of(key))
+            self._lines[place] = key.start_mark.line + 1
+            mapping[_name_of(key)] = self._read(loader, value, place)
         return mapping
 
     def refuse(self, faults: Iterable[Fault]) -> None:
@@ -85,6 +96,11 @@ class Source:
         while path and path not in self._lines:
             path = path.rpartition(".")[0]
         return self._lines.get(path)
+
+
+def _name_of(node: yaml.Node) -> str:
+    """Every name in a policy is text, also where YAML would see a number or, in `on`, a truth."""
+    return node.value if isinstance(node, yaml.ScalarNode) else str(node.tag)
 
 
 def _join(path: str, step: str | int) -> str:

@@ -24,15 +24,27 @@ from pydantic import (
     model_validator,
 )
 
-from ratelimit.faults import TAG
-from ratelimit.rate import ALLOWED, MAX_COUNT, MICROSECONDS, Rate
+from ratelimit.faults import TAG, at, short
+from ratelimit.rate import ALLOWED, MAX_COUNT, MICROSECONDS, Rate, parse_period
 
 OTHER = "other"
 """The class of every model that no class names."""
 
 _DECADE = 10 * 366 * 86_400 * MICROSECONDS
-_NOT_YET_UNITS = ("concurrent", "failures")
-_NOT_YET_FIELDS = ("block", "capacity", "lease", "ttl")
+CONCURRENT = "concurrent"
+"""The unit of limits on open reservations."""
+
+FAILURES = "failures"
+"""The unit of limits on failed responses."""
+
+MOST_FAILURES = 1000
+"""Each failure that still counts is remembered by its time, so there is a bound to how many."""
+
+_FIELDS_OF = {
+    CONCURRENT: ("unit", "capacity", "ttl", "per", "mode", "on_outage"),
+    FAILURES: ("unit", "rate", "block", "per", "mode", "on_outage"),
+}
+_ONLY_OF = {"capacity": CONCURRENT, "ttl": CONCURRENT, "block": FAILURES}
 
 Scope = Literal["key", "tenant", "model"]
 Mode = Literal["enforce", "shadow"]
@@ -45,7 +57,7 @@ def _pattern(pattern: str, description: str) -> Any:  # noqa: ANN401 - Annotated
 
     def check(value: str) -> str:
         if not re.fullmatch(pattern, value):
-            raise ValueError(f"{value!r} is not allowed: {description}")
+            raise ValueError(f"{short(value)} is not allowed: {description}")
         return value
 
     return AfterValidator(check), WithJsonSchema(
@@ -70,6 +82,11 @@ RateText = Annotated[
         }
     ),
 ]
+PeriodText = Annotated[
+    int,
+    BeforeValidator(parse_period),
+    WithJsonSchema({"type": "string", "pattern": "^[0-9]+[smhd]$", "examples": ["30s", "10m"]}),
+]
 _ONE, _BY_CLASS = f"{TAG}one", f"{TAG}by-class"
 Rates = Annotated[
     Annotated[RateText, Tag(_ONE)] | Annotated[dict[Name, RateText], Field(min_length=1), Tag(_BY_CLASS)],
@@ -87,39 +104,63 @@ class LimitSpec(_Spec):
     unit: Name = Field(
         "requests", description="what is counted; a check costs 1 of `requests` unless it says more"
     )
-    rate: Rates = Field(description="one rate, or one for each model class when `per` names `model`")
+    rate: Rates | None = Field(
+        None, description="one rate, or one for each model class when `per` names `model`"
+    )
     burst: Count | None = Field(None, description="the bucket's capacity; the rate's count unless given")
     per: list[Scope] = Field(["key"], description="what a bucket belongs to; [] is one bucket for everyone")
     mode: Mode = Field("enforce", description="`shadow` counts and reports but never denies")
     on_outage: OnOutage = Field("allow", description="the answer when the store cannot give one")
-    charge: Charge = Field("check", description="when the cost is taken")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _not_yet(cls, data: Any) -> Any:  # noqa: ANN401 - whatever stood in the file
-        """Refuse what the format has room for and this version does not do."""
-        if not isinstance(data, Mapping):
-            return data
-        if data.get("unit") in _NOT_YET_UNITS:
-            raise ValueError(f"unit {data['unit']!r} is not supported yet; remove this limit")
-        if data.get("charge") == "settle":
-            raise ValueError("`charge: settle` is not supported yet; leave it out to charge at the check")
-        for name in _NOT_YET_FIELDS:
-            if name in data:
-                raise ValueError(f"`{name}` is not supported yet; remove it")
-        return data
+    charge: Charge = Field(
+        "check", description="`settle`: a check needs something left and takes nothing, the settlement takes"
+    )
+    capacity: Count | None = Field(None, description="of `concurrent`: reservations open at once")
+    ttl: PeriodText | None = Field(
+        None, description="of `concurrent`: when an abandoned reservation frees its slot; 10m unless given"
+    )
+    block: PeriodText | None = Field(
+        None,
+        description="of `failures`: how long a key that is over stays shut; the rate's period unless given",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> LimitSpec:
         if len(set(self.per)) != len(self.per):
-            raise ValueError("`per` names something twice")
+            raise at("per", "names something twice")
+        self._fields_of_the_unit()
         if isinstance(self.rate, dict) and "model" not in self.per:
-            raise ValueError("a rate for each model class needs `model` in `per`, such as per: [key, model]")
-        for rate in self.rate.values() if isinstance(self.rate, dict) else (self.rate,):
+            raise at("rate", "for each model class needs `model` in `per`, such as per: [key, model]")
+        for rate in self.rates():
             burst = self.burst or rate.count
             if burst * rate.period > _DECADE * rate.count:
-                raise ValueError(f"a burst of {burst} at {rate} would take over ten years to refill")
+                raise at("burst", f"{burst} at {rate} would take over ten years to refill")
+            if self.unit == FAILURES and rate.count > MOST_FAILURES:
+                raise at("rate", f"counts at most {MOST_FAILURES} failures, not {rate.count}")
         return self
+
+    def _fields_of_the_unit(self) -> None:
+        """Some units have a meaning of their own, and fields that go with it."""
+        allowed = _FIELDS_OF.get(self.unit)
+        for name in sorted(self.model_fields_set):
+            if getattr(self, name) == type(self).model_fields[name].get_default():
+                continue
+            if allowed is not None and name not in allowed:
+                raise at(name, f"unit {self.unit!r} has no such field; it has {', '.join(allowed)}")
+            if _ONLY_OF.get(name, self.unit) != self.unit:
+                raise at(name, f"goes with unit {_ONLY_OF[name]!r}, not {self.unit!r}")
+        if (self.unit == CONCURRENT and self.capacity is None) or (
+            self.unit != CONCURRENT and self.rate is None
+        ):
+            needs = ("capacity", "1 to 10^12") if self.unit == CONCURRENT else ("rate", ALLOWED)
+            raise at(needs[0], f"required; {needs[1]}")
+        if self.on_outage == "local" and (allowed is not None or self.charge == "settle"):
+            raise at("on_outage", "local needs a bucket that checks are charged to; use allow or deny")
+
+    def rates(self) -> list[Rate]:
+        """Return every rate of the limit."""
+        if self.rate is None:
+            return []
+        return list(self.rate.values()) if isinstance(self.rate, dict) else [self.rate]
 
 
 class PlanSpec(_Spec):

@@ -64,6 +64,7 @@ def connect(url: str, deadline: float) -> Store[redis.Redis]:
         StoreUnavailable: the embedded server does not start.
     """
     parsed = StoreURL.parse(url)
+    check_deadline(deadline)
     if parsed.scheme == "memory":
         return Store(parsed, url, _fakes().FakeRedis(server=_fake_server(parsed.path)), _nothing)
     address, release = _address(parsed)
@@ -75,14 +76,17 @@ def connect(url: str, deadline: float) -> Store[redis.Redis]:
             retry=Retry(NoBackoff(), 0),
             **_once(deadline),
         )
-    except (ValueError, TypeError) as error:
-        raise fault("redis", f"not understood ({error}); allowed: {ALLOWED}") from None
+        pool.connection_class(**pool.connection_kwargs)  # not connected: it only reads its options
+    except (ValueError, TypeError):  # whose message may hold the password
+        release()
+        raise fault("redis", f"has an option that redis-py does not know; allowed: {ALLOWED}") from None
     return Store(parsed, address, redis.Redis.from_pool(pool), release)
 
 
 def connect_async(url: str, deadline: float) -> Store[redis.asyncio.Redis]:
     """Make a client for asyncio; otherwise as `connect`."""
     parsed = StoreURL.parse(url)
+    check_deadline(deadline)
     if parsed.scheme == "memory":
         return Store(parsed, url, _fakes().FakeAsyncRedis(server=_fake_server(parsed.path)), _nothing)
     address, release = _address(parsed)
@@ -94,9 +98,21 @@ def connect_async(url: str, deadline: float) -> Store[redis.asyncio.Redis]:
             retry=AsyncRetry(NoBackoff(), 0),
             **_once(_BACKSTOP * deadline),
         )
-    except (ValueError, TypeError) as error:
-        raise fault("redis", f"not understood ({error}); allowed: {ALLOWED}") from None
+        pool.connection_class(**pool.connection_kwargs)  # not connected: it only reads its options
+    except (ValueError, TypeError):  # whose message may hold the password
+        release()
+        raise fault("redis", f"has an option that redis-py does not know; allowed: {ALLOWED}") from None
     return Store(parsed, address, redis.asyncio.Redis.from_pool(pool), release)
+
+
+def check_deadline(deadline: float) -> None:
+    """Refuse a deadline that is none.
+
+    Raises:
+        InvalidRequest: it is not above 0 and at most a minute.
+    """
+    if not 0 < deadline <= 60:  # noqa: PLR2004 - a minute; also false for NaN
+        raise fault("deadline", "must be above 0 and at most 60 seconds")
 
 
 def _once(deadline: float) -> dict[str, Any]:
@@ -105,6 +121,7 @@ def _once(deadline: float) -> dict[str, Any]:
         "socket_connect_timeout": deadline,
         "retry_on_timeout": False,
         "retry_on_error": [],
+        "driver_info": None,  # else each connection reads package metadata from disk, and tells the server
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
 

@@ -55,7 +55,9 @@ def acquire(path: str) -> Path:
     with _lock:
         server = _running.get(name)
         if server is None:
-            server = _running[name] = _start(name)
+            server = _running[name] = _start(name, Path(name or tempfile.mkdtemp(prefix="ratelimit-")))
+        elif not _answers(server.socket):  # killed, or gone with the process that had started it
+            server.keeper = _start(name, server.socket.parent).keeper
         server.users += 1
         return server.socket
 
@@ -74,8 +76,7 @@ def release(path: str) -> None:
         server.keeper.wait(timeout=10)
 
 
-def _start(name: str) -> _Server:
-    folder = Path(name or tempfile.mkdtemp(prefix="ratelimit-"))
+def _start(name: str, folder: Path) -> _Server:
     address = folder / "valkey.sock"
     if len(os.fsencode(address)) > _LONGEST_SOCKET:
         raise StoreUnavailable(

@@ -39,8 +39,8 @@ class StoreURL:
         try:
             parts = urlsplit(url)
             valid_port = parts.port is None or parts.port > 0
-        except ValueError as error:
-            raise fault("redis", f"not a URL ({error}); allowed: {ALLOWED}") from None
+        except ValueError:  # whose message may hold the password
+            raise fault("redis", f"not a URL; allowed: {ALLOWED}") from None
         if parts.scheme in _NOT_YET:
             raise fault("redis", f"{parts.scheme}:// is not supported yet; allowed: {ALLOWED}")
         if parts.scheme not in _SCHEMES:
@@ -63,6 +63,6 @@ class StoreURL:
         parts: SplitResult = urlsplit(self.url)
         if "@" not in parts.netloc:
             return parts._replace(query="").geturl() if parts.query else self.url
-        user = parts.netloc.rpartition("@")[0].partition(":")[0]
-        host = parts.netloc.rpartition("@")[2]
-        return parts._replace(netloc=f"{user + ':' if user else ''}***@{host}", query="").geturl()
+        login, _, host = parts.netloc.rpartition("@")
+        user, colon, _ = login.partition(":")  # without a colon it is the password that stands there
+        return parts._replace(netloc=f"{user + colon if user and colon else ''}***@{host}", query="").geturl()

@@ -53,6 +53,9 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter for each setting
     max_skew: Annotated[
         str | None, typer.Option(help="How far ahead a timestamp may lie; none to trust them. [default: 5s]")
     ] = None,
+    remember: Annotated[
+        str | None, typer.Option(help="How long reservations and request ids are remembered. [default: 10m]")
+    ] = None,
     dialect: Annotated[
         str | None, typer.Option(help="Header dialects: ietf, openai, venice. [default: ietf]")
     ] = None,

@@ -1,0 +1,175 @@
+-- Charge what a request really used, once; or cancel its reservation and give everything back.
+--
+-- KEYS   [1] the usage stream
+--        [2] the reservation's record, if there is a reservation
+--        The hashes and sets of its limits are named by the record, or by ARGV[6]; all are of one
+--        tenant, and so in the slot of the record, but for those that everyone shares.
+-- ARGV   [1] max_skew in microseconds; -1 trusts timestamps entirely (replay)
+--        [2] timestamp in microseconds since the epoch, or ''
+--        [3] settle, cancel, or release: free the slots and leave the rest as it is
+--        [4] milliseconds to remember the answer
+--        [5] 1 if the request failed, else 0
+--        [6] without a reservation the limits, else '': kind, key, field, count, period, burst, unit and
+--            cost, separated by spaces, then a semicolon
+--        [7] most entries of the stream
+--        [8] number of units whose use is known
+--        [9] the key that the reservation must belong to, or ''
+--        then for each of these units: unit, amount
+--        then what goes into the stream: field, value …; what a reservation knows is added
+-- Reply  {state: settled, cancelled, unknown, or mismatch for another key's; 1 if that was already so, else 0; the time charged at;
+--        the limits as in ARGV[6]; for each limit 1 if it was looked at and 0 if not; for each limit the
+--        two values of its state after, as in check.lua, separated by spaces}
+--
+-- A unit whose use is not told keeps its estimate. What a record says was taken is what is settled,
+-- whatever the policy says by now.
+
+local max_skew = tonumber(ARGV[1])
+local replay = max_skew < 0
+local cancel, release = ARGV[3] == 'cancel', ARGV[3] == 'release'
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+
+local record
+if KEYS[2] then
+  local values = redis.call('HMGET', KEYS[2], 'state', 'at', 'clock', 'taken', 'limits', 'answer', 'id')
+  if not values[1] then return {'unknown', '0', '0', '', '', ''} end
+  record = {state = values[1], at = tonumber(values[2]), clock = tonumber(values[3]), taken = values[4],
+    limits = values[5], answer = values[6], id = values[7]}
+  if ARGV[9] ~= '' and ARGV[9] ~= redis.call('HGET', KEYS[2], 'key') then
+    return {'mismatch', '0', '0', '', '', ''}
+  end
+  if record.state ~= 'open' then
+    return {record.state, '1', values[2], record.limits, record.taken, record.answer}
+  end
+end
+
+-- What was used has been used by now: on the clock of the request that is the time of the check and
+-- what has passed since. A timestamp may say later, never earlier.
+local given = tonumber(ARGV[2])
+if given and not replay then given = math.min(given, now + max_skew) end
+local t = given or now
+if record then
+  t = record.at
+  if not replay then t = t + math.max(0, now - record.clock) end
+  if given then t = math.max(t, given) end
+end
+
+local known = {}
+local a = 10
+for _ = 1, tonumber(ARGV[8]) do
+  known[ARGV[a]] = tonumber(ARGV[a + 1])
+  a = a + 2
+end
+
+local function outlive(key, microseconds)
+  local ttl = math.min(math.max(math.ceil(microseconds / 1000), 1), 3155760000000)
+  if redis.call('PTTL', key) < ttl then redis.call('PEXPIRE', key, string.format('%.0f', ttl)) end
+end
+
+local function margin(at)
+  if replay then return 60000000 end
+  return math.max(0, at - now) + max_skew
+end
+
+local function adjust(limit)
+  local key, name, count, period = limit[2], limit[3], tonumber(limit[4]), tonumber(limit[5])
+  local state = redis.call('HMGET', key, name, name .. '@')
+  local cost = tonumber(limit[8])
+  local amount = cancel and -cost or (known[limit[7]] or cost) - cost
+  if amount == 0 then return state[1], state[2] end
+
+  local used, at = tonumber(state[1] or 0), tonumber(state[2] or t)
+  if t < at then
+    used = math.max(used + amount, 0)
+  else
+    used, at = math.max(math.max(used - (t - at) * count / period, 0) + amount, 0), t
+  end
+  local first, second = string.format('%.17g', used), string.format('%.0f', at)
+  redis.call('HSET', key, name, first, name .. '@', second)
+  outlive(key, used * period / count + margin(at))
+  return first, second
+end
+
+-- Failures are counted in a sliding window: more than `count` within `period` shut the key for `burst`
+-- microseconds. While it is shut none are counted, and when it opens it starts afresh.
+local function fail(limit)
+  local key, name, count, period, block = limit[2], limit[3], tonumber(limit[4]), tonumber(limit[5]), tonumber(limit[6])
+  local state = redis.call('HMGET', key, name, name .. '@')
+  local shut = tonumber(state[2] or 0)
+  if cancel or ARGV[5] ~= '1' or t < shut then return state[1], state[2] end
+
+  local times = {}
+  for text in string.gmatch(state[1] or '', '[^,]+') do
+    if tonumber(text) > t - period then times[#times + 1] = text end
+  end
+  times[#times + 1] = string.format('%.0f', t)
+  local ends = t + period
+  if #times > count then
+    times, ends = {}, t + block
+    shut = ends
+  end
+  local first, second = table.concat(times, ','), string.format('%.0f', shut)
+  redis.call('HSET', key, name, first, name .. '@', second)
+  outlive(key, ends - t + margin(t))
+  return first, second
+end
+
+local function free(limit)
+  redis.call('ZREM', limit[2], record.id)
+  local from = string.format('(%.0f', replay and t or now)
+  return redis.call('ZCOUNT', limit[2], from, '+inf'), '-'
+end
+
+local limits = record and record.limits or ARGV[6]
+local states = {}
+local n = 0
+for entry in string.gmatch(limits, '[^;]+') do
+  n = n + 1
+  local limit = {}
+  for word in string.gmatch(entry, '%S+') do limit[#limit + 1] = word end
+  local first, second
+  if not record or string.sub(record.taken, n, n) == '1' then
+    local kind = string.lower(limit[1])
+    if kind == 's' then
+      if record then first, second = free(limit) end
+    elseif release then
+      first, second = nil, nil
+    elseif kind == 'f' then
+      first, second = fail(limit)
+    else
+      first, second = adjust(limit)
+    end
+  end
+  local m = #states
+  states[m + 1], states[m + 2] = first or '-', second or '-'
+end
+local taken = record and record.taken or string.rep('1', n)
+local answer = table.concat(states, ' ')
+local charged = string.format('%.0f', t)
+if release then return {'released', '0', charged, limits, taken, answer} end
+
+local state = cancel and 'cancelled' or 'settled'
+if record then
+  redis.call('HSET', KEYS[2], 'state', state, 'at', charged, 'answer', answer)
+  redis.call('HDEL', KEYS[2], 'clock')
+  redis.call('PEXPIRE', KEYS[2], ARGV[4])
+end
+if not cancel then
+  local entry = {unpack(ARGV, a)}
+  if record then
+    local told = {}
+    for i = 1, #entry, 2 do told[entry[i]] = true end
+    local names = {'key', 'tenant', 'plan', 'model'}
+    local values = redis.call('HMGET', KEYS[2], unpack(names))
+    names[5], values[5] = 'timestamp', string.format('%.6f', record.at / 1000000)
+    for i, name in ipairs(names) do
+      if not told[name] and values[i] ~= '' then
+        entry[#entry + 1] = name
+        entry[#entry + 1] = values[i]
+      end
+    end
+  end
+  redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[7], '*', unpack(entry))
+  redis.call('PEXPIRE', KEYS[1], 2592000000)
+end
+return {state, '0', charged, limits, taken, answer}

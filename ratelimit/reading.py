@@ -1,0 +1,104 @@
+"""What the raw state of a limit means, for each kind of limit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from ratelimit.bucket import Bucket
+from ratelimit.decision import LimitState
+from ratelimit.rate import MICROSECONDS
+
+if TYPE_CHECKING:
+    from ratelimit.ask import Part
+    from ratelimit.bucket import Shape
+    from ratelimit.policy.limit import Kind
+    from ratelimit.policy.spec import Mode
+
+NONE = "-"
+"""What the scripts say where there is nothing."""
+
+
+class Reading(NamedTuple):
+    """What a limit's state means at one time.
+
+    Attributes:
+        wait: microseconds until it admits; 0 if it does, None for never.
+        remaining: whole units left.
+        to_full: microseconds until nothing is missing.
+    """
+
+    wait: int | None
+    remaining: int
+    to_full: int
+
+
+def read_part(part: Part, first: str, second: str, t: int, *, taken: bool) -> Reading:
+    """Read one limit of a question.
+
+    Args:
+        part: the limit, and what the question would take there.
+        first: the first of the two values that the script gave, from before the check.
+        second: the second.
+        t: the time of the check, microseconds since the epoch.
+        taken: whether what is admitted was taken: then the reading is that of after.
+    """
+    kind, shape = part.place.limit.kind, part.place.shape
+    if kind in {"bucket", "post-paid"}:
+        bucket = bucket_of(first, second, t)
+        wait = bucket.wait_left(shape, t) if kind == "post-paid" else bucket.wait(shape, t, part.cost)
+        if taken and wait == 0 and part.cost:
+            bucket = bucket.take(shape, t, part.cost)
+        return Reading(wait, bucket.remaining(shape, t), bucket.to_full(shape, t))
+    if kind == "slots":
+        return _slots(shape, first, second, want=bool(part.cost), taken=taken)
+    return _failures(shape, first, second, t)
+
+
+def read_settled(kind: Kind, shape: Shape, first: str, second: str, t: int) -> Reading:
+    """Read one limit as a settlement left it, for a request that would take nothing."""
+    if kind == "slots":
+        return _slots(shape, first, second, want=False, taken=False)
+    if kind == "failures":
+        return _failures(shape, first, second, t)
+    bucket = bucket_of(first, second, t)
+    wait = bucket.wait_left(shape, t) if kind == "post-paid" else bucket.wait(shape, t, 0)
+    return Reading(wait, bucket.remaining(shape, t), bucket.to_full(shape, t))
+
+
+def bucket_of(first: str, second: str, t: int) -> Bucket:
+    """Return the bucket that two fields hold; a full one where there are none."""
+    return Bucket(float(first), int(second)) if first != NONE else Bucket(0.0, t)
+
+
+def _slots(shape: Shape, first: str, second: str, *, want: bool, taken: bool) -> Reading:
+    count = int(first) if first != NONE else 0
+    free = count < shape.burst
+    if free and want and taken:
+        count += 1
+    wait = 0 if free or not want else int(second)
+    return Reading(wait, max(0, int(shape.burst) - count), 0)
+
+
+def _failures(shape: Shape, first: str, second: str, t: int) -> Reading:
+    since = t - shape.period
+    times = [int(text) for text in first.split(",") if text and int(text) > since] if first != NONE else []
+    shut = max(0, int(second) - t) if second != NONE else 0
+    remaining = 0 if shut else max(0, int(shape.count) - len(times))
+    to_full = max(shut, int(times[-1] - since) if times else 0)
+    return Reading(shut, remaining, to_full)
+
+
+def state_of(name: str, unit: str, kind: Kind, shape: Shape, mode: Mode, reading: Reading) -> LimitState:
+    """Return a limit's state as people are told it."""
+    slots, failures = kind == "slots", kind == "failures"
+    return LimitState(
+        name=name,
+        unit=unit,
+        limit=int(shape.burst if slots else shape.count),
+        period=0.0 if slots else shape.period / MICROSECONDS,
+        burst=int(shape.count if failures else shape.burst),
+        remaining=reading.remaining,
+        reset_after=reading.to_full / MICROSECONDS,
+        retry_after=None if reading.wait is None else reading.wait / MICROSECONDS,
+        mode=mode,
+    )

@@ -1,0 +1,105 @@
+"""A request that may pass, whose cost is an estimate until it has ended."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
+from typing import TYPE_CHECKING, Self
+
+from ratelimit.errors import RateLimited, StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator
+
+    from ratelimit.aio import AsyncLimiter
+    from ratelimit.decision import Decision
+    from ratelimit.limiter import Limiter
+    from ratelimit.settlement import Settlement
+    from ratelimit.usage import Usage
+
+
+class Reservation(AbstractContextManager["Reservation"]):
+    """An admitted request to settle; see `Limiter.reserve`.
+
+    Attributes:
+        decision: the decision that admitted it.
+        id: the reservation's id; empty where an outage admitted it and nothing could be reserved.
+    """
+
+    def __init__(self, limiter: Limiter, decision: Decision) -> None:
+        self.decision, self.id = _admitted(decision)
+        self._limiter = limiter
+        self._open = bool(self.id)
+
+    def settle(self, usage: Usage) -> Settlement | None:
+        """Charge what was really used instead of the estimate, once; None if nothing could be reserved."""
+        self._open = False
+        return self._limiter.settle(usage, reservation=self.id) if self.id else None
+
+    def cancel(self) -> None:
+        """Give back what was taken. Does nothing once the reservation is settled."""
+        self._open = False
+        if self.id:
+            self._limiter.cancel(self.id)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Keep the estimate charged if nobody said what was used, and free what the request held."""
+        if self._open:
+            with suppress(StoreUnavailable):  # then the slots free themselves in time
+                self._limiter.release(self.id)
+
+
+class AsyncReservation(AbstractAsyncContextManager["AsyncReservation"]):
+    """`Reservation` for asyncio: entered with `async with`, or held with `await`.
+
+    Attributes:
+        decision: the decision that admitted it, once it is held.
+        id: the reservation's id, once it is held; empty where nothing could be reserved.
+    """
+
+    decision: Decision
+    id: str
+
+    def __init__(self, limiter: AsyncLimiter, ask: Callable[[], Awaitable[Decision]]) -> None:
+        self._limiter = limiter
+        self._ask: Callable[[], Awaitable[Decision]] | None = ask
+        self._open = False
+
+    def __await__(self) -> Generator[None, None, Self]:
+        """Hold the reservation; raises RateLimited when the check is denied."""
+        return self._hold().__await__()
+
+    async def _hold(self) -> Self:
+        ask, self._ask = self._ask, None
+        if ask is not None:
+            self.decision, self.id = _admitted(await ask())
+            self._open = bool(self.id)
+        return self
+
+    async def settle(self, usage: Usage) -> Settlement | None:
+        """See `Reservation.settle`."""
+        self._open = False
+        return await self._limiter.settle(usage, reservation=self.id) if self.id else None
+
+    async def cancel(self) -> None:
+        """See `Reservation.cancel`."""
+        self._open = False
+        if self.id:
+            await self._limiter.cancel(self.id)
+
+    async def __aenter__(self) -> Self:
+        return await self._hold()
+
+    async def __aexit__(self, *_: object) -> None:
+        """See `Reservation.__exit__`."""
+        if self._open:
+            with suppress(StoreUnavailable):
+                await self._limiter.release(self.id)
+
+
+def _admitted(decision: Decision) -> tuple[Decision, str]:
+    if not decision:
+        raise RateLimited(decision)
+    return decision, decision.reservation or ""
