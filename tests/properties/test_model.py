@@ -1,0 +1,124 @@
+"""P1, P2 and P3 on real servers, decision for decision against an independent model."""
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+
+from ratelimit.ask import Asker
+from ratelimit.call import read
+from ratelimit.request import make_check
+from ratelimit.simulate import Buckets
+
+from .model import Model, told, worst_window
+from .worlds import BASE, SECOND, busy_worlds, worlds
+
+MILLISECOND = 1_000
+A_YEAR = 365 * 86_400 * SECOND
+FEWER = settings(max_examples=max(1, settings().max_examples // 5))
+
+replay_or_skew = pytest.mark.parametrize("max_skew", [None, 5.0], ids=["replay", "skew"])
+
+
+def script_of(ask, policy, sequence):
+    """Return questions to ask in one go, and what the model expects of each.
+
+    After a denial come two looks: the wait it gave, and a millisecond less.
+    """
+    model, questions, expected = Model(policy), [], []
+    for check, t in sequence:
+        answer = model.decide(check, t)
+        questions.append(ask(check, t, take=True))
+        expected.append(answer)
+        if answer.wait is not None and answer.wait > 0 and t + answer.wait < BASE + A_YEAR:
+            for later in (answer.wait, answer.wait - 1, answer.wait - MILLISECOND):
+                if later >= 0:
+                    questions.append(ask(check, t + later, take=False))
+                    expected.append(model.decide(check, t + later, take=False))
+                    assert expected[-1].allowed == (later == answer.wait)
+    return model, questions, expected
+
+
+def asker(policy):
+    to_question = Asker(policy, {}).ask
+
+    def ask(check, t, *, take):
+        return to_question(make_check({**check, "timestamp": t / SECOND}), take=take)
+
+    return ask
+
+
+def kept(client):
+    """Return every bucket in the store."""
+    fields = [client.hgetall(key) for key in client.scan_iter(count=1_000)]
+    return sorted(
+        (float(values[name]), int(values[f"{name}@"]))
+        for values in fields
+        for name in values
+        if not name.endswith("@")
+    )
+
+
+def assert_follows_the_model(limiter, client, world):
+    policy, sequence = world
+    client.flushall()
+    model, questions, expected = script_of(asker(policy), policy, sequence)
+
+    decisions = limiter._decide(questions)
+
+    assert [told(decision) for decision in decisions] == expected
+    assert kept(client) == sorted((bucket.used, bucket.at) for bucket in model.buckets.values())
+
+
+@replay_or_skew
+@given(world=worlds())
+def test_p1_p2_p3_a_server_decides_as_the_model_does(limiters, client_of, valkey_url, max_skew, world):
+    assert_follows_the_model(limiters(valkey_url, max_skew), client_of(valkey_url), world)
+
+
+@replay_or_skew
+@FEWER
+@given(world=worlds())
+def test_p1_p2_p3_redis_6_decides_as_the_model_does(limiters, client_of, redis6_url, max_skew, world):
+    assert_follows_the_model(limiters(redis6_url, max_skew), client_of(redis6_url), world)
+
+
+@replay_or_skew
+@given(world=worlds())
+def test_p1_p2_p3_the_simulator_decides_as_the_model_does(max_skew, world):
+    policy, sequence = world
+    _, questions, expected = script_of(asker(policy), policy, sequence)
+
+    replies = Buckets().answer(questions, now=BASE + A_YEAR, max_skew=max_skew and int(max_skew * SECOND))
+
+    decisions = [read(question, reply) for question, reply in zip(questions, replies, strict=True)]
+    assert [told(decision) for decision in decisions] == expected
+
+
+@given(world=busy_worlds() | worlds())
+def test_p1_no_window_of_request_time_admits_more_than_its_bound(limiters, client_of, valkey_url, world):
+    policy, sequence = world
+    client_of(valkey_url).flushall()
+    limiter = limiters(valkey_url, None)
+    ask = asker(policy)
+
+    decisions = limiter._decide([ask(check, t, take=True) for check, t in sequence])
+
+    admitted = {}
+    for (check, t), decision in zip(sequence, decisions, strict=True):
+        for part, state in zip(Model(policy).parts_of(check), decision.limits, strict=True):
+            if decision.allowed and state.retry_after == 0 and part.cost:
+                admitted.setdefault(part.place, (part.shape, []))[1].append((t, part.cost))
+    for shape, events in admitted.values():
+        excess, tolerance = worst_window(shape, events)
+        assert excess <= tolerance
+
+
+def test_p1_the_bound_itself_is_computed_right():
+    class Shape:
+        count, period, burst, tolerance = 1.0, 1_000_000.0, 2.0, 0.0
+
+    excess, _ = worst_window(Shape, [(0, 1.0), (0, 1.0), (SECOND, 1.0), (2 * SECOND, 1.5)])
+    assert excess == Fraction(1, 2)
+    excess, _ = worst_window(Shape, [(10 * SECOND, 2.0), (0, 2.0)])
+    assert excess == 0

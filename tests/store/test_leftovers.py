@@ -1,0 +1,143 @@
+"""P5: what is in the store can be read, holds no secret, and goes by itself."""
+
+import math
+import time
+
+import pytest
+
+from ratelimit import Limit, Policy
+
+BASE = 1_700_000_000
+KEY = "rl1:{k}:k"
+
+
+def to_full(decision):
+    return max(state.reset_after for state in decision.limits) * 1000
+
+
+def assert_lives(client, key, least, most):
+    """Allow for a slow test machine below, and for rounding up above."""
+    assert least - 20_000 <= client.pttl(key) <= math.ceil(most)
+
+
+@pytest.mark.parametrize("rate", ["1/second", "7/minute", "3/day", "1000000000000/second", "1/366d"])
+def test_p5_every_key_has_a_time_to_live_from_its_first_check(limiter, client, rate):
+    decision = limiter(Limit("requests", rate), Limit("all", rate, per=[])).check("k")
+    assert decision
+    assert set(client.scan_iter()) >= ({KEY, "rl1:{*}"} if to_full(decision) > 10_000 else set())
+    assert all(client.pttl(key) != -1 for key in client.scan_iter())
+
+
+@pytest.mark.parametrize("cost", [1, 2.5, 60])
+def test_p5_it_covers_the_time_to_full(limiter, client, cost):
+    limits = limiter(Limit("requests", "60/hour"))
+    decision = limits.check("k", cost={"requests": cost})
+    assert_lives(client, KEY, to_full(decision), to_full(decision))
+    assert to_full(decision) == pytest.approx(cost * 60_000)
+
+
+def test_p5_it_covers_max_skew_too_where_the_caller_brought_the_time(limiter, client):
+    limits = limiter(Limit("requests", "60/hour"), max_skew=3600)
+    limits.check("k", timestamp=BASE)
+    assert_lives(client, KEY, 3_660_000, 3_660_000)
+
+
+def test_p5_it_covers_how_far_the_time_lies_ahead(limiter, client):
+    limits = limiter(Limit("requests", "60/hour"), max_skew=3600)
+    limits.check("k", timestamp=time.time() + 7200)
+    assert_lives(client, KEY, 60_000 + 2 * 3_600_000, 60_000 + 2 * 3_600_000 + 1)
+
+
+def test_p5_a_replay_outlives_its_refill_by_a_minute(limiter, client):
+    limits = limiter(Limit("requests", "60/hour"), max_skew=None)
+    limits.check("k", timestamp=BASE)
+    assert_lives(client, KEY, 120_000, 120_000)
+
+
+def test_p5_it_covers_the_slowest_limit_of_the_hash(limiter, client):
+    limits = limiter(Limit("second", "100/second"), Limit("day", "24/day"), Limit("minute", "9/minute"))
+    limits.check("k")
+    assert_lives(client, KEY, 3_600_000, 3_600_000)
+
+
+def test_p5_a_fast_limit_never_shortens_the_life_of_a_slow_one(limiter, client):
+    limits = limiter(Limit("tokens", "24/day", unit="tokens"), Limit("requests", "100/second"))
+    limits.check("k", cost={"tokens": 2})
+    limits.check("k", cost={"tokens": 0})
+    assert_lives(client, KEY, 7_200_000, 7_200_000)
+
+
+def test_p5_each_admission_lengthens_it(limiter, client):
+    limits = limiter(Limit("requests", "24/day"))
+    for used in range(1, 5):
+        limits.check("k")
+        assert_lives(client, KEY, used * 3_600_000, used * 3_600_000)
+
+
+def test_p5_more_than_a_periods_worth_lives_until_it_is_back(limiter, client):
+    limits = limiter(Limit("requests", "24/day"), Limit("trial", "24/day", burst=90))
+    limits.check("k")
+    client.hset(KEY, "trial", "47")
+    limits.check("k")
+    assert_lives(client, KEY, 48 * 3_600_000, 48 * 3_600_000)
+
+
+def test_p5_a_bucket_that_is_empty_for_a_century_is_kept_for_no_longer(limiter, client):
+    limits = limiter(Limit("requests", "1/366d", burst=10), max_skew=None)
+    assert limits.check("k", timestamp=0, cost={"requests": 10})
+    assert 0 < client.pttl(KEY) <= 3_155_760_000_000
+
+
+def test_p5_an_idle_store_is_an_empty_store(limiter, client, eventually):
+    limits = limiter(
+        Limit("requests", "1000/second", burst=5), Limit("all", "200/second", per=[]), max_skew=0.05
+    )
+    for n in range(20):
+        limits.check(f"k{n}")
+        limits.check(f"k{n}", timestamp=time.time())
+    assert client.dbsize() > 1
+    eventually(lambda: client.dbsize() == 0)
+
+
+def test_p5_the_fields_can_be_read_by_people(limiter, client):
+    limits = limiter(Limit("requests", "5/minute"), Limit("tokens", "90/minute", unit="tokens"))
+    limits.check("k", timestamp=BASE + 0.5, cost={"tokens": 12.5})
+    assert client.type(KEY) == "hash"
+    assert client.hgetall(KEY) == {
+        "requests": "1",
+        "requests@": "1700000000500000",
+        "tokens": "12.5",
+        "tokens@": "1700000000500000",
+    }
+
+
+@pytest.mark.parametrize("used", [1 / 3, 0.1, 1e-9, 12345.678901234567, 999_999_999_999.0625, 5e-324])
+def test_p5_no_digit_is_lost_on_the_way_to_the_store(limiter, client, used):
+    limits = limiter(Limit("requests", "1000000000000/second"), max_skew=None)
+    limits.check("k", timestamp=BASE, cost={"requests": used})
+    assert float(client.hget(KEY, "requests")) == used
+
+
+def test_p5_limits_that_take_nothing_leave_nothing(limiter, client):
+    limits = limiter(Limit("requests", "5/minute"), Limit("tokens", "90/minute", unit="tokens"))
+    limits.check("k", cost={"requests": 0})
+    assert client.dbsize() == 0
+    limits.check("k")
+    assert set(client.hkeys(KEY)) == {"requests", "requests@"}
+
+
+def test_p5_classes_not_models_are_what_is_filed(limiter, client):
+    limits = limiter(
+        Policy.from_text("""
+models: {small: [m1]}
+plans: {p: {limits: {requests: {per: [key, model], rate: {small: 5/minute, other: 1/minute}}}}}
+""")
+    )
+    for model in ("m1", "a-prompt-by-mistake", "another"):
+        limits.check("k", model=model)
+    assert set(client.hkeys(KEY)) == {
+        "requests:small",
+        "requests:small@",
+        "requests:other",
+        "requests:other@",
+    }

@@ -1,0 +1,170 @@
+"""P8: what is answered when the store cannot, and that nothing hangs on it."""
+
+import asyncio
+import logging
+import threading
+import time
+
+import pytest
+
+from ratelimit import AsyncLimiter, Limit, StoreUnavailable
+from ratelimit.bucket import Bucket
+
+BASE = 1_700_000_000
+HANGING = 5.0
+"""Seconds past which an answer counts as a hang; the deadline is a hundredth of it."""
+
+ALLOW = Limit("requests", "5/minute")
+DENY = Limit("tokens", "5/minute", unit="tokens", on_outage="deny")
+LOCAL = Limit("local", "2/minute", on_outage="local")
+
+
+@pytest.fixture
+def broken(dead_url, limiter_of):
+    """Make limiters on a store that refuses, and on one that is silent."""
+
+    def make(*limits, **options):
+        return limiter_of(dead_url, *limits, deadline=0.05, **options)
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def _nothing_hangs():
+    start = time.monotonic()
+    yield
+    assert time.monotonic() - start < HANGING
+
+
+def test_p8_allow_allows(broken):
+    decision = broken(ALLOW).check("k")
+    assert decision
+    assert (decision.source, decision.retry_after, decision.violated) == ("outage", 0.0, ())
+
+
+def test_p8_deny_denies_and_asks_to_come_back(broken):
+    decision = broken(ALLOW, DENY).check("k")
+    assert not decision
+    assert (decision.source, decision.violated) == ("outage", ("tokens",))
+    assert decision.retry_after > 0
+    assert int(decision.headers()["Retry-After"]) >= 1
+
+
+def test_p8_local_limits_in_this_process(broken):
+    limits = broken(ALLOW, LOCAL)
+    decisions = [limits.check("k", timestamp=BASE) for _ in range(4)]
+    assert [bool(decision) for decision in decisions] == [True, True, False, False]
+    assert {decision.source for decision in decisions} == {"outage"}
+    assert decisions[2].violated == ("local",)
+    assert decisions[2].retry_after == pytest.approx(30, abs=1e-4)
+    assert limits.check("another", timestamp=BASE)
+
+
+def test_p8_a_shadow_limit_never_denies_not_even_in_an_outage(broken):
+    shadows = [Limit(name, "1/day", mode="shadow", on_outage=name) for name in ("deny", "local")]
+    limits = broken(*shadows)
+    assert all(limits.check("k") for _ in range(3))
+
+
+def test_p8_a_batch_is_answered_whole(broken):
+    decisions = broken(LOCAL).check_many([{"key": "k", "timestamp": BASE}] * 5)
+    assert [bool(decision) for decision in decisions] == [True, True, False, False, False]
+
+
+def test_p8_a_look_is_answered_too_and_takes_nothing(broken):
+    limits = broken(LOCAL)
+    assert all(limits.peek("k", timestamp=BASE) for _ in range(4))
+    assert limits.check("k", timestamp=BASE).source == "outage"
+
+
+def test_p8_the_denial_of_an_outage_lists_limits_in_the_policys_order(broken):
+    scopes = {"a": ["tenant"], "b": ["key"], "c": [], "d": ["tenant"]}
+    limits = [Limit(name, "1/day", per=per, on_outage="deny") for name, per in scopes.items()]
+    assert broken(*limits).check("k", tenant="t").violated == ("a", "b", "c", "d")
+
+
+def test_p8_not_even_an_outage_trusts_a_clock_further_than_max_skew(broken):
+    for limit in (DENY, LOCAL):
+        decision = broken(limit).check("k", timestamp=time.time() + 86_400)
+        assert decision.clamped
+        assert decision.timestamp.timestamp() < time.time() + 60
+
+
+def test_p8_reset_and_ping_say_in_one_line_that_nobody_answers(broken, dead_url):
+    limits = broken(ALLOW)
+    port = dead_url.rpartition(":")[2].partition("/")[0]
+    for call in (limits.ping, lambda: limits.reset("k")):
+        with pytest.raises(StoreUnavailable) as raised:
+            call()
+        message = str(raised.value)
+        assert port in message
+        assert "s3cret" not in message
+        assert "\n" not in message
+        assert raised.value.__cause__ is None
+
+
+def test_p8_asyncio_answers_alike(dead_url):
+    async def ask():
+        async with AsyncLimiter(dead_url, [ALLOW, LOCAL], deadline=0.05) as limits:
+            decisions = await asyncio.gather(*(limits.check("k", timestamp=BASE) for _ in range(50)))
+            looked = await limits.peek("k", timestamp=BASE)
+            with pytest.raises(StoreUnavailable, match="redis://"):
+                await limits.ping()
+            with pytest.raises(StoreUnavailable):
+                await limits.reset("k")
+            return decisions, looked
+
+    decisions, looked = asyncio.run(ask())
+    assert sum(map(bool, decisions)) == 2
+    assert {decision.source for decision in decisions} == {"outage"}
+    assert not looked
+
+
+def test_p8_an_outage_is_logged_when_it_begins_and_not_for_every_check(broken, caplog):
+    caplog.set_level(logging.INFO, "ratelimit")
+    limits = broken(ALLOW)
+    for _ in range(3):
+        limits.check("vk_9f3a51e7c21")
+    [record] = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "127.0.0.1" in record.getMessage()
+    assert "s3cret" not in caplog.text
+    assert "vk_9f3a51e7c21" not in caplog.text
+
+
+def test_p8_the_end_of_an_outage_is_logged_and_the_store_decides_again(limiter_of, proxy, caplog):
+    caplog.set_level(logging.INFO, "ratelimit")
+    limits = limiter_of(proxy.url, ALLOW, deadline=0.5)
+    limits.check("k")
+    proxy.swallowing = True
+    assert limits.check("k").source == "outage"
+    proxy.swallowing = False
+    assert limits.check("k").source == "store"
+    assert len(caplog.records) == 2
+    assert "again" in caplog.records[1].getMessage()
+
+
+def test_p8_p1_threads_share_exactly_the_burst_of_a_local_limit(limiter_of, tmp_path, hasty_threads):
+    limits = limiter_of(f"unix://{tmp_path}/gone.sock", Limit("requests", "50/day", on_outage="local"))
+    admitted = []
+
+    def ask():
+        admitted.extend(bool(limits.check("k", timestamp=BASE)) for _ in range(20))
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert admitted.count(True) == 50
+
+
+@pytest.fixture
+def hasty_threads(monkeypatch):
+    """Let another thread run in the middle of every decision, as rarely but surely happens."""
+    admits = Bucket.admits
+
+    def admits_slowly(*args):
+        time.sleep(1e-6)
+        return admits(*args)
+
+    monkeypatch.setattr(Bucket, "admits", admits_slowly)

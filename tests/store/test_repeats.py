@@ -1,0 +1,90 @@
+"""P6: the same request id gives the first answer again, from whoever asks, and charges once."""
+
+from ratelimit import Limit, Policy
+
+TOKENS = Limit("tokens", "1000/day", unit="tokens")
+
+
+def left(limiter, key="k"):
+    return limiter.peek(key).limits[0].remaining
+
+
+def test_p6_a_check_repeated_with_its_request_id_charges_once(limiter):
+    one, other = limiter(TOKENS), limiter(TOKENS)
+    first = one.check("k", cost={"tokens": 100}, request_id="r1", reserve=True)
+    for limits in (one, other, one):
+        assert limits.check("k", cost={"tokens": 100}, request_id="r1", reserve=True) == first
+    assert left(one) == 900
+
+
+def test_p6_request_ids_belong_to_their_key(limiter):
+    limits = limiter(TOKENS)
+    for key in ("k", "k:r1", "k%3Ar1"):
+        for request_id in ("r1", "r1:r1"):
+            limits.check(key, cost={"tokens": 100}, request_id=request_id)
+        assert left(limits, key) == 800
+
+
+def test_p6_a_denial_is_not_remembered_since_it_has_written_nothing(limiter, contents):
+    limits = limiter(TOKENS)
+    assert not limits.check("k", cost={"tokens": 1001}, request_id="r1")
+    assert contents() == {}
+    assert limits.check("k", cost={"tokens": 1000}, request_id="r1")
+
+
+def test_p6_a_peek_neither_uses_nor_makes_an_answer(limiter, client):
+    limits = limiter(TOKENS)
+    limits.peek("k", request_id="r1")
+    assert client.dbsize() == 0
+
+
+def test_p6_the_answer_stands_though_the_policy_was_edited(limiter):
+    limits = limiter(TOKENS)
+    first = limits.check("k", cost={"tokens": 100}, request_id="r1", reserve=True)
+    limits.policy = Policy.of(Limit("requests", "1/day"), TOKENS, Limit("more", "1/day"))
+    again = limits.check("k", cost={"tokens": 100}, request_id="r1", reserve=True)
+    assert (again.allowed, again.reservation, again.limits) == (True, first.reservation, ())
+
+
+def test_p6_repeats_in_one_batch_charge_once(limiter):
+    limits = limiter(TOKENS)
+    asked = {"key": "k", "cost": {"tokens": 100}, "request_id": "r1"}
+    assert all(limits.check_many([asked] * 10))
+    assert left(limits) == 900
+
+
+def test_p6_answers_and_reservations_are_forgotten_in_time(limiter, client, eventually):
+    limits = limiter(Limit("tokens", "1000/second", unit="tokens"), remember=1)
+    limits.check("k", cost={"tokens": 900}, request_id="r1", reserve=True)
+    limits.reserve("k", cost={"tokens": 50}).settle({"input_tokens": 700})
+    limits.cancel(limits.reserve("another").id)
+    assert client.dbsize() > 1
+    eventually(lambda: client.keys() == ["rl1:usage"])
+
+
+def test_a_check_pays_nothing_for_what_it_does_not_use(real_url, limiter_of, client_of):
+    """The figures of docs/operations.md."""
+    client = client_of(real_url)
+    limits = limiter_of(real_url, Limit("requests", "10/day"), TOKENS)
+    limits.check("warm")
+
+    def commands(ask):
+        client.config_resetstat()
+        ask()
+        stats = client.info("commandstats")
+        return {name.removeprefix("cmdstat_"): stat["calls"] for name, stat in stats.items()}
+
+    def of_the_script(counted):
+        return {
+            name: calls
+            for name, calls in counted.items()
+            if name not in {"config|resetstat", "config", "info"}
+        }
+
+    plain = {"evalsha": 1, "time": 1, "hmget": 1, "hset": 1, "pttl": 1, "pexpire": 1}
+    assert of_the_script(commands(lambda: limits.check("k"))) == plain
+    looked = {"evalsha": 1, "time": 1, "hmget": 1}
+    assert of_the_script(commands(lambda: limits.peek("k"))) == looked
+    assert of_the_script(commands(lambda: limits.check("k", cost={"tokens": 5000}))) == looked
+    reserved = of_the_script(commands(lambda: limits.check("another", reserve=True)))
+    assert reserved == {**plain, "hset": 2, "pexpire": 2}

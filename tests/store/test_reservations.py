@@ -1,0 +1,216 @@
+"""Reserve and settle: what is charged, once, and what is freed (P6, P7)."""
+
+import asyncio
+import json
+
+import pytest
+
+from ratelimit import InvalidRequest, Limit, Policy, RateLimited, UnknownReservation, Usage
+
+TOKENS = Limit("tokens", "1000/day", unit="tokens")
+PARALLEL = Limit("parallel", unit="concurrent", capacity=2, ttl="30s")
+PAID = Limit("images", "10/day", unit="images", charge="settle")
+BASE = 1_700_000_000
+
+
+def left(limiter, key="k", name="tokens", **options):
+    return next(state.remaining for state in limiter.peek(key, **options).limits if state.name == name)
+
+
+def test_p7_a_reservation_is_settled_with_what_was_used(limiter):
+    limits = limiter(TOKENS)
+    with limits.reserve("k", cost={"tokens": 400}) as reservation:
+        assert left(limits) == 600
+        settlement = reservation.settle(Usage(input_tokens=100, output_tokens=150))
+    assert (settlement.settled, settlement.replayed, settlement.limits[0].remaining) == (True, False, 750)
+    assert left(limits) == 750
+
+
+def test_p7_debt_is_repaid_before_anything_passes(limiter):
+    limits = limiter(Limit("tokens", "100/minute", unit="tokens"), max_skew=None)
+    held = limits.reserve("k", cost={"tokens": 10}, timestamp=BASE)
+    held.settle(Usage(input_tokens=160, timestamp=BASE))
+    assert not limits.check("k", timestamp=BASE)
+    wait = limits.check("k", cost={"tokens": 40}, timestamp=BASE).retry_after
+    assert wait == 60.0
+    assert not limits.check("k", cost={"tokens": 40}, timestamp=BASE + wait - 0.001)
+    assert limits.check("k", cost={"tokens": 40}, timestamp=BASE + wait)
+
+
+def test_p7_cancelling_never_lifts_a_bucket_above_full(limiter):
+    limits = limiter(Limit("tokens", "100/minute", unit="tokens"), max_skew=None)
+    first = limits.reserve("k", cost={"tokens": 60}, timestamp=BASE)
+    limits.reserve("k", cost={"tokens": 40}, timestamp=BASE)
+    limits.check("k", timestamp=BASE + 30)
+    first.cancel()
+    first.cancel()
+    assert left(limits, timestamp=BASE + 30) == 100
+    assert not limits.check("k", cost={"tokens": 101}, timestamp=BASE + 30)
+
+
+def test_p7_left_unsettled_the_estimate_stays_charged_and_the_slot_is_freed(limiter):
+    limits = limiter(TOKENS, PARALLEL)
+    reservation = limits.reserve("k", cost={"tokens": 400})
+    with pytest.raises(ZeroDivisionError), reservation:
+        left(limits) / (left(limits, name="parallel") - 1)
+    assert (left(limits), left(limits, name="parallel")) == (600, 2)
+    reservation.settle(Usage(input_tokens=1))  # still possible, by whoever learns of it later
+    assert left(limits) == 999
+
+
+def test_a_denied_reservation_raises_and_holds_nothing(limiter, contents):
+    limits = limiter(TOKENS, PARALLEL)
+    with pytest.raises(RateLimited) as raised:
+        limits.reserve("k", cost={"tokens": 1001})
+    assert raised.value.decision.violated == ("tokens",)
+    assert contents() == {}
+
+
+def test_p6_settle_cancel_and_release_after_one_another_have_their_answers(limiter):
+    limits = limiter(TOKENS)
+    settled = limits.reserve("k", cost={"tokens": 100}).id
+    assert limits.settle(Usage(input_tokens=10), reservation=settled).replayed is False
+    assert limits.settle(Usage(input_tokens=999), reservation=settled).replayed is True
+    answer = limits.cancel(settled)
+    assert (answer.settled, answer.replayed) == (True, True)
+    assert left(limits) == 990
+    cancelled = limits.reserve("k", cost={"tokens": 100}).id
+    assert limits.cancel(cancelled).replayed is False
+    answer = limits.settle(Usage(input_tokens=999), reservation=cancelled)
+    assert (answer.settled, answer.replayed) == (False, True)
+    assert left(limits) == 990
+
+
+@pytest.mark.parametrize("reservation", ["", "x", "a.b", "A" * 16 + ".dms", "é", "A" * 16 + ".\n"])
+def test_an_unknown_or_malformed_reservation_moves_nothing(limiter, contents, reservation):
+    limits = limiter(TOKENS)
+    with pytest.raises(InvalidRequest):
+        limits.settle({"input_tokens": 5, "reservation": reservation})
+    with pytest.raises(UnknownReservation):
+        limits.cancel(reservation)
+    assert contents() == {}
+
+
+def test_an_edit_of_the_policy_cannot_mis_refund(limiter):
+    limits = limiter(TOKENS)
+    held = limits.reserve("k", cost={"tokens": 400})
+    limits.policy = Policy.of(
+        Limit("requests", "5/day"), Limit("tokens", "200/day", unit="tokens", burst=500)
+    )
+    held.cancel()
+    assert left(limits) == 500
+
+
+def test_what_a_settled_request_did_not_tell_keeps_its_estimate(limiter):
+    limits = limiter(Limit("requests", "10/day"), TOKENS, Limit("images", "10/day", unit="images"))
+    held = limits.reserve("k", cost={"tokens": 100, "images": 2})
+    held.settle(Usage(cost={"images": 5}))
+    assert (left(limits), left(limits, name="images"), left(limits, name="requests")) == (900, 5, 9)
+
+
+def test_a_limit_that_the_estimate_left_out_is_charged_when_it_settles(limiter):
+    limits = limiter(TOKENS, Limit("output", "100/day", unit="output_tokens"))
+    limits.reserve("k").settle(Usage(input_tokens=30, output_tokens=12))
+    assert (left(limits), left(limits, name="output")) == (958, 88)
+
+
+def test_a_post_paid_limit_takes_nothing_until_it_settles_and_then_needs_something_left(limiter):
+    limits = limiter(PAID, max_skew=None)
+    first, second = (limits.reserve("k", cost={"images": 9}, timestamp=BASE) for _ in range(2))
+    assert left(limits, name="images", timestamp=BASE) == 10
+    first.settle(Usage(cost={"images": 9}, timestamp=BASE))
+    assert limits.check("k", timestamp=BASE)
+    second.settle(Usage(cost={"images": 9}, timestamp=BASE))
+    denied = limits.check("k", timestamp=BASE)
+    assert denied.violated == ("images",)
+    assert not limits.check("k", timestamp=BASE + denied.retry_after - 0.001)
+    assert limits.check("k", timestamp=BASE + denied.retry_after)
+
+
+def test_slots_are_held_until_settled_cancelled_or_their_time_is_over(limiter):
+    limits = limiter(PARALLEL, max_skew=None)
+    first, _ = (limits.reserve("k", timestamp=BASE) for _ in range(2))
+    denied = limits.check("k", timestamp=BASE + 10, reserve=True)
+    assert (denied.violated, denied.retry_after) == (("parallel",), 20.0)
+    assert limits.check("k", timestamp=BASE + 10)  # takes no slot
+    first.cancel()
+    assert limits.check("k", timestamp=BASE + 10, reserve=True)
+    assert not limits.check("k", timestamp=BASE + 29.999999, reserve=True)
+    assert limits.check("k", timestamp=BASE + 30, reserve=True)  # the crashed holder's, and not before
+
+
+def test_failures_past_the_limit_shut_the_key_and_then_it_is_open(limiter):
+    limits = limiter(Limit("failures", "20/30s", unit="failures", block="30s"), max_skew=None)
+
+    def fail(second):
+        limits.settle(Usage(key="k", status=500, timestamp=BASE + second))
+
+    for number in range(20):
+        fail(number)
+    assert limits.check("k", timestamp=BASE + 19)
+    fail(29.5)
+    assert limits.peek("k", timestamp=BASE + 29.5).retry_after == 30.0
+    fail(40)  # one that was under way: it does not prolong
+    assert not limits.check("k", timestamp=BASE + 59.499999)
+    assert limits.check("k", timestamp=BASE + 59.5)
+    for number in range(20):
+        fail(60 + number / 10)
+    assert limits.check("k", timestamp=BASE + 62)
+
+
+def test_failures_count_in_a_sliding_window(limiter):
+    limits = limiter(Limit("failures", "2/30s", unit="failures"), max_skew=None)
+    for second in (0, 20, 30, 50, 60, 80):  # never three within 30 s
+        limits.settle(Usage(key="k", status=500, timestamp=BASE + second))
+        assert limits.check("k", timestamp=BASE + second)
+    limits.settle(Usage(key="k", status=500, timestamp=BASE + 89.9))
+    assert not limits.check("k", timestamp=BASE + 89.9)
+
+
+def test_a_record_of_each_settlement_goes_to_the_usage_stream(limiter, client):
+    limits = limiter(TOKENS)
+    held = limits.reserve("vk_1", tenant="acme", model="m", timestamp=BASE)
+    held.settle(Usage(input_tokens=3, output_tokens=4, latency_ms=12.5, status=200, cost={"tokens": 9}))
+    held.settle(Usage(input_tokens=3))
+    limits.cancel(limits.reserve("vk_1").id)
+    limits.settle(Usage(key="vk_2", input_tokens=1, timestamp=BASE + 0.25))
+    first, second = (fields for _, fields in client.xrange("rl1:usage"))
+    assert json.loads(first.pop("cost")) == {"tokens": 9}
+    assert first == {
+        "reservation": held.id,
+        "key": "vk_1",
+        "tenant": "acme",
+        "plan": "default",
+        "model": "m",
+        "timestamp": f"{BASE}.000000",
+        "input_tokens": "3",
+        "output_tokens": "4",
+        "latency_ms": "12.5",
+        "status": "200",
+    }
+    assert (second["key"], second["tenant"], second["timestamp"]) == ("vk_2", "vk_2", f"{BASE}.250000")
+    assert client.pttl("rl1:usage") > 0
+
+
+def test_asyncio_reserves_alike(async_limiter):
+    async def use():
+        async with async_limiter(TOKENS, PARALLEL) as limits:
+            async with limits.reserve("k", cost={"tokens": 400}) as reservation:
+                await reservation.settle(Usage(input_tokens=250))
+            held = await limits.reserve("k", cost={"tokens": 700})
+            with pytest.raises(RateLimited):
+                await limits.reserve("k", cost={"tokens": 700})
+            await held.cancel()
+            async with limits.reserve("k", cost={"tokens": 50}):
+                pass
+            return (await limits.peek("k")).limits
+
+    tokens, parallel = asyncio.run(use())
+    assert (tokens.remaining, parallel.remaining) == (700, 2)
+
+
+def test_reset_forgets_slots_too(limiter, client):
+    limits = limiter(PARALLEL, Limit("by-class", unit="concurrent", capacity=1, per=["key", "model"]))
+    limits.reserve("k")
+    limits.reset("k")
+    assert [name for name in client.scan_iter() if ":r:" not in name] == []

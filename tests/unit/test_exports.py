@@ -1,0 +1,49 @@
+"""What may be imported from `ratelimit`: users rely on these names, so changing them is a decision."""
+
+import inspect
+
+import pytest
+
+import ratelimit
+
+NAMES = [
+    *("AsyncLimiter", "AsyncReservation", "Check", "Decision", "Fault", "InvalidRequest", "Limit"),
+    *("LimitState", "Limiter", "Plan", "Policy", "PolicyError", "Rate", "RateLimitError", "RateLimited"),
+    *("Reservation", "Settlement", "StoreUnavailable", "UnknownReservation", "Usage"),
+]
+
+
+def test_the_public_names_are_these():
+    assert sorted(ratelimit.__all__) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_public_name_is_documented(name):
+    assert inspect.getdoc(getattr(ratelimit, name))
+
+
+def test_both_limiters_have_the_same_methods_with_the_same_parameters():
+    def methods(cls):
+        return {
+            name: list(inspect.signature(member).parameters)
+            for name, member in inspect.getmembers(cls, inspect.isfunction)
+            if not name.startswith("_")
+        }
+
+    assert methods(ratelimit.Limiter) == methods(ratelimit.AsyncLimiter)
+    both = [inspect.signature(cls).parameters for cls in (ratelimit.Limiter, ratelimit.AsyncLimiter)]
+    assert both[0] == both[1]
+
+
+@pytest.mark.parametrize(
+    ("error", "parents"),
+    [
+        (ratelimit.RateLimited, [ratelimit.RateLimitError]),
+        (ratelimit.StoreUnavailable, [ratelimit.RateLimitError]),
+        (ratelimit.PolicyError, [ratelimit.RateLimitError, ValueError]),
+        (ratelimit.InvalidRequest, [ratelimit.RateLimitError, ValueError]),
+        (ratelimit.UnknownReservation, [ratelimit.InvalidRequest]),
+    ],
+)
+def test_errors_are_of_one_family(error, parents):
+    assert all(issubclass(error, parent) for parent in parents)
