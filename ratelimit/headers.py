@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from ratelimit.decision import Decision, LimitState
 
+_UNITS: Final = {"concurrent": "concurrent-requests"}
+"""Units that the draft's registry has under another name."""
+
 Dialect = Literal["ietf", "openai", "venice"]
 
 
@@ -49,8 +52,9 @@ def _ietf(decision: Decision) -> dict[str, str]:
         return {}
     return {
         "RateLimit-Policy": ", ".join(
-            f'"{state.name}";q={state.limit};w={state.period:.0f}'
-            + ("" if state.unit == "requests" else f';qu="{state.unit}"')
+            f'"{state.name}";q={state.limit}'
+            + (f";w={state.period:.0f}" if state.period else "")
+            + ("" if state.unit == "requests" else f';qu="{_UNITS.get(state.unit, state.unit)}"')
             for state in states
         ),
         "RateLimit": ", ".join(

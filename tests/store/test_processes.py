@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 HAMMER = Path(__file__).with_name("hammer.py")
+RESERVER = Path(__file__).with_name("reserver.py")
 PROCESSES, CHECKS = 4, 2_000
 BASE = 1_700_000_000
 
@@ -59,3 +60,34 @@ def test_p1_processes_at_different_paces_never_pass_the_bound(hammer):
     admitted = hammer("120/minute", 20, [(BASE, stride) for stride in strides], together=64)
     last = max(strides) * (CHECKS - 1)
     assert 0 < sum(admitted) <= 20 + 2 * last
+
+
+@pytest.fixture
+def reservers(real_url):
+    """Processes that reserve and settle as they are told, all at once."""
+    command = [sys.executable, RESERVER, real_url]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen([*command, str(seed)], **pipes) for seed in range(PROCESSES)]
+
+    def tell(line):
+        for process in processes:
+            process.stdin.write(f"{line}\n")
+            process.stdin.flush()
+        return sum(int(process.stdout.readline()) for process in processes)
+
+    yield tell
+    for process in processes:
+        process.communicate(timeout=60)
+
+
+def test_p7_parallel_reservations_of_unknown_size_never_admit_more_than_is_left(reservers):
+    """Fifty at once against 100 tokens, again and again: what was used, debt included, is all that counts."""
+    used = 0
+    while used < 100:
+        left = max(0, 100 - used) // 10
+        assert reservers("reserve 13") == left
+        if not left:
+            break
+        used += reservers("settle")
+    assert used > 90
+    assert reservers("reserve 13") == 0
