@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks import azure, report
+from benchmarks import azure, azure_reserve, report
 from benchmarks.client import ClientError
 from benchmarks.sidecar import SidecarError
 from benchmarks.trace import TraceError
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 BENCHMARKS: Final[dict[str, Callable[[argparse.Namespace], report.Result]]] = {
     "azure": lambda given: azure.run(given.trace, given.rounds),
+    "azure-reserve": lambda given: azure_reserve.run(given.trace, given.rounds),
 }
 
 
@@ -33,10 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             result = BENCHMARKS[name](given)
         except TraceError as error:
-            report.stderr.print(f"{name}: {error}", markup=False)
+            report.stderr.print(f"{name}: {error}", markup=False, soft_wrap=True)
             return 2
         except (SidecarError, ClientError) as error:
-            report.stderr.print(f"{name}: {error}", markup=False)
+            report.stderr.print(f"{name}: {error}", markup=False, soft_wrap=True)
             return 1
         documents[name] = report.document(result)
         if not given.json:

@@ -2,19 +2,21 @@
 
 HTTP/1.1 by hand, because a general client costs more than the sidecar it would measure.
 Requests are bytes made beforehand and answers are kept as bytes: while the clock runs nothing
-is encoded or decoded. How much of a core the client took is part of the result, so
-that a figure which measures the client gives itself away.
+is encoded or decoded, but by a lane that needs one answer for its next request. How much of a
+core the client took is part of the result, so that a figure which measures the client gives
+itself away.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 _NOTICE: Final = 100  # answers between two words about progress: more often would cost what it tells of
 _END: Final = b"\r\n\r\n"
@@ -64,7 +66,7 @@ def post(path: str, body: bytes) -> bytes:
 def send(
     host: str,
     port: int,
-    lanes: Sequence[Sequence[bytes]],
+    lanes: Sequence[Iterable[bytes]],
     *,
     on_answers: Callable[[int], object] = lambda _: None,
     patience: float = 300.0,
@@ -75,6 +77,7 @@ def send(
         host: where to.
         port: likewise.
         lanes: requests, as `post` makes them; the next of a lane leaves when the last is answered.
+            A generator is sent that answer, and may let its next request depend on it.
         on_answers: told now and then how many more answers have come.
         patience: seconds after which everything must be answered.
 
@@ -87,7 +90,7 @@ def send(
 async def _send(
     host: str,
     port: int,
-    lanes: Sequence[Sequence[bytes]],
+    lanes: Sequence[Iterable[bytes]],
     on_answers: Callable[[int], object],
     patience: float,
 ) -> Run:
@@ -112,11 +115,13 @@ async def _send(
 async def _drive(
     reader: asyncio.StreamReader,
     writer: asyncio.StreamWriter,
-    lane: Sequence[bytes],
+    lane: Iterable[bytes],
     on_answers: Callable[[int], object],
 ) -> list[Answer]:
     answers: list[Answer] = []
-    for request in lane:
+    talk = _talk(lane)
+    request = next(talk, None)
+    while request is not None:
         start = time.perf_counter()
         writer.write(request)
         head = (await reader.readuntil(_END)).lower()
@@ -124,8 +129,25 @@ async def _drive(
         answers.append(Answer(int(head[9:12]), body, time.perf_counter() - start))
         if len(answers) % _NOTICE == 0:
             on_answers(_NOTICE)
+        request = _next(talk, answers[-1])
     on_answers(len(answers) % _NOTICE)
     return answers
+
+
+def _talk(lane: Iterable[bytes]) -> Generator[bytes, Answer, None]:
+    """Return a generator that is sent each answer, be the lane one or not."""
+    if isinstance(lane, Generator):
+        yield from lane
+        return
+    for request in lane:  # noqa: UP028 - `yield from` would send the answer on to a list
+        yield request
+
+
+def _next(talk: Generator[bytes, Answer, None], answer: Answer) -> bytes | None:
+    try:
+        return talk.send(answer)
+    except StopIteration:
+        return None
 
 
 def _length(head: bytes) -> int:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MICROSECONDS: Final = 1_000_000
 _PERIODS: Final = {"minute": 60, "day": 86_400}  # seconds; all that the trace's policy uses
+_OK: Final = 200
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -58,9 +59,24 @@ class Verdict:
     def members(self) -> dict[str, object]:
         """Return everything in it by name, such as `retry_after` and `tokens.remaining`."""
         flat = {name: getattr(self, name) for name in self.__slots__ if name != "limits"}
-        for state in self.limits:
-            flat |= {f"{state.name}.{name}": getattr(state, name) for name in state.__slots__[1:]}
-        return flat
+        return flat | _members(self.limits)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """All of a settlement that both sides must agree on."""
+
+    settled: bool
+    replayed: bool
+    limits: tuple[State, ...]
+
+    def members(self) -> dict[str, object]:
+        """Return everything in it by name, as of a `Verdict`."""
+        return {"settled": self.settled, "replayed": self.replayed, **_members(self.limits)}
+
+
+def _members(limits: tuple[State, ...]) -> dict[str, object]:
+    return {f"{state.name}.{name}": getattr(state, name) for state in limits for name in state.__slots__[1:]}
 
 
 def limits_of(policy: Path, plan: str) -> tuple[Limit, ...]:
@@ -81,11 +97,11 @@ class Model:
     """Buckets in a dictionary, by key and limit."""
 
     limits: tuple[Limit, ...]
-    _buckets: dict[tuple[str, str], Bucket] = field(default_factory=dict)
+    buckets: dict[tuple[str, str], Bucket] = field(default_factory=dict)
 
-    def decide(self, request: Request) -> Verdict:
-        """Decide one request: it takes from every bucket or from none."""
-        t, costs = request.at, {"requests": 1.0, "tokens": float(request.tokens)}
+    def decide(self, request: Request, tokens: int) -> Verdict:
+        """Decide one request that asks for so many tokens: it takes from every bucket or from none."""
+        t, costs = request.at, {"requests": 1.0, "tokens": float(tokens)}
         violated = tuple(
             limit.name
             for limit in self.limits
@@ -96,10 +112,8 @@ class Model:
             bucket, cost = self._bucket(request, limit), costs[limit.unit]
             wait = bucket.wait(limit.shape, t, cost)
             if not violated:
-                bucket = self._buckets[request.key, limit.name] = bucket.take(limit.shape, t, cost)
-            states.append(
-                State(limit.name, bucket.remaining(limit.shape, t), bucket.to_full(limit.shape, t), wait)
-            )
+                bucket = self.buckets[request.key, limit.name] = bucket.take(limit.shape, t, cost)
+            states.append(_look(limit, bucket, t, wait))
         waits = [state.retry_after for state in states]
         return Verdict(
             allowed=not violated,
@@ -109,17 +123,33 @@ class Model:
             limits=tuple(states),
         )
 
+    def settle(self, request: Request, more: int) -> Settled:
+        """Charge so many tokens more than were asked for, or give them back if negative.
+
+        It is charged at the request's own time. How many requests there were does not change.
+        """
+        t, states = request.at, []
+        for limit in self.limits:
+            bucket = self._bucket(request, limit)
+            if limit.unit == "tokens":
+                bucket = self.buckets[request.key, limit.name] = bucket.adjust(limit.shape, t, float(more))
+            states.append(_look(limit, bucket, t, bucket.wait(limit.shape, t, 0)))
+        return Settled(settled=True, replayed=False, limits=tuple(states))
+
     def _bucket(self, request: Request, limit: Limit) -> Bucket:
-        return self._buckets.get((request.key, limit.name)) or Bucket(0.0, request.at)
+        return self.buckets.get((request.key, limit.name)) or Bucket(0.0, request.at)
+
+
+def _look(limit: Limit, bucket: Bucket, t: int, wait: int | None) -> State:
+    return State(limit.name, bucket.remaining(limit.shape, t), bucket.to_full(limit.shape, t), wait)
 
 
 def told(status: int, body: bytes) -> Verdict | str:
     """Read what the sidecar answered; the bare answer where it is not a decision of the store."""
-    bare = f"HTTP {status}: {body[:300].decode(errors='replace')}"
     try:
         answer = json.loads(body)
-        if answer["source"] != "store" or status != (200 if answer["allowed"] else 429):
-            return bare
+        if answer["source"] != "store" or status != (_OK if answer["allowed"] else 429):
+            return _bare(status, body)
         return Verdict(
             allowed=answer["allowed"],
             violated=tuple(answer["violated"]),
@@ -128,7 +158,23 @@ def told(status: int, body: bytes) -> Verdict | str:
             limits=tuple(_state(entry) for entry in answer["limits"]),
         )
     except (ValueError, KeyError, TypeError):
-        return bare
+        return _bare(status, body)
+
+
+def told_settled(status: int, body: bytes) -> Settled | str:
+    """Read what the sidecar answered to a settlement; the bare answer where it is none."""
+    try:
+        answer = json.loads(body)
+        if status != _OK:
+            return _bare(status, body)
+        states = tuple(_state(entry) for entry in answer["limits"])
+        return Settled(answer["settled"], answer["replayed"], states)
+    except (ValueError, KeyError, TypeError):
+        return _bare(status, body)
+
+
+def _bare(status: int, body: bytes) -> str:
+    return f"HTTP {status}: {body[:300].decode(errors='replace')}"
 
 
 def _state(entry: dict[str, Any]) -> State:

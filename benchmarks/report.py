@@ -56,6 +56,13 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return sorted(values)[max(0, int(rank) - 1)]
 
 
+def share(count: int, total: int) -> str:
+    """Write a count with its share of a total; a few are never 0 %, nor nearly all 100 %."""
+    percent = 100 * count / total if total else 0.0
+    digits = 1 if 0 < percent < 1 or 99 < percent < 100 else 0  # noqa: PLR2004
+    return f"{count:,} ({percent:.{digits}f}%)"
+
+
 def progress() -> Progress:
     """Return a progress bar that is silent where nobody watches."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -1,8 +1,7 @@
 """The Azure trace as requests of 100 keys.
 
-An hour of real LLM requests: arrival, context tokens, generated tokens. A request costs
-the tokens that it really used, context and generated together. Timestamps have seven
-fractional digits and no offset; they are read as UTC and rounded to the microsecond.
+An hour of real LLM requests: arrival, context tokens, generated tokens. Timestamps have
+seven fractional digits and no offset; they are read as UTC and rounded to the microsecond.
 
 The trace names no keys, so each row is given one by a rule that anybody can repeat:
 the first 48 bits of the SHA-256 of the row's number (decimal, from 0) are a uniform
@@ -45,14 +44,21 @@ class Request:
         key: the key it was assigned to.
         timestamp: its own time, RFC 3339 in UTC, with all its digits.
         at: the same in microseconds since the epoch.
-        tokens: context and generated tokens together.
+        context: tokens of the prompt.
+        generated: tokens of the answer.
     """
 
     row: int
     key: str
     timestamp: str
     at: int
-    tokens: int
+    context: int
+    generated: int
+
+    @property
+    def tokens(self) -> int:
+        """Context and generated tokens together: what it really used."""
+        return self.context + self.generated
 
 
 def read_trace(path: Path) -> list[Request]:
@@ -90,7 +96,8 @@ def _request(row: int, cells: list[str]) -> Request:
             key=f"vk_{key_of(row):03d}",
             timestamp=f"{text.replace(' ', 'T')}Z",
             at=_micros(text),
-            tokens=int(context) + int(generated),
+            context=int(context),
+            generated=int(generated),
         )
     except ValueError as error:
         raise TraceError(f"row {row}: {error}") from None

@@ -41,6 +41,8 @@ async def within(deadline: float, call: Awaitable[T]) -> T:
         TimeoutError: there is no answer.
     """
     task = asyncio.ensure_future(call)
+    # If we leave before it ends, its end is nobody's business, and not for asyncio to complain about.
+    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
     try:
         await asyncio.wait({task}, timeout=deadline)
         for _ in range(_TURNS):

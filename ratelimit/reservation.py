@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Self
 
-from ratelimit.errors import RateLimited, StoreUnavailable
+from ratelimit.errors import RateLimited, StoreUnavailable, UnknownReservation
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from ratelimit.limiter import Limiter
     from ratelimit.settlement import Settlement
     from ratelimit.usage import Usage
+
+_releasing: set[asyncio.Task[None]] = set()
+"""Tasks that nobody waits for any more; the loop itself holds on to them only weakly."""
 
 
 class Reservation(AbstractContextManager["Reservation"]):
@@ -32,14 +36,15 @@ class Reservation(AbstractContextManager["Reservation"]):
 
     def settle(self, usage: Usage) -> Settlement | None:
         """Charge what was really used instead of the estimate, once; None if nothing could be reserved."""
+        settlement = self._limiter.settle(usage, reservation=self.id) if self.id else None
         self._open = False
-        return self._limiter.settle(usage, reservation=self.id) if self.id else None
+        return settlement
 
     def cancel(self) -> None:
         """Give back what was taken. Does nothing once the reservation is settled."""
-        self._open = False
         if self.id:
             self._limiter.cancel(self.id)
+        self._open = False
 
     def __enter__(self) -> Self:
         return self
@@ -47,7 +52,7 @@ class Reservation(AbstractContextManager["Reservation"]):
     def __exit__(self, *_: object) -> None:
         """Keep the estimate charged if nobody said what was used, and free what the request held."""
         if self._open:
-            with suppress(StoreUnavailable):  # then the slots free themselves in time
+            with suppress(StoreUnavailable, UnknownReservation):  # then the slots free themselves in time
                 self._limiter.release(self.id)
 
 
@@ -80,14 +85,15 @@ class AsyncReservation(AbstractAsyncContextManager["AsyncReservation"]):
 
     async def settle(self, usage: Usage) -> Settlement | None:
         """See `Reservation.settle`."""
+        settlement = await self._limiter.settle(usage, reservation=self.id) if self.id else None
         self._open = False
-        return await self._limiter.settle(usage, reservation=self.id) if self.id else None
+        return settlement
 
     async def cancel(self) -> None:
         """See `Reservation.cancel`."""
-        self._open = False
         if self.id:
             await self._limiter.cancel(self.id)
+        self._open = False
 
     async def __aenter__(self) -> Self:
         return await self._hold()
@@ -95,8 +101,15 @@ class AsyncReservation(AbstractAsyncContextManager["AsyncReservation"]):
     async def __aexit__(self, *_: object) -> None:
         """See `Reservation.__exit__`."""
         if self._open:
-            with suppress(StoreUnavailable):
-                await self._limiter.release(self.id)
+            # Cancellation that is repeated at every await, as anyio's is, must not keep the slot.
+            task = asyncio.ensure_future(self._release())
+            _releasing.add(task)
+            task.add_done_callback(_releasing.discard)
+            await asyncio.shield(task)
+
+    async def _release(self) -> None:
+        with suppress(StoreUnavailable, UnknownReservation):
+            await self._limiter.release(self.id)
 
 
 def _admitted(decision: Decision) -> tuple[Decision, str]:

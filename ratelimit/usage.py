@@ -77,14 +77,17 @@ class Usage(pydantic.BaseModel):
     def fields(self) -> dict[str, str]:
         """Return what goes into the usage stream: the fields that were told, as text."""
         told = self.model_dump(exclude_none=True, exclude={"timestamp", "cost"})
-        fields = {
-            name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in told.items()
-        }
+        fields = {name: _text(value) for name, value in told.items()}
         if self.timestamp is not None:
             fields["timestamp"] = f"{self.timestamp / MICROSECONDS:.6f}"
         if self.cost:
             fields["cost"] = json.dumps(self.cost)
         return fields
+
+
+def _text(value: object) -> str:
+    """Write a number with every digit that it has, and no more: `12`, not `12.0`."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def make_usage(fields: Usage | Mapping[str, Any], more: Mapping[str, Any]) -> Usage:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import azure
+from benchmarks import azure, replay
 from benchmarks.model import Verdict, limits_of, told
 from benchmarks.trace import TraceError, key_of, read_trace
 
@@ -20,7 +20,7 @@ def test_every_decision_on_the_excerpt_equals_the_plain_models(tmp_path):
     arguments = [
         "azure",
         "--trace",
-        str(azure.EXCERPT),
+        str(replay.EXCERPT),
         "--rounds",
         "1",
         "--json",
@@ -29,7 +29,7 @@ def test_every_decision_on_the_excerpt_equals_the_plain_models(tmp_path):
     ]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", *arguments],
-        cwd=azure.HERE.parent,
+        cwd=replay.HERE.parent,
         capture_output=True,
         text=True,
         check=False,
@@ -55,8 +55,10 @@ def test_a_model_whose_burst_is_off_by_one_is_caught(name, monkeypatch, capfd, t
             for limit in limits_of(policy, plan)
         )
 
-    monkeypatch.setattr(azure, "limits_of", wrong)
-    code = command.main(["azure", "--trace", str(azure.EXCERPT), "--rounds", "1", "--results", str(tmp_path)])
+    monkeypatch.setattr(replay, "limits_of", wrong)
+    code = command.main(
+        ["azure", "--trace", str(replay.EXCERPT), "--rounds", "1", "--results", str(tmp_path)]
+    )
     printed, complaints = capfd.readouterr()
     assert code == 1
     assert "differ from the model" in printed
@@ -66,10 +68,10 @@ def test_a_model_whose_burst_is_off_by_one_is_caught(name, monkeypatch, capfd, t
 
 
 @pytest.mark.skipif(
-    not azure.TRACE.is_file(), reason=f"the whole trace is not at ../shared/data/{azure.TRACE.name}"
+    not replay.TRACE.is_file(), reason=f"the whole trace is not at ../shared/data/{replay.TRACE.name}"
 )
 def test_every_decision_on_the_whole_trace_equals_the_plain_models():
-    result = azure.run(azure.TRACE, rounds=1)
+    result = azure.run(replay.TRACE, rounds=1)
     assert result.faults == []
     assert result.figures["decisions"] == 8_819
     assert set(result.figures["denied_by_a_round"]) == LIMITS
@@ -77,14 +79,14 @@ def test_every_decision_on_the_whole_trace_equals_the_plain_models():
 
 
 @pytest.mark.skipif(
-    not azure.TRACE.is_file(), reason=f"the whole trace is not at ../shared/data/{azure.TRACE.name}"
+    not replay.TRACE.is_file(), reason=f"the whole trace is not at ../shared/data/{replay.TRACE.name}"
 )
 def test_the_excerpt_is_the_beginning_of_the_trace():
-    assert read_trace(azure.EXCERPT) == read_trace(azure.TRACE)[:500]
+    assert read_trace(replay.EXCERPT) == read_trace(replay.TRACE)[:500]
 
 
 def test_without_the_trace_the_excerpt_stands_in_and_the_output_says_so(monkeypatch, tmp_path):
-    monkeypatch.setattr(azure, "TRACE", tmp_path / "trace.csv")
+    monkeypatch.setattr(replay, "TRACE", tmp_path / "trace.csv")
     result = azure.run(rounds=1)
     assert result.faults == []
     assert "azure_excerpt.csv: 500 requests" in result.figures["trace"]
@@ -136,7 +138,7 @@ def test_every_member_of_a_limit_is_compared(member, other):
     changed = _answer()
     changed["limits"][0][member] = other
     before, after = (told(429, json.dumps(answer).encode()) for answer in (_answer(), changed))
-    differing = str(azure.Mismatch(read_trace(azure.EXCERPT)[0], before, after))
+    differing = str(replay.Mismatch(read_trace(replay.EXCERPT)[0], "4818 tokens", before, after))
     assert before != after
     assert [line.split()[1] for line in differing.splitlines()[1:]] == [f"tokens.{member}"] * 2
 
@@ -149,8 +151,8 @@ def test_rows_are_assigned_to_a_hundred_uneven_keys_by_the_stated_rule():
 
 
 def test_a_key_keeps_its_order_and_its_connection():
-    requests = read_trace(azure.EXCERPT)
-    lanes = azure.lanes_of(requests, 8)
+    requests = read_trace(replay.EXCERPT)
+    lanes = replay.lanes_of(requests, 8)
     assert sorted((r for lane in lanes for r in lane), key=lambda r: r.row) == requests
     assert all([r.row for r in lane] == sorted(r.row for r in lane) for lane in lanes)
     keys = [{r.key for r in lane} for lane in lanes]

@@ -39,6 +39,17 @@ def test_answers_come_back_lane_by_lane():
     assert sum(heard) == 3
 
 
+def test_a_lane_may_let_its_next_request_depend_on_an_answer():
+    heard = []
+
+    def lane():
+        heard.append((yield client.post("/", b"{}")).body)
+
+    with server(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nyo") as address:
+        run = client.send(*address, [lane()])
+    assert heard == [b"yo"] == [answer.body for answer in run.answers[0]]
+
+
 @pytest.mark.parametrize(
     "answer", [b"", b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nno"]
 )
