@@ -17,7 +17,7 @@ test: $(VENV)/.dev  ## run every test
 	@$(BIN)/pytest
 
 thorough: $(VENV)/.dev  ## run every test, with thousands of examples for each promise
-	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest --timeout=3000
+	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest
 
 check: $(VENV)/.dev  ## lint, types, import direction
 	@$(BIN)/ruff check .

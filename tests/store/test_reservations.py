@@ -149,6 +149,13 @@ def test_slots_are_held_until_settled_cancelled_or_their_time_is_over(limiter):
     assert limits.check("k", timestamp=BASE + 30, reserve=True)  # the crashed holder's, and not before
 
 
+def test_a_reservation_can_be_settled_for_as_long_as_it_holds_a_slot(limiter, client):
+    limits = limiter(Limit("parallel", unit="concurrent", capacity=1, ttl="1h"), remember=1)
+    limits.reserve("k")
+    [record] = client.keys("rl1:{k}:r:*")
+    assert 3_500_000 < client.pttl(record) <= 3_600_000
+
+
 def test_failures_past_the_limit_shut_the_key_and_then_it_is_open(limiter):
     limits = limiter(Limit("failures", "20/30s", unit="failures", block="30s"), max_skew=None)
 
