@@ -15,6 +15,9 @@ from service import body
 from service.sidecar import Sidecar
 from service.tokens import operators_only
 
+_KEY = "/v1/keys/{key:path}"
+"""A key may hold any visible character, a slash among them."""
+
 router = APIRouter(tags=["operators"], dependencies=[Depends(operators_only)])
 
 
@@ -25,7 +28,7 @@ async def policy(request: Request) -> dict[str, Any]:
     return {"source": running.source, "version": running.version, **running.as_dict()}
 
 
-@router.get("/v1/keys/{key}", response_model=Decision)
+@router.get(_KEY, response_model=Decision)
 async def show(
     request: Request, key: str, plan: str | None = None, model: str | None = None, tenant: str | None = None
 ) -> Response:
@@ -34,7 +37,7 @@ async def show(
     return Response(to_json(decision.as_dict()), media_type="application/json")
 
 
-@router.put("/v1/keys/{key}", response_model=Assign, openapi_extra=body.takes(body.ASSIGN.json_schema()))
+@router.put(_KEY, response_model=Assign, openapi_extra=body.takes(body.ASSIGN.json_schema()))
 async def assign(request: Request, key: str) -> Response:
     """Assign a plan or tenant to a key, or shut it, for every sidecar on this store.
 
@@ -45,7 +48,7 @@ async def assign(request: Request, key: str) -> Response:
     return Response(assigned.model_dump_json(), media_type="application/json")
 
 
-@router.delete("/v1/keys/{key}", status_code=204)
+@router.delete(_KEY, status_code=204)
 async def reset(request: Request, key: str, tenant: str | None = None) -> None:
     """Forget what a key has used; buckets that it shares with others stay as they are."""
     await Sidecar.of(request).limiter.reset(key, tenant=tenant)

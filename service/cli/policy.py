@@ -42,6 +42,8 @@ def check(
 
 
 @app.command("schema")
-def schema() -> None:
+def schema(
+    json: Json = True,  # noqa: ARG001, FBT002 - a schema is JSON whether asked for it or not
+) -> None:
     """Print the JSON Schema of policy files, for editors."""
     show_json({"$schema": "https://json-schema.org/draft/2020-12/schema", **PolicySpec.model_json_schema()})

@@ -1,5 +1,7 @@
 """Tokens, the operators' endpoints, health, and the documentation pages."""
 
+from urllib.parse import quote
+
 import pytest
 
 ADMIN = {"Authorization": "Bearer admin-token"}
@@ -62,6 +64,18 @@ def test_a_key_is_shown_without_charging_and_reset(guarded, key):
     assert guarded.client.delete(f"/v1/keys/{key}", headers=ADMIN).status_code == 204
     assert guarded.client.get(f"/v1/keys/{key}", headers=ADMIN).json()["limits"][0]["remaining"] == 5
     assert check().status_code == 200
+
+
+@pytest.mark.parametrize("key", ["team/a", "a//b", "../x", "{k}:*", "a?b#c%2F", "/"])
+def test_a_key_may_hold_any_visible_character(guarded, key):
+    path = f"/v1/keys/{quote(key, safe='')}"
+    guarded.client.post("/v1/check", json={"key": key}, headers=GATEWAY)
+    shown = guarded.client.get(path, headers=ADMIN).json()
+    assert shown["limits"][0]["remaining"] == 4
+    assert guarded.client.put(path, json={"plan": "pro"}, headers=ADMIN).status_code == 200
+    assert guarded.client.get(path, headers=ADMIN).json()["plan"] == "pro"
+    assert guarded.client.put(path, json={}, headers=ADMIN).status_code == 200
+    assert guarded.client.delete(path, headers=ADMIN).status_code == 204
 
 
 def test_a_key_that_cannot_be_is_422(guarded):
