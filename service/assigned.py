@@ -7,9 +7,10 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from ratelimit import StoreUnavailable
+from service.background import running
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
 
     from ratelimit import AsyncLimiter
 
@@ -17,16 +18,9 @@ EVERY = 0.5
 """Seconds between two looks at a counter in the store."""
 
 
-@contextlib.asynccontextmanager
-async def follow(limiter: AsyncLimiter) -> AsyncIterator[None]:
+def follow(limiter: AsyncLimiter) -> AbstractAsyncContextManager[None]:
     """Keep a limiter's assignments fresh."""
-    task = asyncio.get_running_loop().create_task(_follow(limiter))
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+    return running(_follow(limiter))
 
 
 async def _follow(limiter: AsyncLimiter) -> None:

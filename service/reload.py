@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from ratelimit import Policy, PolicyError
+from service.background import running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from ratelimit import AsyncLimiter
 
-EVERY = 0.5
+EVERY = 0.25
 """Seconds between two looks at the file."""
 
 log = structlog.get_logger("ratelimit")
@@ -33,25 +34,23 @@ async def follow(path: Path, limiter: AsyncLimiter) -> AsyncIterator[None]:
     # Outside the main thread, as in a test, signals are somebody else's.
     with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):
         loop.add_signal_handler(signal.SIGHUP, hangup.set)
-    task = loop.create_task(_watch(path, limiter, hangup))
-    try:
+    async with running(_watch(path, limiter, hangup)):
         yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 async def _watch(path: Path, limiter: AsyncLimiter, hangup: asyncio.Event) -> None:
-    seen = await asyncio.to_thread(_stamp, path)
+    loaded: _Stamp = None
+    before: _Stamp = None
     while True:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(hangup.wait(), EVERY)
         stamp = await asyncio.to_thread(_stamp, path)
-        if stamp != seen or hangup.is_set():
+        # A file that changed since the last look may still be being written.
+        if hangup.is_set() or (stamp != loaded and stamp == before):
+            hangup.clear()
             await reload(path, limiter)
-        seen = stamp
-        hangup.clear()
+            loaded = stamp
+        before = stamp
 
 
 async def reload(path: Path, limiter: AsyncLimiter) -> bool:

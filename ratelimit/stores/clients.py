@@ -63,46 +63,41 @@ def connect(url: str, deadline: float) -> Store[redis.Redis]:
         InvalidRequest: the URL names no store.
         StoreUnavailable: the embedded server does not start.
     """
-    parsed = StoreURL.parse(url)
-    check_deadline(deadline)
-    if parsed.scheme == "memory":
-        return Store(parsed, url, _fakes().FakeRedis(server=_fake_server(parsed.path)), _nothing)
-    address, release = _address(parsed)
-    try:
-        pool = redis.BlockingConnectionPool.from_url(
-            address,
-            max_connections=CONNECTIONS,
-            timeout=_LINE * deadline,
-            retry=Retry(NoBackoff(), 0),
-            **_once(deadline),
-        )
+
+    def client(address: str) -> redis.Redis:
+        options = _once(Retry(NoBackoff(), 0), deadline, deadline)
+        pool = redis.BlockingConnectionPool.from_url(address, **options)
         pool.connection_class(**pool.connection_kwargs)  # not connected: it only reads its options
-    except (ValueError, TypeError):  # whose message may hold the password
-        release()
-        raise fault("redis", f"has an option that redis-py does not know; allowed: {ALLOWED}") from None
-    return Store(parsed, address, redis.Redis.from_pool(pool), release)
+        return redis.Redis.from_pool(pool)
+
+    return _open(url, deadline, client, lambda server: _fakes().FakeRedis(server=server))
 
 
 def connect_async(url: str, deadline: float) -> Store[redis.asyncio.Redis]:
     """Make a client for asyncio; otherwise as `connect`."""
+
+    def client(address: str) -> redis.asyncio.Redis:
+        options = _once(AsyncRetry(NoBackoff(), 0), deadline, _BACKSTOP * deadline)
+        pool = redis.asyncio.BlockingConnectionPool.from_url(address, **options)
+        pool.connection_class(**pool.connection_kwargs)
+        return redis.asyncio.Redis.from_pool(pool)
+
+    return _open(url, deadline, client, lambda server: _fakes().FakeAsyncRedis(server=server))
+
+
+def _open(
+    url: str, deadline: float, client: Callable[[str], Client], fake: Callable[[object], Client]
+) -> Store[Client]:
     parsed = StoreURL.parse(url)
     check_deadline(deadline)
     if parsed.scheme == "memory":
-        return Store(parsed, url, _fakes().FakeAsyncRedis(server=_fake_server(parsed.path)), _nothing)
+        return Store(parsed, url, fake(_fake_server(parsed.path)), _nothing)
     address, release = _address(parsed)
     try:
-        pool = redis.asyncio.BlockingConnectionPool.from_url(
-            address,
-            max_connections=CONNECTIONS,
-            timeout=_LINE * deadline,
-            retry=AsyncRetry(NoBackoff(), 0),
-            **_once(_BACKSTOP * deadline),
-        )
-        pool.connection_class(**pool.connection_kwargs)  # not connected: it only reads its options
+        return Store(parsed, address, client(address), release)
     except (ValueError, TypeError):  # whose message may hold the password
         release()
         raise fault("redis", f"has an option that redis-py does not know; allowed: {ALLOWED}") from None
-    return Store(parsed, address, redis.asyncio.Redis.from_pool(pool), release)
 
 
 def check_deadline(deadline: float) -> None:
@@ -115,10 +110,13 @@ def check_deadline(deadline: float) -> None:
         raise fault("deadline", "must be above 0 and at most 60 seconds")
 
 
-def _once(deadline: float) -> dict[str, Any]:
+def _once(retry: object, deadline: float, timeout: float) -> dict[str, Any]:
     return {
-        "socket_timeout": deadline,
-        "socket_connect_timeout": deadline,
+        "max_connections": CONNECTIONS,
+        "timeout": _LINE * deadline,
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "retry": retry,
         "retry_on_timeout": False,
         "retry_on_error": [],
         "driver_info": None,  # else each connection reads package metadata from disk, and tells the server
