@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from redis.exceptions import NoScriptError
 
 from ratelimit import assignments
+from ratelimit.call import calls_of
 from ratelimit.courier import Courier, within
 from ratelimit.errors import RateLimited
 from ratelimit.layout import KEYS
 from ratelimit.reservation import AsyncReservation
 from ratelimit.scripts import CHECK, SETTLE
-from ratelimit.shell import CONNECTION_ERRORS, AskedFor, Shell, with_blocked
+from ratelimit.shell import CONNECTION_ERRORS, AskedFor, Shell
 from ratelimit.stores import connect_async
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from ratelimit.scripts import Script
     from ratelimit.settlement import Settlement
     from ratelimit.usage import Usage
+
+
+_PATIENCE: Final = 20
+"""Deadlines that reading every assignment may take."""
 
 
 class AsyncLimiter(Shell):
@@ -125,7 +130,9 @@ class AsyncLimiter(Shell):
         try:
             counter = await within(self._deadline, client.get(assignments.COUNTER)) or b""
             if counter != self._assigned_at:
-                self._assigned(counter, await client.hgetall(KEYS))
+                # In the background, where no request waits for it, however many keys there are.
+                stored = await within(_PATIENCE * self._deadline, client.hgetall(KEYS))
+                self._assigned(counter, await asyncio.to_thread(assignments.read, stored))
         except CONNECTION_ERRORS as error:
             raise self._unavailable(error) from None
 
@@ -144,12 +151,13 @@ class AsyncLimiter(Shell):
             raise self._unavailable(error) from None
 
     async def _decide(self, questions: list[Question]) -> list[Decision]:
-        asked = [question for question in questions if not question.blocked]
-        try:
-            decisions = self._read(asked, await self._courier.ask(asked)) if asked else []
-        except CONNECTION_ERRORS as error:
-            decisions = self._without_store(asked, error)
-        return with_blocked(questions, decisions)
+        decisions: list[Decision] = []
+        for call in calls_of(questions):
+            try:
+                decisions += self._read(call, await self._courier.ask(call))
+            except CONNECTION_ERRORS as error:
+                decisions += self._without_store(call, error)
+        return decisions
 
     async def _check(self, questions: list[Question]) -> Any:  # noqa: ANN401 - whatever the script says
         return await self._run(CHECK, *self._encode(questions))

@@ -57,6 +57,11 @@ class Question:
         return (part for _, parts in self.groups for part in parts)
 
     @property
+    def weight(self) -> int:
+        """How many limits the store looks at for it."""
+        return max(1, sum(len(parts) for _, parts in self.groups))
+
+    @property
     def remembered(self) -> str | None:
         """The store's key under which the answer is remembered, if the check has a request id."""
         if self.check.request_id is None or not self.take:
@@ -95,6 +100,7 @@ class Asker:
                 groups.append((name, (Part(places[0], float(check.reserve)),)))
             else:
                 groups.append((name, tuple(Part(place, _cost(place, cost)) for place in places)))
+        take = take and not blocked
         reservation = new_reservation(tenant) if check.reserve and take else None
         return Question(check, take, plan, model_class, tenant, blocked, tuple(groups), reservation)
 

@@ -8,6 +8,7 @@ them again, and is cheap while a counter beside them stands still.
 from __future__ import annotations
 
 import json
+import logging
 from typing import TYPE_CHECKING, Annotated, Any
 
 import pydantic
@@ -19,6 +20,8 @@ from ratelimit.request import PlanText, TenantText, invalid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+logger = logging.getLogger("ratelimit")
 
 COUNTER = f"{KEYS}@"
 """Grows with every assignment."""
@@ -60,4 +63,19 @@ def write(assign: Assign) -> str | None:
 
 def read(stored: Mapping[bytes, bytes]) -> dict[str, Assignment]:
     """Return every assignment of the store by key."""
-    return {key.decode(): Assignment(**json.loads(value)) for key, value in stored.items()}
+    return {_text(key): _read_one(_text(value)) for key, value in stored.items()}
+
+
+def _read_one(value: str) -> Assignment:
+    """Take what we know of an assignment: a newer version may have written more, and anyone anything."""
+    try:
+        told = json.loads(value)
+        known = {name: told[name] for name in Assign.model_fields if name in told}
+        return Assignment(**dict(Assign.model_validate(known)))
+    except (ValueError, TypeError):
+        logger.warning("an assignment in the store cannot be read, and is left out")
+        return Assignment()
+
+
+def _text(stored: bytes | str) -> str:
+    return stored.decode() if isinstance(stored, bytes) else stored

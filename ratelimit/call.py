@@ -9,8 +9,9 @@ Every way to travel, sync, async or simulated, shares these three.
 
 from __future__ import annotations
 
+import zlib
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ratelimit.ask import record_named
 from ratelimit.decision import Decision
@@ -19,15 +20,29 @@ from ratelimit.rate import MICROSECONDS
 from ratelimit.reading import NONE, read_part, state_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from ratelimit.ask import Part, Question
     from ratelimit.decision import LimitState, Source
 
-BLOCKED = "blocked"
-"""What stands among the violated limits when an operator has shut the key."""
+MOST_LIMITS: Final = 320
+"""Most limits in one call of the script, which takes about 3 µs for each: what it may hold the store for."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def calls_of(questions: Sequence[Question]) -> Iterator[list[Question]]:
+    """Split questions into calls that hold the store for about a millisecond each, in order."""
+    call: list[Question] = []
+    weight = 0
+    for question in questions:
+        if call and weight + question.weight > MOST_LIMITS:
+            yield call
+            call, weight = [], 0
+        call.append(question)
+        weight += question.weight
+    if call:
+        yield call
 
 
 def encode(
@@ -53,8 +68,9 @@ def encode(
             remembered = question.remembered
             record = record_named(question.reservation) if question.reservation else None
             fields = _record(question) if record else []
-            args += (2, at(remembered) if remembered else 0, at(record) if record else 0)
-            args += (question.reservation or NONE, max(remember, _longest(question)), len(fields), *fields)
+            args += (2, at(remembered) if remembered else 0, _mark(question))
+            args += (at(record) if record else 0, question.reservation or NONE)
+            args += (max(remember, _longest(question)), len(fields), *fields)
         else:
             args.append(int(question.take))
         args.append(len(question.groups))
@@ -68,6 +84,11 @@ def encode(
                 args += part.place.args
                 args += (part.cost, part.place.letter)
     return list(index), args
+
+
+def _mark(question: Question) -> str:
+    """Return what tells one question's limits and costs from another's."""
+    return f"{zlib.crc32(limits_text(question).encode()):08x}"
 
 
 def _longest(question: Question) -> int:
@@ -111,13 +132,14 @@ def read(question: Question, reply: str, source: Source = "store") -> Decision:
     """Return the decision that the script's reply to one question stands for."""
     words = reply.split(" ")
     reservation = question.reservation
+    fits = True
     if words[0] == "again":
+        # The question may have been another one, or the policy: then the verdict stands, of limits unknown.
+        fits = words[2] == _mark(question)
         reservation = None if words[1] == NONE else words[1]
-        words = words[2:]
+        words = words[3:]
     allowed, t = words[0] == "1", int(words[1])
     parts = list(question.parts)
-    # A remembered answer may be older than the policy: then its verdict stands, and its limits are unknown.
-    fits = len(words) == 2 + 2 * len(parts)
     states: list[LimitState] = []
     violated: list[str] = []
     waits: list[int | None] = []

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-from ratelimit.request import MAX_BATCH
+from ratelimit.call import MOST_LIMITS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Replies = Any
-_Group = tuple[list["Question"], "asyncio.Future[Replies]"]
+
+
+class _Group(NamedTuple):
+    questions: list[Question]
+    landed: asyncio.Future[Replies]
+    weight: int
+
 
 IN_FLIGHT: Final = 4
 """Most calls under way at once: one being decided, others being written and read."""
@@ -59,7 +65,7 @@ async def within(deadline: float, call: Awaitable[T]) -> T:
 class Courier:
     """Carries groups of questions to the store, many groups to a call.
 
-    A group is never split, and a call holds `MAX_BATCH` questions at the most, so that the store is
+    A group is never split, and a call holds `MOST_LIMITS` limits at the most, so that the store is
     not held longer than about a millisecond.
 
     Args:
@@ -75,7 +81,8 @@ class Courier:
     async def ask(self, questions: list[Question]) -> Sequence[Replies]:
         """Return the replies to these questions; raises whatever the call that carried them raised."""
         landed: asyncio.Future[Replies] = asyncio.get_running_loop().create_future()
-        self._waiting.append((questions, landed))
+        weight = sum(question.weight for question in questions)
+        self._waiting.append(_Group(questions, landed, weight))
         self._call_for_departure()
         replies: Sequence[Replies] = await landed
         return replies
@@ -94,11 +101,11 @@ class Courier:
     def _depart(self) -> None:
         self._departing = False
         groups: list[_Group] = []
-        room = MAX_BATCH
-        while self._waiting and len(self._waiting[0][0]) <= room:
+        room = MOST_LIMITS
+        while self._waiting and (not groups or self._waiting[0].weight <= room):
             group = self._waiting.popleft()
-            if not group[1].cancelled():  # nobody asks any more, so nobody is charged
-                room -= len(group[0])
+            if not group.landed.cancelled():  # nobody asks any more, so nobody is charged
+                room -= group.weight
                 groups.append(group)
         if not groups:
             return
@@ -113,18 +120,18 @@ class Courier:
 
     async def _fly(self, groups: list[_Group]) -> None:
         try:
-            replies = await self._run([question for questions, _ in groups for question in questions])
+            replies = await self._run([question for group in groups for question in group.questions])
         except asyncio.CancelledError:
-            for _, landed in groups:
+            for _, landed, _ in groups:
                 landed.cancel()
             raise
         except Exception as error:  # noqa: BLE001 - it is raised again where the question was asked
-            for _, landed in groups:
+            for _, landed, _ in groups:
                 if not landed.done():  # else its asker was cancelled
                     landed.set_exception(error)
             return
         start = 0
-        for questions, landed in groups:
+        for questions, landed, _ in groups:
             if not landed.done():
                 landed.set_result(replies[start : start + len(questions)])
             start += len(questions)

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from ratelimit.headers import headers_of
-from ratelimit.policy.spec import Mode
+from ratelimit.policy.spec import BLOCKED, Mode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,6 +86,8 @@ class Decision:
     @property
     def advice(self) -> str:
         """What to tell whoever was denied, in a few words."""
+        if BLOCKED in self.violated:
+            return "an operator has shut the key"
         if self.retry_after is None:
             return "this can never pass: it asks for more than the burst"
         return f"retry in {math.ceil(self.retry_after * 1000) / 1000:g} s"

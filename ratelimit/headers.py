@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from ratelimit.decision import Decision, LimitState
 
+_MOST: Final = 999_999_999_999_999
+"""Largest Integer of a structured field (RFC 9651, section 3.3.1)."""
+
 _UNITS: Final = {"concurrent": "concurrent-requests"}
 """Units that the draft's registry has under another name."""
 
@@ -58,7 +61,8 @@ def _ietf(decision: Decision) -> dict[str, str]:
             for state in states
         ),
         "RateLimit": ", ".join(
-            f'"{state.name}";r={state.remaining};t={math.ceil(state.reset_after)}' for state in states
+            f'"{state.name}";r={state.remaining};t={min(math.ceil(state.reset_after), _MOST)}'
+            for state in states
         ),
     }
 

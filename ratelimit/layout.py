@@ -38,6 +38,9 @@ EVERYONE = f"{PREFIX}:{{*}}"
 USAGE = f"{PREFIX}:usage"
 KEYS = f"{PREFIX}:keys"
 
+FAILURES_MARK = "!"
+"""Ends the field of a limit on failures, whose state a bucket of the same name could not read."""
+
 LETTERS: dict[Kind, str] = {"bucket": "b", "post-paid": "p", "failures": "f", "slots": "s"}
 """How the scripts call each kind of limit; in upper case one in shadow mode."""
 
@@ -80,6 +83,8 @@ def lay_out(policy: Policy, plan: str, model_class: str | None) -> Layout:
     for position, limit in enumerate(policy.plans[plan].limits):
         owner: Owner = "key" if "key" in limit.per else "tenant" if "tenant" in limit.per else "everyone"
         field = f"{limit.name}:{model_class or OTHER}" if "model" in limit.per else limit.name
+        if limit.kind == "failures":
+            field += FAILURES_MARK
         shape = limit.shape_of(model_class)
         letter = LETTERS[limit.kind]
         letter = letter.upper() if limit.mode == "shadow" else letter

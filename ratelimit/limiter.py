@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Self
 from redis.exceptions import NoScriptError
 
 from ratelimit import assignments
+from ratelimit.call import calls_of
 from ratelimit.errors import RateLimited
 from ratelimit.layout import KEYS
 from ratelimit.reservation import Reservation
 from ratelimit.scripts import CHECK, SETTLE
-from ratelimit.shell import CONNECTION_ERRORS, AskedFor, Shell, with_blocked
+from ratelimit.shell import CONNECTION_ERRORS, AskedFor, Shell
 from ratelimit.stores import connect
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ class Limiter(Shell):
         try:
             counter = client.get(assignments.COUNTER) or b""
             if counter != self._assigned_at:
-                self._assigned(counter, client.hgetall(KEYS))
+                self._assigned(counter, assignments.read(client.hgetall(KEYS)))
         except CONNECTION_ERRORS as error:
             raise self._unavailable(error) from None
 
@@ -229,12 +230,13 @@ class Limiter(Shell):
             raise self._unavailable(error) from None
 
     def _decide(self, questions: list[Question]) -> list[Decision]:
-        asked = [question for question in questions if not question.blocked]
-        try:
-            decisions = self._read(asked, self._run(CHECK, *self._encode(asked))) if asked else []
-        except CONNECTION_ERRORS as error:
-            decisions = self._without_store(asked, error)
-        return with_blocked(questions, decisions)
+        decisions: list[Decision] = []
+        for call in calls_of(questions):
+            try:
+                decisions += self._read(call, self._run(CHECK, *self._encode(call)))
+            except CONNECTION_ERRORS as error:
+                decisions += self._without_store(call, error)
+        return decisions
 
     def _settle(self, keys: list[str], args: list[str | float]) -> Settlement:
         try:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_BATCH: Final = 256
-"""Most checks in one call: what keeps the server's longest pause near a millisecond."""
+"""Most checks in one batch."""
 
 _LATEST: Final = 7_258_118_400  # 2200-01-01: microseconds up to here are exact in a double
 _RFC3339: Final = re.compile(

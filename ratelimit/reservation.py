@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ratelimit.errors import RateLimited, StoreUnavailable, UnknownReservation
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Callable, Coroutine, Generator
 
     from ratelimit.aio import AsyncLimiter
     from ratelimit.decision import Decision
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from ratelimit.settlement import Settlement
     from ratelimit.usage import Usage
 
-_releasing: set[asyncio.Task[None]] = set()
-"""Tasks that nobody waits for any more; the loop itself holds on to them only weakly."""
+_finishing: set[asyncio.Task[None]] = set()
+"""Tasks that nobody may wait for any more; the loop itself holds on to them only weakly."""
 
 
 class Reservation(AbstractContextManager["Reservation"]):
@@ -67,9 +67,9 @@ class AsyncReservation(AbstractAsyncContextManager["AsyncReservation"]):
     decision: Decision
     id: str
 
-    def __init__(self, limiter: AsyncLimiter, ask: Callable[[], Awaitable[Decision]]) -> None:
+    def __init__(self, limiter: AsyncLimiter, ask: Callable[[], Coroutine[Any, Any, Decision]]) -> None:
         self._limiter = limiter
-        self._ask: Callable[[], Awaitable[Decision]] | None = ask
+        self._ask: Callable[[], Coroutine[Any, Any, Decision]] | None = ask
         self._open = False
 
     def __await__(self) -> Generator[None, None, Self]:
@@ -79,9 +79,20 @@ class AsyncReservation(AbstractAsyncContextManager["AsyncReservation"]):
     async def _hold(self) -> Self:
         ask, self._ask = self._ask, None
         if ask is not None:
-            self.decision, self.id = _admitted(await ask())
+            asked = asyncio.create_task(ask())
+            try:
+                decision = await asyncio.shield(asked)
+            except asyncio.CancelledError:
+                _finish(self._give_back(asked))  # it is on its way, for a request that will never run
+                raise
+            self.decision, self.id = _admitted(decision)
             self._open = bool(self.id)
         return self
+
+    async def _give_back(self, asked: asyncio.Task[Decision]) -> None:
+        decision = await asked
+        if decision.reservation:
+            await self._limiter.cancel(decision.reservation)
 
     async def settle(self, usage: Usage) -> Settlement | None:
         """See `Reservation.settle`."""
@@ -102,14 +113,20 @@ class AsyncReservation(AbstractAsyncContextManager["AsyncReservation"]):
         """See `Reservation.__exit__`."""
         if self._open:
             # Cancellation that is repeated at every await, as anyio's is, must not keep the slot.
-            task = asyncio.ensure_future(self._release())
-            _releasing.add(task)
-            task.add_done_callback(_releasing.discard)
-            await asyncio.shield(task)
+            await asyncio.shield(_finish(self._limiter.release(self.id)))
 
-    async def _release(self) -> None:
+
+def _finish(work: Coroutine[Any, Any, object]) -> asyncio.Task[None]:
+    """Let `work` end though whoever wanted it is cancelled; without a store slots free themselves."""
+
+    async def finish() -> None:
         with suppress(StoreUnavailable, UnknownReservation):
-            await self._limiter.release(self.id)
+            await work
+
+    task = asyncio.create_task(finish())
+    _finishing.add(task)
+    task.add_done_callback(_finishing.discard)
+    return task
 
 
 def _admitted(decision: Decision) -> tuple[Decision, str]:

@@ -10,7 +10,7 @@ from ratelimit.bucket import Shape
 from ratelimit.call import limits_text
 from ratelimit.decision import LimitState
 from ratelimit.errors import UnknownReservation
-from ratelimit.layout import LETTERS, USAGE
+from ratelimit.layout import FAILURES_MARK, LETTERS, USAGE
 from ratelimit.reading import read_settled, state_of
 from ratelimit.request import Check, fault, make_check
 
@@ -68,7 +68,9 @@ def encode_settle(
     asker.metered(usage.cost)
     known = usage.known()
     if usage.reservation is not None:
-        keys, limits, fields = [USAGE, _record(usage.reservation)], "", usage.fields()
+        # Whose it is, and on which plan, is what the record says.
+        fields = {name: text for name, text in usage.fields().items() if name not in {"tenant", "plan"}}
+        keys, limits = [USAGE, _record(usage.reservation)], ""
     else:
         keys, limits, fields = _without_reservation(asker, usage)
     units = [word for unit, amount in known.items() for word in (unit, amount)]
@@ -148,4 +150,4 @@ def _state(entry: str, first: str, second: str, t: int) -> LimitState:
     mode: Mode = "enforce" if letter.islower() else "shadow"
     shape = Shape(float(count), float(period), float(burst))
     reading = read_settled(kind, shape, first, second, t)
-    return state_of(field.partition(":")[0], unit, kind, shape, mode, reading)
+    return state_of(field.removesuffix(FAILURES_MARK).partition(":")[0], unit, kind, shape, mode, reading)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
 
 from ratelimit import assignments
 from ratelimit.ask import Asker, Question
-from ratelimit.call import BLOCKED, answer, encode, read
+from ratelimit.call import encode, read
 from ratelimit.errors import Fault, InvalidRequest, PolicyError, StoreUnavailable
 from ratelimit.layout import KEYS, hash_of, slots_of
 from ratelimit.outage import Outage
 from ratelimit.policy import Limit, Policy
-from ratelimit.policy.spec import OTHER
+from ratelimit.policy.spec import BLOCKED, OTHER
 from ratelimit.rate import MICROSECONDS
 from ratelimit.request import MAX_BATCH, Check, fault, make_check
 from ratelimit.settlement import encode_reservation, encode_settle, read_settle
@@ -24,6 +24,7 @@ from ratelimit.usage import make_usage
 
 if TYPE_CHECKING:
     from ratelimit.decision import Decision
+    from ratelimit.policy.policy import Assignment
     from ratelimit.request import CheckOptions
     from ratelimit.settlement import Settlement, What
     from ratelimit.stores import StoreURL
@@ -65,8 +66,8 @@ class Shell:
     def policy(self, policy: Policy | Limit | Iterable[Limit]) -> None:
         self._asker = Asker(as_policy(policy), self._asker.assigned)
 
-    def _assigned(self, counter: bytes, stored: Mapping[bytes, bytes]) -> None:
-        self._asker = Asker(self.policy, assignments.read(stored))
+    def _assigned(self, counter: bytes, assigned: Mapping[str, Assignment]) -> None:
+        self._asker = Asker(self.policy, assigned)
         self._assigned_at = counter
 
     def _ask(self, asked: AskedFor, options: CheckOptions | None = None, *, take: bool = True) -> Question:
@@ -95,7 +96,10 @@ class Shell:
 
     def _read(self, questions: Sequence[Question], replies: Sequence[bytes | str]) -> list[Decision]:
         self._outage.ended()
-        return [read(question, text_of(reply)) for question, reply in zip(questions, replies, strict=True)]
+        return [
+            shut(question, read(question, text_of(reply)))
+            for question, reply in zip(questions, replies, strict=True)
+        ]
 
     def _ask_acquire(self, asked: AskedFor, options: CheckOptions) -> Question:
         question = self._ask(asked, options)
@@ -131,7 +135,7 @@ class Shell:
 
     def _without_store(self, questions: Sequence[Question], error: Exception) -> list[Decision]:
         self._outage.began(explain(error))
-        return [self._outage.answer(question, self.max_skew) for question in questions]
+        return [shut(question, self._outage.answer(question, self.max_skew)) for question in questions]
 
     def _unavailable(self, error: Exception) -> StoreUnavailable:
         return StoreUnavailable(f"{self.store}: {explain(error)}", refused=isinstance(error, REFUSALS))
@@ -175,15 +179,11 @@ def as_policy(policy: Policy | Limit | Iterable[Limit]) -> Policy:
     raise PolicyError([Fault("", message)], "policy")
 
 
-def with_blocked(questions: Sequence[Question], decisions: Sequence[Decision]) -> list[Decision]:
-    """Put the answers for keys that an operator has shut where they were asked for."""
-    rest = iter(decisions)
-    return [_blocked(question) if question.blocked else next(rest) for question in questions]
-
-
-def _blocked(question: Question) -> Decision:
-    now = question.check.timestamp or time.time_ns() // 1000
-    return answer(question, allowed=False, t=now, retry_after=None, violated=(BLOCKED,), source="store")
+def shut(question: Question, decision: Decision) -> Decision:
+    """Deny what an operator has shut, whatever is left of its limits."""
+    if not question.blocked:
+        return decision
+    return replace(decision, allowed=False, retry_after=None, violated=(BLOCKED,), reservation=None)
 
 
 def text_of(reply: bytes | str) -> str:

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ratelimit import AsyncLimiter, Policy
+from ratelimit import AsyncLimiter
 from service import assigned, check, health, operators, problems, reload, settle
 from service.authorize import Authorize
 from service.settings import Settings
@@ -32,7 +32,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         pydantic.ValidationError: a setting is wrong or missing.
     """
     settings = settings or Settings()
-    policy = Policy.from_file(settings.policy)
+    policy = reload.first(settings.policy, settings.last_policy)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -44,7 +44,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             remember=settings.remember,
         )
         app.state.sidecar = Sidecar(limiter, settings, pepper_of(settings))
-        async with limiter, reload.follow(settings.policy, limiter), assigned.follow(limiter):
+        async with (
+            limiter,
+            reload.follow(settings.policy, limiter, settings.last_policy),
+            assigned.follow(limiter),
+        ):
             yield
 
     app = FastAPI(

@@ -6,6 +6,8 @@ reads a body.
 
 from __future__ import annotations
 
+import hashlib
+import re
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -30,8 +32,8 @@ _FIELDS: Final = {
     "model": "X-RateLimit-Model",
     "tenant": "X-RateLimit-Tenant",
     "timestamp": "X-RateLimit-Timestamp",
-    "request_id": "X-Request-Id",
 }
+_USABLE: Final = re.compile("[!-~]{1,128}")
 _NAMES: Final = {
     **_FIELDS,
     "key": "X-RateLimit-Key",
@@ -83,13 +85,20 @@ def _anonymous(sidecar: Sidecar, identity: Identity) -> dict[str, str]:
 
 def _stated(request: HTTPConnection) -> dict[str, Any]:
     fields: dict[str, Any] = {
-        field: request.headers[header] for field, header in _FIELDS.items() if header in request.headers
+        field: text for field, header in _FIELDS.items() if (text := request.headers.get(header))
     }
-    if "X-RateLimit-Cost" in request.headers:
-        fields["cost"] = _cost(request.headers["X-RateLimit-Cost"])
-    if "X-RateLimit-Reserve" in request.headers:
-        fields["reserve"] = _boolean(request.headers["X-RateLimit-Reserve"])
+    if cost := request.headers.get("X-RateLimit-Cost"):
+        fields["cost"] = _cost(cost)
+    if reserve := request.headers.get("X-RateLimit-Reserve"):
+        fields["reserve"] = _boolean(reserve)
+    if request_id := request.headers.get("X-Request-Id"):
+        fields["request_id"] = request_id if _USABLE.fullmatch(request_id) else _digest(request_id)
     return fields
+
+
+def _digest(request_id: str) -> str:
+    """Stand in for an id of a form that we cannot use: what somebody else made must not stop a request."""
+    return f"sha256-{hashlib.sha256(request_id.encode()).hexdigest()}"
 
 
 def _boolean(text: str) -> bool:

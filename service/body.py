@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import pydantic
 from pydantic import Field
+from starlette.requests import ClientDisconnect
 
 from ratelimit import Check, Usage
 from ratelimit.assignments import Assign
@@ -52,10 +53,13 @@ async def _bounded(request: Request) -> bytes:
     if int(request.headers.get("Content-Length") or 0) > MAX_BODY:
         raise _too_large()
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise _too_large()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY:
+                raise _too_large()
+    except ClientDisconnect:
+        raise Problem(400, "the body ended early") from None  # nobody reads this any more
     return bytes(body)
 
 

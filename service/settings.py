@@ -68,12 +68,16 @@ class Settings(BaseSettings):
         dialect: the dialects of RateLimit headers.
         log_format: `console` or `json`.
         trusted_proxies: networks whose X-Forwarded-For is believed.
+        last_policy: where `serve` keeps the last policy that could be run, for workers that start
+            while the file cannot.
     """
 
-    model_config = SettingsConfigDict(env_prefix="RATELIMIT_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="RATELIMIT_", extra="forbid", frozen=True, hide_input_in_errors=True
+    )
 
     policy: Path
-    redis: str = "embedded://"
+    redis: Annotated[str, Field(repr=False)] = "embedded://"
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     uds: Path | None = None
@@ -90,6 +94,8 @@ class Settings(BaseSettings):
         ip_network("127.0.0.0/8"),
         ip_network("::1/128"),
     ]
+
+    last_policy: Path | None = None
 
     @field_validator("redis")
     @classmethod

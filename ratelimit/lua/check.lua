@@ -10,8 +10,8 @@
 --        then for each check:
 --          timestamp in microseconds since the epoch, or '' for this server's clock
 --          0 only to look, 1 to take what is admitted, 2 to take it and remember; with 2 also:
---            index of the remembered answer or 0, index of the reservation's record or 0, its id or -,
---            milliseconds to remember, number of arguments of the record, then these: field, value …
+--            index of the remembered answer or 0 and a mark of the question, index of the reservation's
+--            record or 0 and its id or -, milliseconds to remember, number of arguments of the record, then these: field, value …
 --          number of groups, then for each of them index into KEYS and number of limits, then
 --            for each limit in a hash: field, count, period in microseconds, burst, cost, kind
 --            for slots (number of limits 0): capacity, time to live in microseconds, 1 to take one, kind
@@ -20,7 +20,7 @@
 -- Reply  for each check one text, separated by spaces: 1 if admitted or 0, the timestamp it was judged
 --        at, then for each limit in the order asked two values of its state *before* the check, - where
 --        there is none: both fields; for slots how many are taken, and microseconds until enough
---        are free again. A remembered answer comes as `again`, the reservation's id, and that text.
+--        are free again. A remembered answer comes as `again`, reservation's id, mark, and that text.
 --        What is not admitted has written nothing.
 --
 -- The arithmetic is that of ratelimit/bucket.py: the same operations on the same doubles in the
@@ -60,11 +60,11 @@ local a = 2
 -- Looks at a limit that lies in a hash. Returns whether it admits, and what to write then, if anything.
 local function weigh(first, second, t, stamped)
   local kind = ARGV[a + 5]
-  if kind == 'f' or kind == 'F' then return t >= tonumber(second or 0) end
+  if kind == 'f' or kind == 'F' then return t >= (tonumber(second or 0) or 0) end
 
   local count, period = tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2])
   local burst, cost = tonumber(ARGV[a + 3]), tonumber(ARGV[a + 4])
-  local used, at = tonumber(first or 0), tonumber(second or t)
+  local used, at = tonumber(first or 0) or 0, tonumber(second or t) or t
   local tolerance = math.min(1e-6, count / period)
   local seen = t
   if cost == 0 and t < at then seen = at end
@@ -100,12 +100,12 @@ while ARGV[a] do
   local what = ARGV[a + 1]
   a = a + 2
 
-  local remembered, record, id, remember, fields
+  local remembered, mark, record, id, remember, fields
   if what == '2' then
-    remembered, record = KEYS[tonumber(ARGV[a])], KEYS[tonumber(ARGV[a + 1])]
-    id, remember = ARGV[a + 2], ARGV[a + 3]
-    fields = {unpack(ARGV, a + 5, a + 4 + tonumber(ARGV[a + 4]))}
-    a = a + 5 + #fields
+    remembered, mark = KEYS[tonumber(ARGV[a])], ARGV[a + 1]
+    record, id, remember = KEYS[tonumber(ARGV[a + 2])], ARGV[a + 3], ARGV[a + 4]
+    fields = {unpack(ARGV, a + 6, a + 5 + tonumber(ARGV[a + 5]))}
+    a = a + 6 + #fields
   end
   local again = remembered and redis.call('GET', remembered)
 
@@ -174,7 +174,7 @@ while ARGV[a] do
         'clock', string.format('%.0f', clock()), 'taken', table.concat(taken), unpack(fields))
       redis.call('PEXPIRE', record, remember)
     end
-    if remembered then redis.call('SET', remembered, id .. ' ' .. text, 'PX', remember) end
+    if remembered then redis.call('SET', remembered, id .. ' ' .. mark .. ' ' .. text, 'PX', remember) end
   end
   replies[#replies + 1] = text
 end

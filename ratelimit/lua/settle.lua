@@ -78,7 +78,7 @@ local function adjust(limit)
   local amount = cancel and -cost or (known[limit[7]] or cost) - cost
   if amount == 0 then return state[1], state[2] end
 
-  local used, at = tonumber(state[1] or 0), tonumber(state[2] or t)
+  local used, at = tonumber(state[1] or 0) or 0, tonumber(state[2] or t) or t
   if t < at then
     used = math.max(used + amount, 0)
   else
@@ -95,7 +95,7 @@ end
 local function fail(limit)
   local key, name, count, period, block = limit[2], limit[3], tonumber(limit[4]), tonumber(limit[5]), tonumber(limit[6])
   local state = redis.call('HMGET', key, name, name .. '@')
-  local shut = tonumber(state[2] or 0)
+  local shut = tonumber(state[2] or 0) or 0
   if cancel or ARGV[5] ~= '1' or t < shut then return state[1], state[2] end
 
   local times = {}

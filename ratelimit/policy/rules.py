@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from ratelimit.errors import Fault
-from ratelimit.policy.spec import OTHER
+from ratelimit.policy.spec import BLOCKED, OTHER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,6 +81,9 @@ def _shared_names(spec: PolicySpec) -> Iterator[Fault]:
     A name therefore means one unit in every plan, and a bucket that keys of several
     plans share has one shape.
     """
+    for path, name, _ in _limits(spec):
+        if name == BLOCKED:
+            yield Fault(path, f"{BLOCKED!r} is what stands among the violated limits of a key that is shut")
     first: dict[str, list[tuple[str, LimitSpec]]] = defaultdict(list)
     for path, name, limit in _limits(spec):
         for other_path, other in first[name][:1]:

@@ -61,7 +61,12 @@ class Source:
             return [self._read(loader, item, _join(path, index)) for index, item in enumerate(node.value)]
         try:
             return loader.construct_object(node)
-        except ValueError as error:  # such as a date that is none
+        except (
+            ValueError,
+            LookupError,
+            AttributeError,
+            TypeError,
+        ) as error:  # a date that is none, or an odd tag
             raise PolicyError([Fault(path, f"not YAML: {error}", line)], self.name) from None
 
     def _mapping(self, loader: yaml.SafeLoader, node: yaml.MappingNode, path: str) -> dict[Any, Any]:

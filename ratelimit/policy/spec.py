@@ -31,6 +31,9 @@ OTHER = "other"
 """The class of every model that no class names."""
 
 _DECADE = 10 * 366 * 86_400 * MICROSECONDS
+BLOCKED = "blocked"
+"""What stands among the violated limits when an operator has shut the key; no limit is called so."""
+
 CONCURRENT = "concurrent"
 """The unit of limits on open reservations."""
 

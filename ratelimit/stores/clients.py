@@ -7,7 +7,7 @@ deadline.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import redis
@@ -47,7 +47,7 @@ class Store(Generic[Client]):
     """
 
     url: StoreURL
-    address: str
+    address: str = field(repr=False)
     client: Client
     release: Callable[[], None]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, cast
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -26,7 +26,7 @@ class StoreURL:
     """
 
     scheme: Scheme
-    url: str
+    url: str = field(repr=False)
     path: str = ""
 
     @classmethod

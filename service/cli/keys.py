@@ -77,6 +77,7 @@ def reset(
     """Forget what KEY has used; buckets that it shares with others stay as they are."""
     try:
         with _limiter(policy, redis) as limiter:
+            limiter.refresh()
             limiter.reset(key, tenant=tenant)
     except RateLimitError as error:
         fail(error)
@@ -89,7 +90,7 @@ def reset(
 def _decide(key: str, policy: Path, redis: str, options: CheckOptions, *, take: bool, json: bool) -> None:
     try:
         with _limiter(policy, redis) as limiter:
-            limiter.ping()
+            limiter.refresh()
             decision = limiter.check(key, **options) if take else limiter.peek(key, **options)
     except RateLimitError as error:
         fail(error)

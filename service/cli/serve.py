@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import signal
 import socket
+import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +23,7 @@ from service import logs
 from service.app import create_app
 from service.cli.banner import announce
 from service.cli.output import fail
+from service.reload import keep
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -69,6 +73,9 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter for each setting
     settings = _settings(given)
     logs.configure(settings.log_format)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # means reload, also while there is nothing to reload yet
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # The server raises the signal again when it has answered what was under way: leave, and clean up.
+        signal.signal(number, lambda *_: sys.exit(0))
     try:
         running_policy = Policy.from_file(settings.policy)
         # Held open until the end: an embedded server lives as long as somebody uses it.
@@ -122,9 +129,10 @@ def _listen(settings: Settings) -> socket.socket:
 def _listen_unix(path: Path) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        if path.is_socket() and probe.connect_ex(str(path)) != 0:
+        if path.is_socket() and probe.connect_ex(str(path)) == errno.ECONNREFUSED:
             path.unlink()  # left behind by a process that is gone
     listener.bind(str(path))
+    path.chmod(0o666)  # as for a port: who may connect is for the folder, and the gateway token, to say
     listener.listen(2048)
     return listener
 
@@ -134,18 +142,23 @@ def _run(settings: Settings, listener: socket.socket, keeper: Limiter) -> None:
         "log_config": None,
         "access_log": False,
         "server_header": False,
+        "ws": "none",  # a gateway that forwards an upgrade still asks an HTTP question
         "proxy_headers": False,  # we read X-Forwarded-For ourselves, from the right
         "timeout_graceful_shutdown": 10,
         "backlog": 2048,
     }
-    if settings.workers == 1:
-        uvicorn.Server(uvicorn.Config(create_app(settings), **options)).run(sockets=[listener])
-    else:
-        _share(settings, keeper)
-        config = uvicorn.Config("service.cli.serve:worker", factory=True, workers=settings.workers, **options)
-        Multiprocess(config, sockets=[listener]).run()
-    if settings.uds is not None:
-        settings.uds.unlink(missing_ok=True)
+    try:
+        if settings.workers == 1:
+            uvicorn.Server(uvicorn.Config(create_app(settings), **options)).run(sockets=[listener])
+        else:
+            _share(settings, keeper)
+            config = uvicorn.Config(
+                "service.cli.serve:worker", factory=True, workers=settings.workers, **options
+            )
+            Multiprocess(config, sockets=[listener]).run()
+    finally:
+        if settings.uds is not None:
+            settings.uds.unlink(missing_ok=True)
 
 
 def worker() -> FastAPI:
@@ -159,12 +172,15 @@ def _share(settings: Settings, keeper: Limiter) -> None:
     """Hand the settings down to other processes, with one store and one pepper for all of them."""
     if settings.redis.startswith("memory:"):
         fail("--workers: memory:// cannot be shared between processes; use embedded:// or redis://")
+    last = Path(tempfile.mkdtemp(prefix="ratelimit-policy-"), "policy.json")
+    keep(keeper.policy, last)
     pepper = settings.key_pepper.get_secret_value() if settings.key_pepper else secrets.token_hex(32)
     values: dict[str, Any] = {
         **settings.model_dump(mode="json", exclude_none=True, exclude={"max_skew"}),
         "redis": keeper.address,
         "max_skew": "none" if settings.max_skew is None else settings.max_skew,
         "key_pepper": pepper,
+        "last_policy": last,
     }
     for name in ("admin_token", "gateway_token"):
         token = getattr(settings, name)

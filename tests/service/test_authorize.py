@@ -96,6 +96,7 @@ def test_plan_model_tenant_cost_and_timestamp_come_from_headers(sidecar, key):
         ("X-RateLimit-Timestamp", "1e99", "X-RateLimit-Timestamp"),
         ("X-RateLimit-Plan", "gold", "X-RateLimit-Plan"),
         ("X-RateLimit-Key", "", "X-RateLimit-Key"),
+        ("X-RateLimit-Reserve", "1", "X-RateLimit-Reserve"),
         ("X-RateLimit-Key", "k" * 300, "X-RateLimit-Key"),
         ("X-RateLimit-Key", "a b", "X-RateLimit-Key"),
         ("X-RateLimit-Model", b"\xff", "X-RateLimit-Model"),
@@ -106,6 +107,29 @@ def test_a_wrong_header_is_422_and_named(sidecar, header, value, field):
     response = sidecar.client.get("/v1/authorize", headers={"X-RateLimit-Key": "k", header: value})
     assert response.status_code == 422
     assert response.json()["errors"][0]["field"] == field
+
+
+@pytest.mark.parametrize("header", ["Model", "Plan", "Tenant", "Timestamp", "Cost", "Reserve"])
+def test_a_header_that_a_gateway_left_empty_says_nothing(sidecar, key, header):
+    response = sidecar.client.get(
+        "/v1/authorize", headers={"X-RateLimit-Key": key, f"X-RateLimit-{header}": ""}
+    )
+    assert response.headers["ratelimit"].startswith('"requests";r=4;')
+
+
+@pytest.mark.parametrize("request_id", ["a b", "x" * 200, b"\xff", ""])
+def test_p6_a_request_id_of_any_form_stops_no_request(sidecar, key, request_id):
+    headers = {"X-RateLimit-Key": key, "X-Request-Id": request_id}
+    answers = [sidecar.client.get("/v1/authorize", headers=headers) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    left = '"requests";r=4;' if request_id else '"requests";r=3;'
+    assert answers[1].headers["ratelimit"].startswith(left)
+
+
+def test_an_upgrade_is_a_question_like_any_other(sidecar, key):
+    headers = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    headers |= {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "X-RateLimit-Key": key}
+    assert sidecar.client.get("/v1/authorize", headers=headers).status_code == 200
 
 
 def test_a_header_that_came_twice_is_refused(sidecar, key):

@@ -1,6 +1,9 @@
 """Bad input is a 4xx problem that names the field; it charges nothing and repeats nothing."""
 
 import json
+import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -94,6 +97,38 @@ def test_a_megabyte_is_413_whether_its_length_is_announced_or_not(sidecar, path)
         response = sidecar.client.post(path, content=content)
         assert response.status_code == 413
         assert response.json()["status"] == 413
+
+
+def test_a_caller_that_hangs_up_in_the_middle_of_its_body_is_no_bug(sidecar):
+    host, _, port = sidecar.address.removeprefix("http://").partition(":")
+    for _ in range(3):
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            connection.sendall(b"POST /v1/check HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+    assert sidecar.client.get("/healthz").status_code == 200
+    assert "a bug" not in sidecar.output
+
+
+BUG = """
+import sys
+import structlog
+from service import logs
+logs.configure(sys.argv[1])
+def serve(key, secret):
+    raise RuntimeError("as it happens")
+try:
+    serve("vk_a_full" + "_identifier", "sk-a" + "-secret")
+except RuntimeError:
+    structlog.get_logger("ratelimit").exception("a bug in the sidecar")
+"""
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_p10_the_traceback_of_a_bug_shows_no_key_and_no_secret(log_format):
+    command = [sys.executable, "-c", BUG, log_format]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    assert "as it happens" in said
+    assert "vk_a_full_identifier" not in said
+    assert "sk-a-secret" not in said
 
 
 def test_a_body_of_64_kib_is_still_read(sidecar):

@@ -117,5 +117,5 @@ def test_help_names_every_command_and_every_flag():
         assert command in done.stdout
         assert ratelimit(command, "--help").returncode == 0
     flags = ratelimit("serve", "--help").stdout
-    for name in Settings.model_fields:
+    for name in Settings.model_fields.keys() - {"last_policy"}:  # which is between `serve` and its workers
         assert f"--{name.replace('_', '-')}" in flags

@@ -1,8 +1,12 @@
 """`POST /v1/settle`, `DELETE /v1/reservations/{id}`, repeated checks, and assignments, over a socket."""
 
 import json
+import subprocess
+import sys
 
 import pytest
+
+from ratelimit import Limiter, Policy
 
 ADMIN = {"Authorization": "Bearer admin-token"}
 METERED = """
@@ -217,12 +221,49 @@ def test_an_operator_assigns_a_plan_and_shuts_a_key(metered, key):
     assert metered.client.put(f"/v1/keys/{key}", json={}).status_code == 401
 
 
-def test_an_assignment_is_seen_by_every_sidecar(start, tmp_path, key):
+def test_an_assignment_is_seen_by_every_sidecar_running_or_not_yet(start, tmp_path, key):
     redis = f"embedded://{tmp_path / 'store'}"
     one = start("--redis", redis, "--admin-token", "admin-token", policy=METERED)
     other = start("--redis", redis, policy=METERED)
     one.client.put(f"/v1/keys/{key}", json={"plan": "pro"}, headers=ADMIN)
     other.await_output(lambda _: other.check(key).json()["plan"] == "pro")
+    one.client.put(f"/v1/keys/{key}", json={"blocked": True}, headers=ADMIN)
+    assert start("--redis", redis, policy=METERED).check(key).status_code == 429
+    with Limiter(redis, Policy.from_text(METERED)) as elsewhere:
+        elsewhere._opened.client.hset("rl1:keys", "vk_odd", '{"plan": ["pro"], "colour": 1}')
+        elsewhere.assign("vk_new", plan="pro")
+    other.await_output(lambda _: other.check("vk_new").json()["plan"] == "pro")
+    assert other.check("vk_odd").json()["plan"] == "free"
+
+
+def test_the_command_line_knows_what_was_assigned(start, tmp_path, key):
+    redis = f"embedded://{tmp_path / 'store'}"
+    sidecar = start("--redis", redis, "--admin-token", "admin-token", policy=METERED)
+    sidecar.client.put(f"/v1/keys/{key}", json={"blocked": True}, headers=ADMIN)
+    flags = ["--policy", str(sidecar.policy), "--redis", redis]
+    done = subprocess.run(
+        [sys.executable, "-m", "service", "check", key, *flags], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "an operator has shut the key" in done.stdout) == (1, True)
+
+
+def test_a_blocked_key_still_shows_what_is_left(metered, left, key):
+    metered.client.put(f"/v1/keys/{key}", json={"blocked": True}, headers=ADMIN)
+    shown = metered.client.get(f"/v1/keys/{key}", headers=ADMIN).json()
+    assert (shown["allowed"], shown["violated"], left(key)) == (False, ["blocked"], 1000)
+    denied = metered.check(key, timestamp="2100-01-01T00:00:00Z", reserve=True).json()
+    assert (denied["clamped"], denied["reservation"]) == (True, None)
+    assert "an operator has shut the key" in denied["detail"]
+
+
+def test_whose_a_reservation_is_nobody_can_say_otherwise(metered, start, tmp_path, key):
+    redis = f"embedded://{tmp_path / 'store'}"
+    sidecar = start("--redis", redis, policy=METERED)
+    reservation = reserve(sidecar, key)
+    settle(sidecar, reservation=reservation, tenant="evil", plan="nonsense", input_tokens=1)
+    with Limiter(redis, Policy.from_text(METERED)) as elsewhere:
+        [(_, record)] = elsewhere._opened.client.xrange("rl1:usage")
+    assert (record[b"tenant"].decode(), record[b"plan"]) == (key, b"free")
 
 
 def test_a_denial_makes_no_reservation(metered, key):

@@ -81,3 +81,19 @@ def test_p11_one_bad_line_refuses_the_whole_file(tmp_path, used_three):
         used_three.policy = Policy.from_file(file)
     assert f"{file}:5: plans.p.limits.tokens" in str(raised.value)
     assert used_three.policy is running
+
+
+def test_p11_a_name_that_changes_its_kind_starts_afresh_and_harms_nobody(limiter):
+    bucket, failures = Limit("x", "5/day"), Limit("x", "5/day", unit="failures")
+    limits = limiter(bucket)
+    limits.check("k")
+    limits.check("victim", cost={"requests": 5})
+    limits.policy = failures
+    assert limits.check("k").limits[0].remaining == 5
+    limits.settle({"key": "k", "status": 500})
+    limits.policy = bucket
+    decisions = limits.check_many(["k", "victim"])
+    assert [(decision.allowed, decision.source) for decision in decisions] == [
+        (True, "store"),
+        (False, "store"),
+    ]

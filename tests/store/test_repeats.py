@@ -88,3 +88,18 @@ def test_a_check_pays_nothing_for_what_it_does_not_use(real_url, limiter_of, cli
     assert of_the_script(commands(lambda: limits.check("k", cost={"tokens": 5000}))) == looked
     reserved = of_the_script(commands(lambda: limits.check("another", reserve=True)))
     assert reserved == {**plain, "hset": 2, "pexpire": 2}
+
+
+def test_p6_a_repeat_on_another_plan_is_the_first_answer_of_limits_unknown(limiter):
+    limits = limiter(
+        Policy.from_text("""
+default_plan: free
+plans:
+  free: {limits: {requests: {rate: 5/day}, failures: {unit: failures, rate: 5/day}}}
+  pro: {limits: {failures: {unit: failures, rate: 5/day}, requests: {rate: 5/day}}}
+""")
+    )
+    limits.settle({"key": "k", "status": 500})
+    assert limits.check("k", request_id="r1").limits
+    again = limits.check("k", request_id="r1", plan="pro")
+    assert (again.allowed, again.limits) == (True, ())

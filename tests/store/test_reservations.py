@@ -1,9 +1,7 @@
 """Reserve and settle: what is charged, once, and what is freed (P6, P7)."""
 
-import asyncio
 import json
 
-import anyio
 import pytest
 
 from ratelimit import (
@@ -209,23 +207,6 @@ def test_a_record_of_each_settlement_goes_to_the_usage_stream(limiter, client):
     assert client.pttl("rl1:usage") > 0
 
 
-def test_asyncio_reserves_alike(async_limiter):
-    async def use():
-        async with async_limiter(TOKENS, PARALLEL) as limits:
-            async with limits.reserve("k", cost={"tokens": 400}) as reservation:
-                await reservation.settle(Usage(input_tokens=250))
-            held = await limits.reserve("k", cost={"tokens": 700})
-            with pytest.raises(RateLimited):
-                await limits.reserve("k", cost={"tokens": 700})
-            await held.cancel()
-            async with limits.reserve("k", cost={"tokens": 50}):
-                pass
-            return (await limits.peek("k")).limits
-
-    tokens, parallel = asyncio.run(use())
-    assert (tokens.remaining, parallel.remaining) == (700, 2)
-
-
 def test_reset_forgets_slots_too(limiter, client):
     limits = limiter(PARALLEL, Limit("by-class", unit="concurrent", capacity=1, per=["key", "model"]))
     limits.reserve("k")
@@ -249,30 +230,6 @@ def test_a_settlement_that_failed_leaves_the_slot_to_be_freed(limiter, monkeypat
 
 def _fails(*_, **__):
     raise StoreUnavailable("no answer")
-
-
-def test_asyncio_cancellation_of_any_kind_frees_the_slot(async_limiter, eventually):
-    async def use():
-        async with async_limiter(PARALLEL) as limits:
-            with anyio.move_on_after(0.05):
-                async with limits.reserve("k"):
-                    await anyio.sleep_forever()
-            task = asyncio.create_task(hold(limits))
-            await asyncio.sleep(0.05)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-            for _ in range(200):
-                if (await limits.peek("k")).limits[0].remaining == 2:
-                    return True
-                await asyncio.sleep(0.01)
-            return False
-
-    async def hold(limits):
-        async with limits.reserve("k"):
-            await asyncio.sleep(60)
-
-    assert asyncio.run(use())
 
 
 def test_every_digit_of_a_record_reaches_the_stream(limiter, client):

@@ -3,7 +3,7 @@
 import pytest
 
 from ratelimit import AsyncLimiter, InvalidRequest, Limit, Limiter
-from ratelimit.stores import StoreURL
+from ratelimit.stores import StoreURL, connect
 
 LIMIT = Limit("requests", "5/minute")
 
@@ -70,3 +70,9 @@ def test_unnamed_memory_is_private_and_named_memory_is_shared():
 
     assert used("memory://") == 0
     assert used("memory://shared-by-two") == 1
+
+
+def test_p10_nothing_that_knows_a_url_prints_its_password():
+    assert "s3cret" not in repr(StoreURL.parse("redis://user:s3cret@localhost/0"))
+    opened = connect("redis://user:s3cret@localhost/0", 1.0)
+    assert "s3cret" not in repr(opened)
