@@ -16,8 +16,10 @@ class Script:
 
     @classmethod
     def load(cls, name: str) -> Script:
-        """Read `lua/<name>.lua`."""
-        source = resources.files("ratelimit").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
+        """Read `lua/<name>.lua`, with `lua/prelude.lua` in front of it."""
+        folder = resources.files("ratelimit").joinpath("lua")
+        files = [folder.joinpath(f"{part}.lua").read_text(encoding="utf-8") for part in ("prelude", name)]
+        source = "\n".join(files)
         return cls(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 

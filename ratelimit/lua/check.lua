@@ -26,35 +26,6 @@
 -- The arithmetic is that of ratelimit/bucket.py: the same operations on the same doubles in the
 -- same order, so that both reach the same decision to the last bit.
 
-local max_skew = tonumber(ARGV[1])
-local replay = max_skew < 0
-local now
-
-local function clock()
-  if not now then
-    local time = redis.call('TIME')
-    now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-  end
-  return now
-end
-
--- A later call may carry an earlier timestamp than this one, so what a caller's timestamp wrote
--- outlives its refill by as much as clocks may disagree. A replay has no clock to go by: a minute
--- covers its pauses.
-local function lifetime(used, at, count, period, stamped)
-  local full = used * period / count
-  if replay then return full + 60000000 end
-  if at > clock() then full = full + at - clock() end
-  if stamped then full = full + max_skew end
-  return full
-end
-
--- PEXPIRE refuses fractions, deletes at 0, and only newer servers know GT; a century is its cap here.
-local function outlive(key, microseconds)
-  local ttl = math.min(math.max(math.ceil(microseconds / 1000), 1), 3155760000000)
-  if redis.call('PTTL', key) < ttl then redis.call('PEXPIRE', key, string.format('%.0f', ttl)) end
-end
-
 local a = 2
 
 -- Looks at a limit that lies in a hash. Returns whether it admits, and what to write then, if anything.
@@ -74,7 +45,7 @@ local function weigh(first, second, t, stamped)
   if level + cost > burst + tolerance then return false end
   if cost == 0 then return true end
   if t < at then used = used + cost else used, at = level + cost, t end
-  return true, used, at, lifetime(used, at, count, period, stamped)
+  return true, used, at, used * period / count + margin(at, stamped)
 end
 
 local function slots(key, t)

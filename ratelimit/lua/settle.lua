@@ -23,11 +23,7 @@
 -- A unit whose use is not told keeps its estimate. What a record says was taken is what is settled,
 -- whatever the policy says by now.
 
-local max_skew = tonumber(ARGV[1])
-local replay = max_skew < 0
 local cancel, release = ARGV[3] == 'cancel', ARGV[3] == 'release'
-local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 
 local record
 if KEYS[2] then
@@ -46,11 +42,11 @@ end
 -- What was used has been used by now: on the clock of the request that is the time of the check and
 -- what has passed since. A timestamp may say later, never earlier.
 local given = tonumber(ARGV[2])
-if given and not replay then given = math.min(given, now + max_skew) end
-local t = given or now
+if given and not replay then given = math.min(given, clock() + max_skew) end
+local t = given or clock()
 if record then
   t = record.at
-  if not replay then t = t + math.max(0, now - record.clock) end
+  if not replay then t = t + math.max(0, clock() - record.clock) end
   if given then t = math.max(t, given) end
 end
 
@@ -59,16 +55,6 @@ local a = 10
 for _ = 1, tonumber(ARGV[8]) do
   known[ARGV[a]] = tonumber(ARGV[a + 1])
   a = a + 2
-end
-
-local function outlive(key, microseconds)
-  local ttl = math.min(math.max(math.ceil(microseconds / 1000), 1), 3155760000000)
-  if redis.call('PTTL', key) < ttl then redis.call('PEXPIRE', key, string.format('%.0f', ttl)) end
-end
-
-local function margin(at)
-  if replay then return 60000000 end
-  return math.max(0, at - now) + max_skew
 end
 
 local function adjust(limit)
@@ -86,7 +72,7 @@ local function adjust(limit)
   end
   local first, second = string.format('%.17g', used), string.format('%.0f', at)
   redis.call('HSET', key, name, first, name .. '@', second)
-  outlive(key, used * period / count + margin(at))
+  outlive(key, used * period / count + margin(at, true))
   return first, second
 end
 
@@ -110,13 +96,13 @@ local function fail(limit)
   end
   local first, second = table.concat(times, ','), string.format('%.0f', shut)
   redis.call('HSET', key, name, first, name .. '@', second)
-  outlive(key, ends - t + margin(t))
+  outlive(key, ends - t + margin(t, true))
   return first, second
 end
 
 local function free(limit)
   redis.call('ZREM', limit[2], record.id)
-  local from = string.format('(%.0f', replay and t or now)
+  local from = string.format('(%.0f', replay and t or clock())
   return redis.call('ZCOUNT', limit[2], from, '+inf'), '-'
 end
 

@@ -42,7 +42,7 @@ def test_p1_p7_the_bound_grows_by_what_is_given_back_and_by_nothing_else(
 
 
 def act(limiter, held, t, what, amount, which):
-    """Do one step; return what it took, or gave back. What goes into debt was not admitted, and is not counted."""
+    """Do one step; return what it took, or gave back. Debt was not admitted, and is not counted."""
     if what in {"check", "reserve"}:
         decision = limiter.check(
             "k", timestamp=t / SECOND, cost={"tokens": amount, "requests": 0}, reserve=what == "reserve"

@@ -12,7 +12,7 @@ from ratelimit.stores.clients import _fake_server
 
 DAY = 86_400
 MORNING = 1_771_545_600.0
-READABLE = set('abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 .,:;@#{}*-_~%=+/"')
+READABLE = set('abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 .,:;@#!{}*-_~%=+/"')
 POLICY = Policy.from_text("""
 default_plan: free
 models: {small: [qwen3-4b], large: [qwen3-235b]}

@@ -1,0 +1,32 @@
+-- What every script starts with: time, and how long state must live. Put in front of each by scripts.py.
+--
+-- KEYS   none of its own
+-- ARGV   [1] max_skew in microseconds; -1 trusts timestamps entirely (replay)
+-- Reply  none of its own
+
+local max_skew = tonumber(ARGV[1])
+local replay = max_skew < 0
+local now
+
+local function clock()
+  if not now then
+    local time = redis.call('TIME')
+    now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+  end
+  return now
+end
+
+-- How long state of time `at` outlives its refill. A later call may carry an earlier timestamp than this
+-- one, so what a caller's timestamp wrote (`stamped`) stays for as much as clocks may disagree. A replay
+-- has no clock to go by: a minute covers its pauses.
+local function margin(at, stamped)
+  if replay then return 60000000 end
+  return math.max(at - clock(), 0) + (stamped and max_skew or 0)
+end
+
+-- PEXPIRE refuses fractions, deletes at 0, and only newer servers know GT; a century is its cap here.
+local function outlive(key, microseconds)
+  local ttl = math.min(math.max(math.ceil(microseconds / 1000), 1), 3155760000000)
+  if redis.call('PTTL', key) < ttl then redis.call('PEXPIRE', key, string.format('%.0f', ttl)) end
+end
+
