@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
+import hiredis
 import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
@@ -79,10 +80,19 @@ def connect_async(url: str, deadline: float) -> Store[redis.asyncio.Redis]:
     def client(address: str) -> redis.asyncio.Redis:
         options = _once(AsyncRetry(NoBackoff(), 0), deadline, _BACKSTOP * deadline)
         pool = redis.asyncio.BlockingConnectionPool.from_url(address, **options)
+        pool.connection_class = type("Packed", (_Packed, pool.connection_class), {})
         pool.connection_class(**pool.connection_kwargs)
         return redis.asyncio.Redis.from_pool(pool)
 
     return _open(url, deadline, client, lambda server: _fakes().FakeAsyncRedis(server=server))
+
+
+class _Packed:
+    """Lets hiredis write calls, as redis-py does for threads: for asyncio it would do so in Python."""
+
+    def pack_command(self, *args: str | float) -> list[bytes]:
+        """Return a call in the form that the server reads (RESP)."""
+        return [hiredis.pack_command(args)]  # type: ignore[arg-type]  # its stub knows a tuple of one
 
 
 def _open(

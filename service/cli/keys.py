@@ -26,9 +26,9 @@ Store = Annotated[
         "--redis",
         envvar="RATELIMIT_REDIS",
         help="The store: redis://, rediss://, unix://, embedded:///path.",
-        show_default=False,
     ),
 ]
+EMBEDDED = "embedded://"
 Plan = Annotated[str | None, typer.Option(help="The plan to apply.")]
 Model = Annotated[str | None, typer.Option(help="The model asked for.")]
 Tenant = Annotated[str | None, typer.Option(help="Who owns the key.")]
@@ -41,7 +41,7 @@ DEADLINE = 1.0
 def check(
     key: Key,
     policy: PolicyFile,
-    redis: Store,
+    redis: Store = EMBEDDED,
     plan: Plan = None,
     model: Model = None,
     tenant: Tenant = None,
@@ -56,7 +56,7 @@ def check(
 def show(
     key: Key,
     policy: PolicyFile,
-    redis: Store,
+    redis: Store = EMBEDDED,
     plan: Plan = None,
     model: Model = None,
     tenant: Tenant = None,
@@ -70,7 +70,7 @@ def show(
 def reset(
     key: Key,
     policy: PolicyFile,
-    redis: Store,
+    redis: Store = EMBEDDED,
     tenant: Tenant = None,
     json: Json = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:

@@ -75,6 +75,11 @@ def test_check_exits_0_when_allowed_and_1_when_denied(store):
     assert "vk_demo_0123456789" not in denied.stdout
 
 
+def test_without_a_store_named_it_is_the_embedded_one_as_for_serve():
+    done = ratelimit("check", "vk_demo", "--policy", STARTER, "--json")
+    assert (done.returncode, json.loads(done.stdout)["source"]) == (0, "store")
+
+
 def test_keys_are_shown_and_reset(store):
     flags = ("--policy", STARTER, "--redis", store)
     ratelimit("check", "vk_demo", *flags)
