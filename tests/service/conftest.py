@@ -17,11 +17,11 @@ POLICY = """
 default_plan: free
 models: {small: [qwen3-4b], large: [qwen3-235b]}
 plans:
-  anonymous: {limits: {requests: {rate: 2/minute}}}
+  anonymous: {limits: {requests: {rate: 2/hour}}}
   free:
     limits:
-      requests: {rate: 20/minute, burst: 5}
-      tokens: {unit: tokens, rate: 1000/minute}
+      requests: {rate: 20/hour, burst: 5}  # slow: what comes back while a busy machine stalls does not show
+      tokens: {unit: tokens, rate: 1000/hour}
   pro:
     limits:
       requests: {rate: {small: 100/minute, large: 10/minute, other: 10/minute}, per: [key, model]}

@@ -50,7 +50,7 @@ def test_with_no_admin_token_configured_the_operators_pages_are_not_there(sideca
 def test_the_policy_in_force_is_shown(guarded):
     policy = guarded.client.get("/v1/policy", headers=ADMIN).json()
     assert policy["default_plan"] == "free"
-    assert policy["plans"]["free"]["limits"]["tokens"]["rate"] == "1000/minute"
+    assert policy["plans"]["free"]["limits"]["tokens"]["rate"] == "1000/hour"
     assert policy["keys"] == {"vk_partner": {"plan": "pro", "tenant": "acme"}}
 
 
