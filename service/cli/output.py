@@ -9,8 +9,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ratelimit.rate import MICROSECONDS, Rate
+
 if TYPE_CHECKING:
-    from ratelimit import Decision
+    from ratelimit import Decision, LimitState
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -42,13 +44,19 @@ def show_decision(decision: Decision, *, as_json: bool) -> None:
         table.add_row(
             state.name,
             state.unit,
-            f"{state.limit} per {state.period:g} s",
+            _rate(state),
             str(state.burst),
             str(state.remaining),
             f"{state.reset_after:.3f} s",
             state.mode,
         )
     console.print(table)
+
+
+def _rate(state: LimitState) -> str:
+    if not state.period:
+        return f"{state.limit} at once"
+    return str(Rate(state.limit, round(state.period * MICROSECONDS)))
 
 
 def _advice(decision: Decision) -> str:
