@@ -100,21 +100,15 @@ def _longest(question: Question) -> int:
 def _record(question: Question) -> list[str]:
     """Return the fields of a reservation's record that are known before it is admitted."""
     check = question.check
-    return [
-        *(
-            "id",
-            question.reservation or "",
-            "key",
-            check.key,
-            "tenant",
-            question.tenant,
-            "plan",
-            question.plan,
-            "model",
-            check.model or "",
-        ),
-        *("limits", limits_text(question)),
-    ]
+    fields = {
+        "id": question.reservation or "",
+        "key": check.key,
+        "tenant": question.tenant,
+        "plan": question.plan,
+        "model": check.model or "",
+        "limits": limits_text(question),
+    }
+    return [word for pair in fields.items() for word in pair]
 
 
 def limits_text(question: Question) -> str:
@@ -156,14 +150,18 @@ def read(question: Question, reply: str, source: Source = "store") -> Decision:
         question,
         allowed=allowed,
         t=t,
-        retry_after=None
-        if None in waits
-        else max((wait for wait in waits if wait), default=0) / MICROSECONDS,
+        retry_after=_longest_wait(waits),
         violated=tuple(violated),
         reservation=reservation if allowed else None,
         source=source,
         limits=tuple(states),
     )
+
+
+def _longest_wait(waits: Sequence[int | None]) -> float | None:
+    """Return, in seconds, when every limit that denies would admit; None if one of them never does."""
+    known = [wait for wait in waits if wait is not None]
+    return max(known, default=0) / MICROSECONDS if len(known) == len(waits) else None
 
 
 def answer(

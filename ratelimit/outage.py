@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from ratelimit.call import answer, read
-from ratelimit.decision import Decision
 from ratelimit.simulate import Buckets, judged_at
 
 if TYPE_CHECKING:

@@ -42,5 +42,5 @@ async def _refresh(limiter: AsyncLimiter) -> None:
         await limiter.refresh()
     except StoreUnavailable:
         pass
-    except Exception:
+    except Exception:  # or nobody would look again
         log.exception("a bug in reading assignments, those known stay")

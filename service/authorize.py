@@ -46,7 +46,7 @@ _DENY_STATUSES: Final = {"401", "403", "429"}
 class Authorize:
     """Answers 200 with no body, or the denial."""
 
-    async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         request = HTTPConnection(scope)
         try:
@@ -55,7 +55,7 @@ class Authorize:
             response = problems.problem(error.status, error.detail, headers=error.headers)
         except InvalidRequest as error:
             response = problems.invalid(_by_header(error))
-        await response(scope, _, send)
+        await response(scope, receive, send)
 
     async def _answer(self, request: HTTPConnection) -> Response:
         sidecar = Sidecar.of(request)

@@ -78,7 +78,7 @@ async def _watch(path: Path, limiter: AsyncLimiter, hangup: asyncio.Event, last:
             hangup.clear()
             try:
                 await reload(path, limiter, last)
-            except Exception:
+            except Exception:  # or nobody would look at the file again
                 log.exception("a bug in reading the policy, the running one stays")
             loaded = stamp
         before = stamp

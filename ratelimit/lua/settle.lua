@@ -16,8 +16,8 @@
 --        [9] the key that the reservation must belong to, or ''
 --        then for each of these units: unit, amount
 --        then what goes into the stream: field, value …; what a reservation knows is added
--- Reply  {state: settled, cancelled, unknown, or mismatch for another key's; 1 if that was already so, else 0; the time charged at;
---        the limits as in ARGV[6]; for each limit 1 if it was looked at and 0 if not; for each limit the
+-- Reply  {state: settled, cancelled, released, unknown, or mismatch for another key's; 1 if that was
+--        already so, else 0; the time charged at; the limits as in ARGV[6]; for each limit 1 if it was looked at and 0 if not; for each limit the
 --        two values of its state after, as in check.lua, separated by spaces}
 --
 -- A unit whose use is not told keeps its estimate. What a record says was taken is what is settled,

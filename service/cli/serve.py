@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("ratelimit")
 
-Flag = Annotated[str | None, typer.Option(show_default=False)]
-
 
 def serve(  # noqa: PLR0913, PLR0917 - one parameter for each setting
     policy: Annotated[str | None, typer.Option("--policy", "-p", help="The policy file.")] = None,
@@ -151,14 +149,21 @@ def _run(settings: Settings, listener: socket.socket, keeper: Limiter) -> None:
         if settings.workers == 1:
             uvicorn.Server(uvicorn.Config(create_app(settings), **options)).run(sockets=[listener])
         else:
-            _share(settings, keeper)
-            config = uvicorn.Config(
-                "service.cli.serve:worker", factory=True, workers=settings.workers, **options
-            )
-            Multiprocess(config, sockets=[listener]).run()
+            _run_workers(settings, listener, keeper, options)
     finally:
         if settings.uds is not None:
             settings.uds.unlink(missing_ok=True)
+
+
+def _run_workers(
+    settings: Settings, listener: socket.socket, keeper: Limiter, options: dict[str, Any]
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="ratelimit-policy-") as folder:
+        last = Path(folder, "policy.json")
+        keep(keeper.policy, last)
+        _share(settings, keeper, last)
+        config = uvicorn.Config("service.cli.serve:worker", factory=True, workers=settings.workers, **options)
+        Multiprocess(config, sockets=[listener]).run()
 
 
 def worker() -> FastAPI:
@@ -168,12 +173,10 @@ def worker() -> FastAPI:
     return create_app(settings)
 
 
-def _share(settings: Settings, keeper: Limiter) -> None:
+def _share(settings: Settings, keeper: Limiter, last: Path) -> None:
     """Hand the settings down to other processes, with one store and one pepper for all of them."""
     if settings.redis.startswith("memory:"):
         fail("--workers: memory:// cannot be shared between processes; use embedded:// or redis://")
-    last = Path(tempfile.mkdtemp(prefix="ratelimit-policy-"), "policy.json")
-    keep(keeper.policy, last)
     pepper = settings.key_pepper.get_secret_value() if settings.key_pepper else secrets.token_hex(32)
     values: dict[str, Any] = {
         **settings.model_dump(mode="json", exclude_none=True, exclude={"max_skew"}),
