@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from redis.exceptions import NoScriptError
 
 from ratelimit import assignments
-from ratelimit.call import calls_of
-from ratelimit.courier import Courier, within
+from ratelimit.call import read
+from ratelimit.courier import Courier
 from ratelimit.errors import RateLimited
 from ratelimit.layout import KEYS
 from ratelimit.reservation import AsyncReservation
 from ratelimit.scripts import CHECK, SETTLE
 from ratelimit.shell import CONNECTION_ERRORS, AskedFor, Shell
 from ratelimit.stores import connect_async
+from ratelimit.stores.aiowire import within
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -62,7 +63,7 @@ class AsyncLimiter(Shell):
 
     async def check(self, key: AskedFor, **options: Unpack[CheckOptions]) -> Decision:
         """See `Limiter.check`."""
-        return (await self._decide([self._ask(key, options)]))[0]
+        return await self._one(self._ask(key, options))
 
     async def check_many(self, checks: Sequence[AskedFor]) -> list[Decision]:
         """See `Limiter.check_many`."""
@@ -70,7 +71,7 @@ class AsyncLimiter(Shell):
 
     async def peek(self, key: AskedFor, **options: Unpack[CheckOptions]) -> Decision:
         """See `Limiter.peek`."""
-        return (await self._decide([self._ask(key, options, take=False)]))[0]
+        return await self._one(self._ask(key, options, take=False))
 
     async def acquire(
         self,
@@ -82,7 +83,7 @@ class AsyncLimiter(Shell):
         """See `Limiter.acquire`; other tasks run while this one waits."""
         until = None if timeout is None else time.monotonic() + timeout
         question = self._ask_acquire(key, options)
-        while not (decision := (await self._decide([question]))[0]):
+        while not (decision := await self._one(question)):
             wait = decision.retry_after
             if wait is None or (until is not None and time.monotonic() + wait > until):
                 raise RateLimited(decision)
@@ -92,11 +93,7 @@ class AsyncLimiter(Shell):
     def reserve(self, key: AskedFor, **options: Unpack[CheckOptions]) -> AsyncReservation:
         """See `Limiter.reserve`: `async with limiter.reserve(…) as reservation`, or `await` it."""
         question = self._ask_reserve(key, options)
-
-        async def decide() -> Decision:
-            return (await self._decide([question]))[0]
-
-        return AsyncReservation(self, decide)
+        return AsyncReservation(self, lambda: self._one(question))
 
     async def settle(self, usage: Usage | Mapping[str, Any], *, reservation: str | None = None) -> Settlement:
         """See `Limiter.settle`."""
@@ -150,17 +147,31 @@ class AsyncLimiter(Shell):
         except CONNECTION_ERRORS as error:
             raise self._unavailable(error) from None
 
+    async def _one(self, question: Question) -> Decision:
+        try:
+            reply = await self._courier.ask(question)
+        except CONNECTION_ERRORS as error:
+            return self._without_store(question, error)
+        return read(question, reply)
+
     async def _decide(self, questions: list[Question]) -> list[Decision]:
+        asked = [(question, self._courier.ask(question)) for question in questions]
         decisions: list[Decision] = []
-        for call in calls_of(questions):
-            try:
-                decisions += self._read(call, await self._courier.ask(call))
-            except CONNECTION_ERRORS as error:
-                decisions += self._without_store(call, error)
+        try:
+            for question, reply in asked:
+                try:
+                    decisions.append(read(question, await reply))
+                except CONNECTION_ERRORS as error:
+                    decisions.append(self._without_store(question, error))
+        finally:
+            for _, reply in asked[len(decisions) :]:
+                reply.cancel()  # we were: what has not left yet is not asked any more
         return decisions
 
     async def _check(self, questions: list[Question]) -> Any:  # noqa: ANN401 - whatever the script says
-        return await self._run(CHECK, *self._encode(questions))
+        replies = await self._run(CHECK, *self._encode(questions))
+        self._outage.ended()
+        return replies
 
     async def _settle(self, keys: list[str], args: list[str | float]) -> Settlement:
         try:
@@ -170,12 +181,11 @@ class AsyncLimiter(Shell):
         return self._read_settle(reply)
 
     async def _run(self, script: Script, keys: list[str], args: list[str | float]) -> Any:  # noqa: ANN401 - likewise
-        client: Any = self._opened.client  # redis-py leaves execute_command untyped
-        call = client.execute_command
+        call = self._opened.wire.call
         try:
-            return await within(self._deadline, call("EVALSHA", script.sha, len(keys), *keys, *args))
+            return await call("EVALSHA", script.sha, len(keys), *keys, *args)
         except NoScriptError:  # it did not run: a flush, a restart, a failover
-            return await within(self._deadline, call("EVAL", script.source, len(keys), *keys, *args))
+            return await call("EVAL", script.source, len(keys), *keys, *args)
 
     async def close(self) -> None:
         """See `Limiter.close`; checks under way are answered first."""
@@ -183,6 +193,7 @@ class AsyncLimiter(Shell):
             return
         self._closed = True
         await self._courier.rest()
+        await self._opened.wire.close()
         await self._opened.client.aclose()
         await self._opened.client.connection_pool.disconnect()
         await asyncio.to_thread(self._opened.release)

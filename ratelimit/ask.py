@@ -5,68 +5,102 @@ from __future__ import annotations
 import base64
 import binascii
 import secrets
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from ratelimit.layout import answer_of, hash_of, lay_out, record_of, slots_of
+from ratelimit.layout import Layout, answer_of, lay_out, record_of
 from ratelimit.policy.spec import CONCURRENT, FAILURES
-from ratelimit.request import Check, fault
+from ratelimit.rate import MAX_COUNT
+from ratelimit.request import Check, CheckOptions, fault
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
-    from ratelimit.layout import Layout, Place
+    from ratelimit.layout import Place
     from ratelimit.policy import Policy
     from ratelimit.policy.policy import Assignment
 
 _OURS = frozenset({CONCURRENT, FAILURES})
 """Units that requests do not state: we count them."""
 
+_PLAIN: Final = frozenset({"plan", "model", "tenant", "cost"})
+_NUMBERS: Final = frozenset({int, float})  # not bool, which is an int that nobody means
+_NOTHING: Final[dict[str, float]] = {}
+_MOST_ROUTES: Final = 32_768
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One limit that a question looks at, and what it would take there."""
+
+class Part(NamedTuple):
+    """One limit that a question looks at, where it lies, and what the question would take there."""
 
     place: Place
+    name: str
     cost: float
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A check with everything looked up that the policy says about it.
+class Route(NamedTuple):
+    """What the policy says of a key that asks in one way, whatever it asks for.
 
     Attributes:
-        take: whether to take what is admitted, or only to look.
         blocked: whether an operator has shut the key.
-        groups: the store's keys it touches, each with its parts.
-        reservation: the id that its reservation will have, if one was asked for.
+        layout: the limits it is held to.
+        names: the store's keys they lie in, one for each group of the layout.
+        costs: what a check that states no cost takes of each limit.
     """
 
-    check: Check
-    take: bool
+    key: str
     plan: str
     model_class: str | None
     tenant: str
     blocked: bool
-    groups: tuple[tuple[str, tuple[Part, ...]], ...]
+    layout: Layout
+    names: tuple[str, ...]
+    costs: tuple[float, ...]
+
+
+class Question(NamedTuple):
+    """A check with everything looked up that the policy says about it.
+
+    Attributes:
+        route: whom it is about, and which limits it touches.
+        take: whether to take what is admitted, or only to look.
+        costs: what it would take of each limit, in the order of the layout's places.
+        timestamp: when the request was made, microseconds since the epoch; None for the store's clock.
+        model: the model asked for.
+        request_id: makes it repeatable.
+        reservation: the id that its reservation will have, if one was asked for.
+    """
+
+    route: Route
+    take: bool
+    costs: tuple[float, ...]
+    timestamp: int | None = None
+    model: str | None = None
+    request_id: str | None = None
     reservation: str | None = None
 
     @property
-    def parts(self) -> Iterable[Part]:
-        """Every part, in the order in which the script reports them."""
-        return (part for _, parts in self.groups for part in parts)
-
-    @property
-    def weight(self) -> int:
-        """How many limits the store looks at for it."""
-        return max(1, sum(len(parts) for _, parts in self.groups))
+    def parts(self) -> list[Part]:
+        """Every limit it touches, in the order in which the script reports them."""
+        groups = zip(self.route.names, self.route.layout.groups, strict=True)
+        places = ((name, place) for name, (_, places) in groups for place in places)
+        return [Part(place, name, cost) for (name, place), cost in zip(places, self.costs, strict=True)]
 
     @property
     def remembered(self) -> str | None:
         """The store's key under which the answer is remembered, if the check has a request id."""
-        if self.check.request_id is None or not self.take:
+        if self.request_id is None or not self.take:
             return None
-        return answer_of(self.tenant, self.check.key, self.check.request_id)
+        return answer_of(self.route.tenant, self.route.key, self.request_id)
+
+    def only(self, wanted: Callable[[Place], bool]) -> Question:
+        """Return the question about some of its limits, with nothing to reserve."""
+        layout, parts = self.route.layout, self.parts
+        kept = ((owner, tuple(place for place in places if wanted(place))) for owner, places in layout.groups)
+        groups = [(name, group) for name, group in zip(self.route.names, kept, strict=True) if group[1]]
+        route = self.route._replace(
+            layout=Layout(tuple(group for _, group in groups)), names=tuple(name for name, _ in groups)
+        )
+        costs = tuple(part.cost for part in parts if wanted(part.place))
+        return self._replace(route=route, costs=costs, reservation=None)
 
 
 class Asker:
@@ -81,6 +115,7 @@ class Asker:
         self.assigned = assigned
         self._units = (policy.units - _OURS) | {"requests"}
         self._layouts: dict[tuple[str, str | None], Layout] = {}
+        self._routes: dict[tuple[str, str | None, str | None, str | None], Route] = {}
 
     def ask(self, check: Check, *, take: bool) -> Question:
         """Look up what the policy says about a check, to take what it costs or only to look.
@@ -88,21 +123,52 @@ class Asker:
         Raises:
             InvalidRequest: there is no such plan, or no plan meters a unit of its cost.
         """
-        self.metered(check.cost)
-        plan, tenant, blocked = self.who(check.key, check.plan, check.tenant)
-        model_class = self.policy.class_of(check.model)
-        cost = {"requests": 1.0, **check.cost}
-        groups: list[tuple[str, tuple[Part, ...]]] = []
-        for owner, places in self._layout(plan, model_class).groups:
-            name = hash_of(owner, check.key, tenant)
-            if places[0].is_slots:
-                name = slots_of(name, places[0].field)
-                groups.append((name, (Part(places[0], float(check.reserve)),)))
-            else:
-                groups.append((name, tuple(Part(place, _cost(place, cost)) for place in places)))
-        take = take and not blocked
-        reservation = new_reservation(tenant) if check.reserve and take else None
-        return Question(check, take, plan, model_class, tenant, blocked, tuple(groups), reservation)
+        route = self._routes.get((check.key, check.plan, check.model, check.tenant))
+        route = route or self._route(check.key, check.plan, check.model, check.tenant)
+        costs = route.costs
+        if check.cost or check.reserve:
+            self.metered(check.cost)
+            costs = _costs(route.layout, check.cost, slots=float(check.reserve))
+        take = take and not route.blocked
+        reservation = new_reservation(route.tenant) if check.reserve and take else None
+        return Question(route, take, costs, check.timestamp, check.model, check.request_id, reservation)
+
+    def known(self, key: str, options: CheckOptions) -> Question | None:
+        """Ask for a key that has asked in this way before, which needs no second look at most of it.
+
+        Returns:
+            None where there is more to look at: `ask` then says what is wrong, if anything is.
+        """
+        model, cost = options.get("model"), options.get("cost", _NOTHING)
+        if options and not (options.keys() <= _PLAIN and self._is_plain(cost)):
+            return None
+        try:
+            route = self._routes.get((key, options.get("plan"), model, options.get("tenant")))
+        except TypeError:  # something that is no text, and cannot be looked up
+            return None
+        if route is None:
+            return None
+        costs = _costs(route.layout, cost, slots=0.0) if cost else route.costs
+        return Question(route, not route.blocked, costs, None, model)
+
+    def _is_plain(self, cost: object) -> bool:
+        """Whether a cost is as it should be, as far as can be seen at a glance."""
+        return type(cost) is dict and all(
+            type(amount) in _NUMBERS and 0 <= amount <= MAX_COUNT and unit in self._units
+            for unit, amount in cost.items()
+        )
+
+    def _route(self, key: str, plan: str | None, model: str | None, tenant: str | None) -> Route:
+        asked = (key, plan, model, tenant)
+        plan, tenant, blocked = self.who(key, plan, tenant)
+        model_class = self.policy.class_of(model)
+        layout = self._layout(plan, model_class)
+        costs = _costs(layout, {}, slots=0.0)
+        route = Route(key, plan, model_class, tenant, blocked, layout, layout.names(key, tenant), costs)
+        if len(self._routes) >= _MOST_ROUTES:
+            self._routes.clear()  # callers choose these words, so there is a bound to how many are kept
+        self._routes[asked] = route
+        return route
 
     def who(self, key: str, plan: str | None, tenant: str | None) -> tuple[str, str, bool]:
         """Return the plan and tenant of a key, and whether it is blocked.
@@ -141,8 +207,18 @@ class Asker:
         return layout
 
 
-def _cost(place: Place, cost: Mapping[str, float]) -> float:
-    return cost.get(place.limit.unit, 0.0) if place.limit.kind == "bucket" else 0.0
+def _costs(layout: Layout, cost: Mapping[str, float], *, slots: float) -> tuple[float, ...]:
+    """Return what a check takes of each limit; of open reservations `slots`, of failures nothing."""
+    return tuple(
+        [
+            cost.get(place.unit, 1.0 if place.unit == "requests" else 0.0)
+            if place.kind == "bucket"
+            else slots
+            if place.kind == "slots"
+            else 0.0
+            for place in layout.places
+        ]
+    )
 
 
 def new_reservation(tenant: str) -> str:

@@ -22,7 +22,7 @@ whole costs exact at any rate, and keeps what was used when a rate is edited.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -47,11 +47,11 @@ class Shape:
     count: float
     period: float
     burst: float
+    tolerance: float = field(init=False, repr=False, compare=False)
 
-    @property
-    def tolerance(self) -> float:
-        """See the class."""
-        return min(_TOLERANCE, self.count / self.period)
+    def __post_init__(self) -> None:
+        """Reckon the tolerance once: every comparison needs it."""
+        object.__setattr__(self, "tolerance", min(_TOLERANCE, self.count / self.period))
 
 
 @dataclass(frozen=True, slots=True)

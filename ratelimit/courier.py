@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from ratelimit.call import MOST_LIMITS
 
@@ -19,73 +19,41 @@ if TYPE_CHECKING:
 
     from ratelimit.ask import Question
 
-T = TypeVar("T")
-Replies = Any
-
-
-class _Group(NamedTuple):
-    questions: list[Question]
-    landed: asyncio.Future[Replies]
-    weight: int
-
+Reply = Any
+Asked = tuple["Question", asyncio.Future[Reply]]
 
 IN_FLIGHT: Final = 4
 """Most calls under way at once: one being decided, others being written and read."""
 
 
-_TURNS: Final = 4
-"""From a readable socket to a finished call it takes the loop three turns, and one to spare."""
-
-
-async def within(deadline: float, call: Awaitable[T]) -> T:
-    """Await a call of the store for `deadline` seconds at the most.
-
-    When this process itself was held up, the reply may have come in time and still lie unread
-    when the timer goes off. It gets a few turns of the loop to be read: our own delay is no outage.
-
-    Raises:
-        TimeoutError: there is no answer.
-    """
-    task = asyncio.ensure_future(call)
-    # If we leave before it ends, its end is nobody's business, and not for asyncio to complain about.
-    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-    try:
-        await asyncio.wait({task}, timeout=deadline)
-        for _ in range(_TURNS):
-            if task.done():
-                break
-            await asyncio.sleep(0)
-        if not task.done():
-            raise TimeoutError
-    finally:
-        task.cancel()
-    return await task
-
-
 class Courier:
-    """Carries groups of questions to the store, many groups to a call.
+    """Carries questions to the store, many to a call.
 
-    A group is never split, and a call holds `MOST_LIMITS` limits at the most, so that the store is
-    not held longer than about a millisecond.
+    A call holds `MOST_LIMITS` limits at the most, so that the store is not held longer than about a
+    millisecond.
 
     Args:
         run: makes one call for these questions and returns their replies in order.
     """
 
-    def __init__(self, run: Callable[[list[Question]], Awaitable[Sequence[Replies]]]) -> None:
+    def __init__(self, run: Callable[[list[Question]], Awaitable[Sequence[Reply]]]) -> None:
         self._run = run
-        self._waiting: deque[_Group] = deque()
+        self._waiting: deque[Asked] = deque()
         self._flights: set[asyncio.Task[None]] = set()
         self._departing = False
 
-    async def ask(self, questions: list[Question]) -> Sequence[Replies]:
-        """Return the replies to these questions; raises whatever the call that carried them raised."""
-        landed: asyncio.Future[Replies] = asyncio.get_running_loop().create_future()
-        weight = sum(question.weight for question in questions)
-        self._waiting.append(_Group(questions, landed, weight))
-        self._call_for_departure()
-        replies: Sequence[Replies] = await landed
-        return replies
+    def ask(self, question: Question) -> asyncio.Future[Reply]:
+        """Return what will be the reply to a question, or the error of the call that carried it.
+
+        Cancelled before it leaves, it is not asked at all.
+        """
+        loop = asyncio.get_running_loop()
+        landed: asyncio.Future[Reply] = loop.create_future()
+        self._waiting.append((question, landed))
+        if not self._departing and len(self._flights) < IN_FLIGHT:
+            self._departing = True
+            loop.call_soon(self._depart)
+        return landed
 
     async def rest(self) -> None:
         """Wait until everything asked so far is answered."""
@@ -93,45 +61,46 @@ class Courier:
             await asyncio.gather(*self._flights, return_exceptions=True)
             await asyncio.sleep(0)
 
-    def _call_for_departure(self) -> None:
-        if not self._departing and self._waiting and len(self._flights) < IN_FLIGHT:
-            self._departing = True
-            asyncio.get_running_loop().call_soon(self._depart)
-
     def _depart(self) -> None:
         self._departing = False
-        groups: list[_Group] = []
+        waiting, asked = self._waiting, list[Asked]()
         room = MOST_LIMITS
-        while self._waiting and (not groups or self._waiting[0].weight <= room):
-            group = self._waiting.popleft()
-            if not group.landed.cancelled():  # nobody asks any more, so nobody is charged
-                room -= group.weight
-                groups.append(group)
-        if not groups:
-            return
-        flight = asyncio.get_running_loop().create_task(self._fly(groups))
-        self._flights.add(flight)
-        flight.add_done_callback(self._land)
+        while waiting:
+            question, landed = waiting[0]
+            weight = question.route.layout.weight
+            if asked and weight > room:
+                break
+            waiting.popleft()
+            if not landed.done():  # nobody asks any more, so nobody is charged
+                room -= weight
+                asked.append((question, landed))
+        if asked:
+            flight = asyncio.get_running_loop().create_task(self._fly(asked))
+            self._flights.add(flight)
+            flight.add_done_callback(self._land)
         self._call_for_departure()
 
     def _land(self, flight: asyncio.Task[None]) -> None:
         self._flights.discard(flight)
         self._call_for_departure()
 
-    async def _fly(self, groups: list[_Group]) -> None:
+    def _call_for_departure(self) -> None:
+        if not self._departing and self._waiting and len(self._flights) < IN_FLIGHT:
+            self._departing = True
+            asyncio.get_running_loop().call_soon(self._depart)
+
+    async def _fly(self, asked: list[Asked]) -> None:
         try:
-            replies = await self._run([question for group in groups for question in group.questions])
+            replies = await self._run([question for question, _ in asked])
         except asyncio.CancelledError:
-            for _, landed, _ in groups:
+            for _, landed in asked:
                 landed.cancel()
             raise
         except Exception as error:  # noqa: BLE001 - it is raised again where the question was asked
-            for _, landed, _ in groups:
+            for _, landed in asked:
                 if not landed.done():  # else its asker was cancelled
                     landed.set_exception(error)
             return
-        start = 0
-        for questions, landed, _ in groups:
+        for (_, landed), reply in zip(asked, replies, strict=True):
             if not landed.done():
-                landed.set_result(replies[start : start + len(questions)])
-            start += len(questions)
+                landed.set_result(reply)

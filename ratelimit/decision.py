@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,7 +11,7 @@ from ratelimit.headers import headers_of
 from ratelimit.policy.spec import BLOCKED, Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ratelimit.headers import Dialect
 
@@ -49,7 +49,7 @@ class LimitState:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Decision:
     """The answer to a check; true when the request may pass.
 
@@ -64,7 +64,8 @@ class Decision:
             0 when allowed, None when it can never pass.
         violated: the names of the limits that denied it.
         reservation: the reservation's id, if one was asked for.
-        source: who answered: `store`, or `outage` where the store could not.
+        source: who answered: `store`; `denial-memory` and `lease` in this process for it; or `outage`
+            where the store could not.
         limits: every limit that was looked at, in the policy's order.
     """
 
@@ -79,6 +80,33 @@ class Decision:
     reservation: str | None
     source: Source
     limits: tuple[LimitState, ...]
+
+    @classmethod
+    def deferred(cls, allowed: bool, work: Callable[..., dict[str, Any]], *asked: object) -> Decision:  # noqa: FBT001 - a member
+        """Make a decision whose other members are worked out, by `work(*asked)`, when one is asked for.
+
+        Most callers ask no more than whether the request may pass, and that is a tenth of the work.
+        """
+        decision = object.__new__(cls)
+        known = decision.__dict__
+        known["allowed"] = allowed
+        known["_rest"] = work, asked
+        return decision
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - a member of any type
+        """Work out the members of a deferred decision: only what is missing is looked for here."""
+        known = self.__dict__
+        if "_rest" in known:
+            work, asked = known["_rest"]
+            known.update(work(*asked))
+            known.pop("_rest", None)  # another thread may have been here too
+        if name in known:
+            return known[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Be copied and pickled as the members and nothing else."""
+        return {member.name: getattr(self, member.name) for member in fields(self)}
 
     def __bool__(self) -> bool:
         return self.allowed

@@ -18,13 +18,16 @@ percent code, so no key or tenant can be read as another's, nor as the `*` of ev
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
 from ratelimit.policy.spec import OTHER
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ratelimit.bucket import Shape
     from ratelimit.policy import Limit, Policy
     from ratelimit.policy.limit import Kind
@@ -41,6 +44,9 @@ KEYS = f"{PREFIX}:keys"
 FAILURES_MARK = "!"
 """Ends the field of a limit on failures, whose state a bucket of the same name could not read."""
 
+_PLAIN = re.compile("[A-Za-z0-9_.~-]+")
+"""What needs no percent codes: most keys."""
+
 LETTERS: dict[Kind, str] = {"bucket": "b", "post-paid": "p", "failures": "f", "slots": "s"}
 """How the scripts call each kind of limit; in upper case one in shadow mode."""
 
@@ -52,28 +58,60 @@ class Place:
     Attributes:
         field: its field in the owner's hash; for slots, what follows the `#`.
         position: its place among the plan's limits.
+        kind: what the limit is kept as.
+        unit: what it counts.
         letter: its kind, as the scripts call it.
-        args: field, count, period and burst, ready to be sent.
     """
 
     limit: Limit
     shape: Shape
     field: str
     position: int
+    kind: Kind
+    unit: str
     letter: str
-    args: tuple[str, float, float, float]
 
     @property
     def is_slots(self) -> bool:
         """Whether this limit has a set of its own beside the owner's hash."""
-        return self.limit.kind == "slots"
+        return self.kind == "slots"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Layout:
-    """The places of one plan's limits for one model class, grouped by the store's key they lie in."""
+    """The places of one plan's limits for one model class, grouped by the store's key they lie in.
+
+    Attributes:
+        groups: each owner, and what is kept under one key of that owner.
+        places: all of them, in the order in which the script reports them.
+        ordered: the numbers of the places, in the policy's order.
+        weight: how many limits the store looks at.
+        words: all of it as lua/check.lua is told.
+    """
 
     groups: tuple[tuple[Owner, tuple[Place, ...]], ...]
+    places: tuple[Place, ...] = field(init=False)
+    ordered: tuple[int, ...] = field(init=False)
+    weight: int = field(init=False)
+    words: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Work out once what every check needs."""
+        places = tuple(place for _, group in self.groups for place in group)
+        numbers = sorted(range(len(places)), key=lambda number: places[number].position)
+        object.__setattr__(self, "places", places)
+        object.__setattr__(self, "ordered", tuple(numbers))
+        object.__setattr__(self, "weight", max(1, len(places)))
+        object.__setattr__(self, "words", (str(len(self.groups)), *_words(self.groups)))
+
+    def names(self, key: str, tenant: str) -> tuple[str, ...]:
+        """Return the store's keys, one for each group."""
+        return tuple(
+            slots_of(hash_of(owner, key, tenant), places[0].field)
+            if places[0].is_slots
+            else hash_of(owner, key, tenant)
+            for owner, places in self.groups
+        )
 
 
 def lay_out(policy: Policy, plan: str, model_class: str | None) -> Layout:
@@ -82,18 +120,31 @@ def lay_out(policy: Policy, plan: str, model_class: str | None) -> Layout:
     slots: list[tuple[Owner, tuple[Place, ...]]] = []
     for position, limit in enumerate(policy.plans[plan].limits):
         owner: Owner = "key" if "key" in limit.per else "tenant" if "tenant" in limit.per else "everyone"
-        field = f"{limit.name}:{model_class or OTHER}" if "model" in limit.per else limit.name
+        name = f"{limit.name}:{model_class or OTHER}" if "model" in limit.per else limit.name
         if limit.kind == "failures":
-            field += FAILURES_MARK
+            name += FAILURES_MARK
         shape = limit.shape_of(model_class)
         letter = LETTERS[limit.kind]
         letter = letter.upper() if limit.mode == "shadow" else letter
-        place = Place(limit, shape, field, position, letter, (field, shape.count, shape.period, shape.burst))
+        place = Place(limit, shape, name, position, limit.kind, limit.unit, letter)
         if place.is_slots:
             slots.append((owner, (place,)))
         else:
             hashes.setdefault(owner, []).append(place)
     return Layout((*((owner, tuple(places)) for owner, places in hashes.items()), *slots))
+
+
+def _words(groups: tuple[tuple[Owner, tuple[Place, ...]], ...]) -> Iterator[str]:
+    for _, places in groups:
+        if places[0].is_slots:
+            shape = places[0].shape
+            yield from ("0", f"{shape.burst:.0f}", f"{shape.period:.0f}", places[0].letter)
+            continue
+        yield str(len(places))
+        for place in places:
+            shape = place.shape
+            yield from (place.field, f"{shape.count:.0f}", f"{shape.period:.0f}", f"{shape.burst:.0f}")
+            yield place.letter
 
 
 def hash_of(owner: Owner, key: str, tenant: str) -> str:
@@ -126,4 +177,4 @@ def _tag(tenant: str) -> str:
 
 
 def _escape(text: str) -> str:
-    return text if text.isalnum() else quote(text, safe="")
+    return text if _PLAIN.fullmatch(text) else quote(text, safe="")

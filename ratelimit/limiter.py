@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from redis.exceptions import NoScriptError
 
 from ratelimit import assignments
-from ratelimit.call import calls_of
+from ratelimit.call import calls_of, read
 from ratelimit.errors import RateLimited
 from ratelimit.layout import KEYS
 from ratelimit.reservation import Reservation
@@ -80,7 +80,7 @@ class Limiter(Shell):
         Raises:
             InvalidRequest: the check cannot be asked; nothing was charged.
         """
-        return self._decide([self._ask(key, options)])[0]
+        return self._one(self._ask(key, options))
 
     def check_many(self, checks: Sequence[AskedFor]) -> list[Decision]:
         """Ask for up to 256 requests in one call; each is all or nothing on its own, in order.
@@ -92,7 +92,7 @@ class Limiter(Shell):
 
     def peek(self, key: AskedFor, **options: Unpack[CheckOptions]) -> Decision:
         """Say what a check would answer now, and charge nothing."""
-        return self._decide([self._ask(key, options, take=False)])[0]
+        return self._one(self._ask(key, options, take=False))
 
     def acquire(
         self, key: AskedFor, *, timeout: float | None = None, **options: Unpack[CheckOptions]
@@ -110,7 +110,7 @@ class Limiter(Shell):
         """
         until = None if timeout is None else time.monotonic() + timeout
         question = self._ask_acquire(key, options)
-        while not (decision := self._decide([question])[0]):
+        while not (decision := self._one(question)):
             wait = decision.retry_after
             if wait is None or (until is not None and time.monotonic() + wait > until):
                 raise RateLimited(decision)
@@ -132,7 +132,7 @@ class Limiter(Shell):
             RateLimited: the check was denied.
             InvalidRequest: the check cannot be asked; nothing was charged.
         """
-        return Reservation(self, self._decide([self._ask_reserve(key, options)])[0])
+        return Reservation(self, self._one(self._ask_reserve(key, options)))
 
     def settle(self, usage: Usage | Mapping[str, Any], *, reservation: str | None = None) -> Settlement:
         """Charge what a request really used.
@@ -229,13 +229,19 @@ class Limiter(Shell):
         except CONNECTION_ERRORS as error:
             raise self._unavailable(error) from None
 
+    def _one(self, question: Question) -> Decision:
+        return self._decide([question])[0]
+
     def _decide(self, questions: list[Question]) -> list[Decision]:
         decisions: list[Decision] = []
         for call in calls_of(questions):
             try:
-                decisions += self._read(call, self._run(CHECK, *self._encode(call)))
+                replies = self._run(CHECK, *self._encode(call))
             except CONNECTION_ERRORS as error:
-                decisions += self._without_store(call, error)
+                decisions += [self._without_store(question, error) for question in call]
+                continue
+            self._outage.ended()
+            decisions += map(read, call, replies)
         return decisions
 
     def _settle(self, keys: list[str], args: list[str | float]) -> Settlement:
@@ -246,8 +252,7 @@ class Limiter(Shell):
         return self._read_settle(reply)
 
     def _run(self, script: Script, keys: list[str], args: list[str | float]) -> Any:  # noqa: ANN401 - whatever it says
-        client: Any = self._opened.client  # redis-py leaves execute_command untyped
-        call = client.execute_command
+        call = self._opened.wire.call
         try:
             return call("EVALSHA", script.sha, len(keys), *keys, *args)
         except NoScriptError:  # it did not run: a flush, a restart, a failover
@@ -258,6 +263,7 @@ class Limiter(Shell):
         if self._closed:
             return
         self._closed = True
+        self._opened.wire.close()
         self._opened.client.close()
         self._opened.client.connection_pool.disconnect()
         self._opened.release()

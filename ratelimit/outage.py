@@ -9,15 +9,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from ratelimit.call import answer, read
+from ratelimit.decision import Decision
 from ratelimit.simulate import Buckets, judged_at
 
 if TYPE_CHECKING:
     from ratelimit.ask import Question
-    from ratelimit.decision import Decision
 
 logger = logging.getLogger("ratelimit")
 
@@ -60,23 +59,12 @@ class Outage:
             if part.place.limit.on_outage == "deny" and part.place.limit.mode == "enforce"
         )
         if refusing:
-            return answer(
-                question,
-                allowed=False,
-                t=judged_at(question, now, max_skew),
-                retry_after=RETRY_AFTER,
-                violated=refusing,
-                source="outage",
+            t = judged_at(question, now, max_skew)
+            members = answer(
+                question, allowed=False, t=t, retry_after=RETRY_AFTER, violated=refusing, source="outage"
             )
-        local = _only_local(question)
+            return Decision(**members)
+        local = question.only(lambda place: place.limit.on_outage == "local")
         with self._lock:
             [reply] = self._local.answer([local], now=now, max_skew=max_skew)
         return read(local, reply, source="outage")
-
-
-def _only_local(question: Question) -> Question:
-    groups = (
-        (name, tuple(part for part in parts if part.place.limit.on_outage == "local"))
-        for name, parts in question.groups
-    )
-    return replace(question, groups=tuple((name, parts) for name, parts in groups if parts), reservation=None)

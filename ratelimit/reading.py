@@ -9,8 +9,8 @@ from ratelimit.decision import LimitState
 from ratelimit.rate import MICROSECONDS
 
 if TYPE_CHECKING:
-    from ratelimit.ask import Part
     from ratelimit.bucket import Shape
+    from ratelimit.layout import Place
     from ratelimit.policy.limit import Kind
     from ratelimit.policy.spec import Mode
 
@@ -32,25 +32,30 @@ class Reading(NamedTuple):
     to_full: int
 
 
-def read_part(part: Part, first: str, second: str, t: int, *, taken: bool) -> Reading:
+def read_place(place: Place, cost: float, first: str, second: str, t: int, *, taken: bool) -> Reading:
     """Read one limit of a question.
 
     Args:
-        part: the limit, and what the question would take there.
+        place: the limit.
+        cost: what the question would take there.
         first: the first of the two values that the script gave, from before the check.
         second: the second.
         t: the time of the check, microseconds since the epoch.
         taken: whether what is admitted was taken: then the reading is that of after.
     """
-    kind, shape = part.place.limit.kind, part.place.shape
-    if kind in {"bucket", "post-paid"}:
+    kind, shape = place.kind, place.shape
+    if kind == "bucket":
         bucket = bucket_of(first, second, t)
-        wait = bucket.wait_left(shape, t) if kind == "post-paid" else bucket.wait(shape, t, part.cost)
-        if taken and wait == 0 and part.cost:
-            bucket = bucket.take(shape, t, part.cost)
+        # What was taken was admitted by every limit but those in shadow mode: no need to look again.
+        wait = 0 if taken and place.letter == "b" else bucket.wait(shape, t, cost)
+        if taken and wait == 0 and cost:
+            bucket = bucket.take(shape, t, cost)
         return Reading(wait, bucket.remaining(shape, t), bucket.to_full(shape, t))
+    if kind == "post-paid":
+        bucket = bucket_of(first, second, t)
+        return Reading(bucket.wait_left(shape, t), bucket.remaining(shape, t), bucket.to_full(shape, t))
     if kind == "slots":
-        return _slots(shape, first, second, want=bool(part.cost), taken=taken)
+        return _slots(shape, first, second, want=bool(cost), taken=taken)
     return _failures(shape, first, second, t)
 
 

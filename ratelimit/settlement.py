@@ -119,7 +119,7 @@ def _without_reservation(asker: Asker, usage: Usage) -> tuple[list[str], str, di
         }
     )
     question = asker.ask(check, take=True)
-    fields = {**usage.fields(), "plan": question.plan, "tenant": question.tenant}
+    fields = {**usage.fields(), "plan": question.route.plan, "tenant": question.route.tenant}
     return [USAGE], limits_text(question), fields
 
 

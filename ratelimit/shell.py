@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
 
 from ratelimit import assignments
 from ratelimit.ask import Asker, Question
-from ratelimit.call import encode, read
+from ratelimit.call import encode
 from ratelimit.errors import Fault, InvalidRequest, PolicyError, StoreUnavailable
 from ratelimit.layout import KEYS, hash_of, slots_of
 from ratelimit.outage import Outage
 from ratelimit.policy import Limit, Policy
-from ratelimit.policy.spec import BLOCKED, OTHER
+from ratelimit.policy.spec import OTHER
 from ratelimit.rate import MICROSECONDS
 from ratelimit.request import MAX_BATCH, Check, fault, make_check
 from ratelimit.settlement import encode_reservation, encode_settle, read_settle
@@ -72,6 +71,8 @@ class Shell:
 
     def _ask(self, asked: AskedFor, options: CheckOptions | None = None, *, take: bool = True) -> Question:
         if isinstance(asked, str):
+            if take and (question := self._asker.known(asked, options or {})):
+                return question
             asked = {"key": asked, **(options or {})}
         elif options:
             raise fault(next(iter(options)), "goes into the check itself, not beside it")
@@ -94,16 +95,9 @@ class Shell:
     def _encode(self, questions: Sequence[Question]) -> tuple[list[str], list[str | float]]:
         return encode(questions, self.max_skew, self.remember)
 
-    def _read(self, questions: Sequence[Question], replies: Sequence[bytes | str]) -> list[Decision]:
-        self._outage.ended()
-        return [
-            shut(question, read(question, text_of(reply)))
-            for question, reply in zip(questions, replies, strict=True)
-        ]
-
     def _ask_acquire(self, asked: AskedFor, options: CheckOptions) -> Question:
         question = self._ask(asked, options)
-        if question.check.timestamp is not None:
+        if question.timestamp is not None:
             raise fault("timestamp", "stands still while acquire waits; leave it out")
         return question
 
@@ -133,9 +127,9 @@ class Shell:
         self._outage.ended()
         return read_settle([text_of(part) for part in reply])
 
-    def _without_store(self, questions: Sequence[Question], error: Exception) -> list[Decision]:
+    def _without_store(self, question: Question, error: Exception) -> Decision:
         self._outage.began(explain(error))
-        return [shut(question, self._outage.answer(question, self.max_skew)) for question in questions]
+        return self._outage.answer(question, self.max_skew)
 
     def _unavailable(self, error: Exception) -> StoreUnavailable:
         return StoreUnavailable(f"{self.store}: {explain(error)}", refused=isinstance(error, REFUSALS))
@@ -177,13 +171,6 @@ def as_policy(policy: Policy | Limit | Iterable[Limit]) -> Policy:
             return Policy.of(*limits)
     message = "must be a Policy, a Limit or several; a file is read with Policy.from_file(path)"
     raise PolicyError([Fault("", message)], "policy")
-
-
-def shut(question: Question, decision: Decision) -> Decision:
-    """Deny what an operator has shut, whatever is left of its limits."""
-    if not question.blocked:
-        return decision
-    return replace(decision, allowed=False, retry_after=None, violated=(BLOCKED,), reservation=None)
 
 
 def text_of(reply: bytes | str) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def judged_at(question: Question, now: int, max_skew: int | None) -> int:
     """Return the time that a question is judged at, when it is `now` (microseconds since the epoch)."""
-    t = question.check.timestamp
+    t = question.timestamp
     if t is None:
         return now
     return t if max_skew is None else min(t, now + max_skew)
@@ -51,17 +51,16 @@ class Buckets:
         allowed = True
         reply: list[str] = []
         taken: dict[tuple[str, str], Bucket] = {}
-        for name, parts in question.groups:
-            for part in parts:
-                place, shape = (name, part.place.field), part.place.shape
-                known = self._buckets.get(place)
-                bucket = known or Bucket(0.0, t)
-                reply += (repr(known.used), str(known.at)) if known else (NONE, NONE)
-                if bucket.admits(shape, t, part.cost):
-                    if part.cost:
-                        taken[place] = bucket.take(shape, t, part.cost)
-                elif part.place.limit.mode == "enforce":
-                    allowed = False
+        for part in question.parts:
+            place, shape = (part.name, part.place.field), part.place.shape
+            known = self._buckets.get(place)
+            bucket = known or Bucket(0.0, t)
+            reply += (repr(known.used), str(known.at)) if known else (NONE, NONE)
+            if bucket.admits(shape, t, part.cost):
+                if part.cost:
+                    taken[place] = bucket.take(shape, t, part.cost)
+            elif part.place.limit.mode == "enforce":
+                allowed = False
         if question.take and allowed:
             self._keep(taken)
         return " ".join(("1" if allowed else "0", str(t), *reply))

@@ -4,13 +4,16 @@
 -- ARGV   [1] max_skew in microseconds; -1 trusts timestamps entirely (replay)
 -- Reply  none of its own
 
+local KEYS, ARGV, call, tonumber, format = KEYS, ARGV, redis.call, tonumber, string.format
+local max, min, ceil = math.max, math.min, math.ceil
+
 local max_skew = tonumber(ARGV[1])
 local replay = max_skew < 0
 local now
 
 local function clock()
   if not now then
-    local time = redis.call('TIME')
+    local time = call('TIME')
     now = tonumber(time[1]) * 1000000 + tonumber(time[2])
   end
   return now
@@ -21,12 +24,11 @@ end
 -- has no clock to go by: a minute covers its pauses.
 local function margin(at, stamped)
   if replay then return 60000000 end
-  return math.max(at - clock(), 0) + (stamped and max_skew or 0)
+  return max(at - clock(), 0) + (stamped and max_skew or 0)
 end
 
 -- PEXPIRE refuses fractions, deletes at 0, and only newer servers know GT; a century is its cap here.
 local function outlive(key, microseconds)
-  local ttl = math.min(math.max(math.ceil(microseconds / 1000), 1), 3155760000000)
-  if redis.call('PTTL', key) < ttl then redis.call('PEXPIRE', key, string.format('%.0f', ttl)) end
+  local ttl = min(max(ceil(microseconds / 1000), 1), 3155760000000)
+  if call('PTTL', key) < ttl then call('PEXPIRE', key, format('%.0f', ttl)) end
 end
-

@@ -27,11 +27,11 @@ local cancel, release = ARGV[3] == 'cancel', ARGV[3] == 'release'
 
 local record
 if KEYS[2] then
-  local values = redis.call('HMGET', KEYS[2], 'state', 'at', 'clock', 'taken', 'limits', 'answer', 'id')
+  local values = call('HMGET', KEYS[2], 'state', 'at', 'clock', 'taken', 'limits', 'answer', 'id')
   if not values[1] then return {'unknown', '0', '0', '', '', ''} end
   record = {state = values[1], at = tonumber(values[2]), clock = tonumber(values[3]), taken = values[4],
     limits = values[5], answer = values[6], id = values[7]}
-  if ARGV[9] ~= '' and ARGV[9] ~= redis.call('HGET', KEYS[2], 'key') then
+  if ARGV[9] ~= '' and ARGV[9] ~= call('HGET', KEYS[2], 'key') then
     return {'mismatch', '0', '0', '', '', ''}
   end
   if record.state ~= 'open' then
@@ -42,12 +42,12 @@ end
 -- What was used has been used by now: on the clock of the request that is the time of the check and
 -- what has passed since. A timestamp may say later, never earlier.
 local given = tonumber(ARGV[2])
-if given and not replay then given = math.min(given, clock() + max_skew) end
+if given and not replay then given = min(given, clock() + max_skew) end
 local t = given or clock()
 if record then
   t = record.at
-  if not replay then t = t + math.max(0, clock() - record.clock) end
-  if given then t = math.max(t, given) end
+  if not replay then t = t + max(0, clock() - record.clock) end
+  if given then t = max(t, given) end
 end
 
 local known = {}
@@ -59,19 +59,19 @@ end
 
 local function adjust(limit)
   local key, name, count, period = limit[2], limit[3], tonumber(limit[4]), tonumber(limit[5])
-  local state = redis.call('HMGET', key, name, name .. '@')
+  local state = call('HMGET', key, name, name .. '@')
   local cost = tonumber(limit[8])
   local amount = cancel and -cost or (known[limit[7]] or cost) - cost
   if amount == 0 then return state[1], state[2] end
 
   local used, at = tonumber(state[1] or 0) or 0, tonumber(state[2] or t) or t
   if t < at then
-    used = math.max(used + amount, 0)
+    used = max(used + amount, 0)
   else
-    used, at = math.max(math.max(used - (t - at) * count / period, 0) + amount, 0), t
+    used, at = max(max(used - (t - at) * count / period, 0) + amount, 0), t
   end
-  local first, second = string.format('%.17g', used), string.format('%.0f', at)
-  redis.call('HSET', key, name, first, name .. '@', second)
+  local first, second = format('%.17g', used), format('%.0f', at)
+  call('HSET', key, name, first, name .. '@', second)
   outlive(key, used * period / count + margin(at, true))
   return first, second
 end
@@ -80,7 +80,7 @@ end
 -- microseconds. While it is shut none are counted, and when it opens it starts afresh.
 local function fail(limit)
   local key, name, count, period, block = limit[2], limit[3], tonumber(limit[4]), tonumber(limit[5]), tonumber(limit[6])
-  local state = redis.call('HMGET', key, name, name .. '@')
+  local state = call('HMGET', key, name, name .. '@')
   local shut = tonumber(state[2] or 0) or 0
   if cancel or ARGV[5] ~= '1' or t < shut then return state[1], state[2] end
 
@@ -88,22 +88,22 @@ local function fail(limit)
   for text in string.gmatch(state[1] or '', '[^,]+') do
     if tonumber(text) > t - period then times[#times + 1] = text end
   end
-  times[#times + 1] = string.format('%.0f', t)
+  times[#times + 1] = format('%.0f', t)
   local ends = t + period
   if #times > count then
     times, ends = {}, t + block
     shut = ends
   end
-  local first, second = table.concat(times, ','), string.format('%.0f', shut)
-  redis.call('HSET', key, name, first, name .. '@', second)
+  local first, second = table.concat(times, ','), format('%.0f', shut)
+  call('HSET', key, name, first, name .. '@', second)
   outlive(key, ends - t + margin(t, true))
   return first, second
 end
 
 local function free(limit)
-  redis.call('ZREM', limit[2], record.id)
-  local from = string.format('(%.0f', replay and t or clock())
-  return redis.call('ZCOUNT', limit[2], from, '+inf'), '-'
+  call('ZREM', limit[2], record.id)
+  local from = format('(%.0f', replay and t or clock())
+  return call('ZCOUNT', limit[2], from, '+inf'), '-'
 end
 
 local limits = record and record.limits or ARGV[6]
@@ -131,14 +131,14 @@ for entry in string.gmatch(limits, '[^;]+') do
 end
 local taken = record and record.taken or string.rep('1', n)
 local answer = table.concat(states, ' ')
-local charged = string.format('%.0f', t)
+local charged = format('%.0f', t)
 if release then return {'released', '0', charged, limits, taken, answer} end
 
 local state = cancel and 'cancelled' or 'settled'
 if record then
-  redis.call('HSET', KEYS[2], 'state', state, 'at', charged, 'answer', answer)
-  redis.call('HDEL', KEYS[2], 'clock')
-  redis.call('PEXPIRE', KEYS[2], ARGV[4])
+  call('HSET', KEYS[2], 'state', state, 'at', charged, 'answer', answer)
+  call('HDEL', KEYS[2], 'clock')
+  call('PEXPIRE', KEYS[2], ARGV[4])
 end
 if not cancel then
   local entry = {unpack(ARGV, a)}
@@ -146,8 +146,8 @@ if not cancel then
     local told = {}
     for i = 1, #entry, 2 do told[entry[i]] = true end
     local names = {'key', 'tenant', 'plan', 'model'}
-    local values = redis.call('HMGET', KEYS[2], unpack(names))
-    names[5], values[5] = 'timestamp', string.format('%.6f', record.at / 1000000)
+    local values = call('HMGET', KEYS[2], unpack(names))
+    names[5], values[5] = 'timestamp', format('%.6f', record.at / 1000000)
     for i, name in ipairs(names) do
       if not told[name] and values[i] ~= '' then
         entry[#entry + 1] = name
@@ -155,7 +155,7 @@ if not cancel then
       end
     end
   end
-  redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[7], '*', unpack(entry))
-  redis.call('PEXPIRE', KEYS[1], 2592000000)
+  call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[7], '*', unpack(entry))
+  call('PEXPIRE', KEYS[1], 2592000000)
 end
 return {state, '0', charged, limits, taken, answer}

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-import hiredis
 import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
@@ -21,7 +20,9 @@ from redis.retry import Retry
 from ratelimit.errors import StoreUnavailable
 from ratelimit.request import fault
 from ratelimit.stores import embedded
+from ratelimit.stores.aiowire import AsyncClientWire, AsyncWire, SharedWire
 from ratelimit.stores.url import ALLOWED, StoreURL
+from ratelimit.stores.wire import ClientWire, Wire, Wires
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,26 +35,30 @@ _LINE: Final = 20
 """A place in that line is given up after this many deadlines."""
 
 _BACKSTOP: Final = 4
-"""On a loop `courier.within` keeps the deadline; redis-py's own timeout only stands behind it."""
+"""On a loop `aiowire.within` keeps the deadline; redis-py's own timeout only stands behind it."""
 
 Client = TypeVar("Client")
+AnyWire = TypeVar("AnyWire")
 
 
 @dataclass(frozen=True, slots=True)
-class Store(Generic[Client]):
+class Store(Generic[Client, AnyWire]):
     """A client, where it came from, and what is left to do once it is closed.
 
     Attributes:
         address: the URL under which other processes find the same store.
+        client: for commands now and then.
+        wire: for the scripts.
     """
 
     url: StoreURL
     address: str = field(repr=False)
     client: Client
+    wire: AnyWire
     release: Callable[[], None]
 
 
-def connect(url: str, deadline: float) -> Store[redis.Redis]:
+def connect(url: str, deadline: float) -> Store[redis.Redis, Wire]:
     """Make a blocking client; nothing is sent before it is first used.
 
     Args:
@@ -65,46 +70,48 @@ def connect(url: str, deadline: float) -> Store[redis.Redis]:
         StoreUnavailable: the embedded server does not start.
     """
 
-    def client(address: str) -> redis.Redis:
+    def real(address: str) -> tuple[redis.Redis, Wire]:
         options = _once(Retry(NoBackoff(), 0), deadline, deadline)
         pool = redis.BlockingConnectionPool.from_url(address, **options)
         pool.connection_class(**pool.connection_kwargs)  # not connected: it only reads its options
-        return redis.Redis.from_pool(pool)
+        return redis.Redis.from_pool(pool), Wires(pool, CONNECTIONS, _LINE * deadline)
 
-    return _open(url, deadline, client, lambda server: _fakes().FakeRedis(server=server))
+    def fake(server: object) -> tuple[redis.Redis, Wire]:
+        client = _fakes().FakeRedis(server=server)
+        return client, ClientWire(client)
+
+    return _open(url, deadline, real, fake)
 
 
-def connect_async(url: str, deadline: float) -> Store[redis.asyncio.Redis]:
+def connect_async(url: str, deadline: float) -> Store[redis.asyncio.Redis, AsyncWire]:
     """Make a client for asyncio; otherwise as `connect`."""
 
-    def client(address: str) -> redis.asyncio.Redis:
+    def real(address: str) -> tuple[redis.asyncio.Redis, AsyncWire]:
         options = _once(AsyncRetry(NoBackoff(), 0), deadline, _BACKSTOP * deadline)
         pool = redis.asyncio.BlockingConnectionPool.from_url(address, **options)
-        pool.connection_class = type("Packed", (_Packed, pool.connection_class), {})
         pool.connection_class(**pool.connection_kwargs)
-        return redis.asyncio.Redis.from_pool(pool)
+        return redis.asyncio.Redis.from_pool(pool), SharedWire(pool, deadline)
 
-    return _open(url, deadline, client, lambda server: _fakes().FakeAsyncRedis(server=server))
+    def fake(server: object) -> tuple[redis.asyncio.Redis, AsyncWire]:
+        client = _fakes().FakeAsyncRedis(server=server)
+        return client, AsyncClientWire(client, deadline)
 
-
-class _Packed:
-    """Lets hiredis write calls, as redis-py does for threads: for asyncio it would do so in Python."""
-
-    def pack_command(self, *args: str | float) -> list[bytes]:
-        """Return a call in the form that the server reads (RESP)."""
-        return [hiredis.pack_command(args)]  # type: ignore[arg-type]  # its stub knows a tuple of one
+    return _open(url, deadline, real, fake)
 
 
 def _open(
-    url: str, deadline: float, client: Callable[[str], Client], fake: Callable[[object], Client]
-) -> Store[Client]:
+    url: str,
+    deadline: float,
+    real: Callable[[str], tuple[Client, AnyWire]],
+    fake: Callable[[object], tuple[Client, AnyWire]],
+) -> Store[Client, AnyWire]:
     parsed = StoreURL.parse(url)
     check_deadline(deadline)
     if parsed.scheme == "memory":
-        return Store(parsed, url, fake(_fake_server(parsed.path)), _nothing)
+        return Store(parsed, url, *fake(_fake_server(parsed.path)), _nothing)
     address, release = _address(parsed)
     try:
-        return Store(parsed, address, client(address), release)
+        return Store(parsed, address, *real(address), release)
     except (ValueError, TypeError):  # whose message may hold the password
         release()
         raise fault("redis", f"has an option that redis-py does not know; allowed: {ALLOWED}") from None

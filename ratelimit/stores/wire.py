@@ -1,0 +1,148 @@
+"""How a script's call reaches the server and its reply comes back, for threads.
+
+redis-py opens each connection: addresses, TLS, passwords, databases. After that a call is one write
+and one read on its socket, in the server's own protocol (RESP) as hiredis speaks it: on the decision's
+path every layer between would cost more than the script.
+"""
+
+from __future__ import annotations
+
+import queue
+import select
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+
+import hiredis
+from redis.exceptions import ConnectionError as LostConnection
+from redis.exceptions import NoScriptError, ResponseError
+
+if TYPE_CHECKING:
+    import socket
+
+    import redis
+
+_CHUNK: Final = 65_536
+
+
+class Wire(Protocol):
+    """Carries one command to the store at a time."""
+
+    def call(self, *command: str | float) -> Any:  # noqa: ANN401 - whatever the store says
+        """Send a command and return its reply; raises what redis-py would."""
+        ...
+
+    def close(self) -> None:
+        """Close every connection."""
+        ...
+
+
+class ClientWire:
+    """Leaves it to a client: for stores that are not at the other end of a socket."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client: Any = client  # redis-py leaves execute_command untyped
+
+    def call(self, *command: str | float) -> Any:  # noqa: ANN401
+        """See `Wire`."""
+        return self._client.execute_command(*command)
+
+    def close(self) -> None:
+        """See `Wire`; the client is closed by its owner."""
+
+
+class Wires:
+    """Connections that threads share, each lent to one at a time.
+
+    Args:
+        pool: knows how to connect.
+        most: connections at the most.
+        patience: seconds to wait for one to come free.
+    """
+
+    def __init__(self, pool: redis.ConnectionPool, most: int, patience: float) -> None:
+        self._pool = pool
+        self._patience = patience
+        self._free: list[_Line] = []
+        self._tickets: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(most):
+            self._tickets.put(None)
+
+    def call(self, *command: str | float) -> Any:  # noqa: ANN401
+        """See `Wire`."""
+        packed = hiredis.pack_command(cast("Any", command))  # its stub knows a tuple of one
+        try:
+            self._tickets.get(timeout=self._patience)
+        except queue.Empty:
+            raise LostConnection("every connection is taken") from None
+        try:
+            line = self._line()
+            try:
+                reply = line.call(packed)
+            except BaseException:
+                line.close()  # what it may still say would be taken for the answer to another call
+                raise
+            self._free.append(line)
+        finally:
+            self._tickets.put(None)
+        return understood(reply)
+
+    def _line(self) -> _Line:
+        """Return the connection that was used last, unless the server has hung up meanwhile."""
+        while self._free:
+            try:
+                line = self._free.pop()
+            except IndexError:  # another thread was faster
+                break
+            if line.idle():
+                return line
+            line.close()
+        return _Line(self._pool)
+
+    def close(self) -> None:
+        """See `Wire`."""
+        while self._free:
+            self._free.pop().close()
+
+
+class _Line:
+    """One connection."""
+
+    def __init__(self, pool: redis.ConnectionPool) -> None:
+        self._connection = pool.connection_class(**pool.connection_kwargs)
+        self._connection.connect()
+        self._socket: socket.socket = self._connection._sock  # noqa: SLF001 - redis-py gives it no other name
+        self._reader = hiredis.Reader()
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
+
+    def idle(self) -> bool:
+        """Whether nothing has been said that nobody asked for, such as that the connection ends."""
+        return not self._poll.poll(0)
+
+    def call(self, packed: bytes) -> Any:  # noqa: ANN401
+        """Send one command and wait for its reply."""
+        self._socket.sendall(packed)
+        reply = self._reader.gets()
+        while reply is False:
+            chunk = self._socket.recv(_CHUNK)
+            if not chunk:
+                raise LostConnection("the server closed the connection")
+            self._reader.feed(chunk)
+            reply = self._reader.gets()
+        return reply
+
+    def close(self) -> None:
+        """Hang up."""
+        self._connection.disconnect()
+
+
+def understood(reply: Any) -> Any:  # noqa: ANN401
+    """Return a reply, or raise the error that it is.
+
+    Raises:
+        NoScriptError: the server does not know the script (yet), and has run nothing.
+        ResponseError: any other error.
+    """
+    if isinstance(reply, hiredis.ReplyError):
+        text = str(reply)
+        raise NoScriptError(text) if text.startswith("NOSCRIPT") else ResponseError(text)
+    return reply
