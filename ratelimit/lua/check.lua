@@ -29,83 +29,79 @@
 -- The arithmetic is that of ratelimit/bucket.py: the same operations on the same doubles in the
 -- same order, so that both reach the same decision to the last bit.
 
-local concat, unpack = table.concat, unpack
+local unpack = unpack
 local a, k = 3, 1
 
--- Reads a layout: for each group its limits, and the names of their fields.
+-- Reads a layout. Each group of buckets is a table of its own: the names of its fields, then four values
+-- for each limit: count, period, kind, and burst with what admission forgives.
 local function layout()
   local groups = {}
   local number = tonumber(ARGV[a])
   a = a + 1
   for g = 1, number do
-    local limits, names = {}, {}
-    local count = tonumber(ARGV[a])
+    local names, limits = {}, tonumber(ARGV[a])
     a = a + 1
-    if count == 0 then
-      groups[g] = {slots = true, capacity = tonumber(ARGV[a]), ttl = tonumber(ARGV[a + 1]), kind = ARGV[a + 2]}
+    if limits == 0 then
+      groups[g] = {false, tonumber(ARGV[a]), tonumber(ARGV[a + 1]), ARGV[a + 2]}
       a = a + 3
     else
-      for i = 1, count do
-        local field, refill, period = ARGV[a], tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2])
-        limits[i] = {refill, period, tonumber(ARGV[a + 3]), ARGV[a + 4], min(1e-6, refill / period)}
+      local group = {names}
+      for i = 1, limits do
+        local field, count, period = ARGV[a], tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2])
         names[i * 2 - 1], names[i * 2] = field, field .. '@'
+        group[i * 5 - 3], group[i * 5 - 2], group[i * 5 - 1] = count, period, ARGV[a + 4]
+        group[i * 5], group[i * 5 + 1] = tonumber(ARGV[a + 3]), min(1e-6, count / period)
         a = a + 5
       end
-      groups[g] = {limits = limits, names = names}
+      groups[g] = group
     end
   end
   return groups
 end
 
 -- Looks at a limit that lies in a hash. Returns whether it admits, and what to write then, if anything:
--- tokens missing, whether as of `t` or of the time before, and how long to keep that.
-local function weigh(limit, cost, first, second, t, stamped)
-  local count, period, burst, kind, tolerance = limit[1], limit[2], limit[3], limit[4], limit[5]
+-- tokens missing, and whether as of `t` or of the time before.
+local function weigh(count, period, kind, burst, tolerance, cost, first, second, t)
   if kind == 'f' or kind == 'F' then return t >= (tonumber(second or 0) or 0) end
 
   local used, at = 0, t
   if first then used, at = tonumber(first) or 0, tonumber(second) or t end
   local seen = t
   if cost == 0 and t < at then seen = at end
-  local level = max(used - (seen - at) * count / period, 0)
+  local level = used - (seen - at) * count / period
+  if level < 0 then level = 0 end
 
   if kind == 'p' or kind == 'P' then return level < burst - tolerance end
   if level + cost > burst + tolerance then return false end
   if cost == 0 then return true end
-  if t < at then
-    used = used + cost
-    return true, used, false, used * period / count + margin(at, stamped)
-  end
-  used = level + cost
-  return true, used, true, used * period / count + margin(t, stamped)
+  if t < at then return true, used + cost, at end
+  return true, level + cost
 end
 
 local function slots(key, group, want, t)
-  local at = replay and t or clock()
+  local capacity, at = group[2], replay and t or clock()
   local from = format('(%.0f', at)
   local taken = call('ZCOUNT', key, from, '+inf')
-  if taken < group.capacity then return true, taken, '-', want and at end
-  local frees = call('ZRANGEBYSCORE', key, from, '+inf', 'WITHSCORES', 'LIMIT', taken - group.capacity, 1)
+  if taken < capacity then return true, taken, '-', want and at end
+  local frees = call('ZRANGEBYSCORE', key, from, '+inf', 'WITHSCORES', 'LIMIT', taken - capacity, 1)
   return not want, taken, format('%.0f', tonumber(frees[2]) - at)
 end
 
 local layouts = {}
-for number = 1, tonumber(ARGV[2]) do layouts[tostring(number)] = layout() end
+for number = 1, tonumber(ARGV[2]) do layouts[number] = layout() end
 
-local replies, now_text = {}, nil
+local replies = {}
 
 while ARGV[a] do
   local t, t_text = tonumber(ARGV[a]), ARGV[a]
   local stamped = t ~= nil
   if not stamped then
     t = clock()
-    now_text = now_text or format('%.0f', t)
     t_text = now_text
   elseif not replay and t > clock() + max_skew then
-    t = clock() + max_skew
-    t_text = format('%.0f', t)
+    t, t_text = now + max_skew, format('%.0f', now + max_skew)
   end
-  local what, groups = ARGV[a + 1], layouts[ARGV[a + 2]]
+  local what, groups = ARGV[a + 1], layouts[tonumber(ARGV[a + 2])]
   a = a + 3
 
   local remembered, mark, record, id, remember, fields
@@ -118,63 +114,67 @@ while ARGV[a] do
   end
   local again = remembered and call('GET', remembered)
 
-  local reply, n = {'1', t_text}, 2
-  local writes, opened, taken = {}, {}, {}
+  local allowed, states, taken = true, '', ''
+  local writes, opened = {}, nil
   for g = 1, #groups do
     local group, key = groups[g], KEYS[k]
+    local names = group[1]
     k = k + 1
 
-    if group.slots then
+    if not names then
       local free, count, wait, at = slots(key, group, tonumber(ARGV[a]) > 0, t)
       a = a + 1
-      reply[n + 1], reply[n + 2] = count, wait
-      n = n + 2
-      if not free and group.kind == 's' then reply[1] = '0' end
-      if free and at then opened[#opened + 1] = {key, at, group.ttl} end
-      taken[#taken + 1] = free and '1' or '0'
-    else
-      local limits, names = group.limits, group.names
-      local state = call('HMGET', key, unpack(names))
-      local write, w, longest = {'HSET', key}, 2, 0
-      for i = 1, #limits do
-        local limit, first, second = limits[i], state[i * 2 - 1], state[i * 2]
-        local admits, used, fresh, life = weigh(limit, tonumber(ARGV[a]), first, second, t, stamped)
-        a = a + 1
-        if not admits then
-          local kind = limit[4]
-          if kind == 'b' or kind == 'p' or kind == 'f' then reply[1] = '0' end
-        elseif used then
-          write[w + 1], write[w + 2] = names[i * 2 - 1], format('%.17g', used)
-          write[w + 3], write[w + 4] = names[i * 2], fresh and t_text or second
-          w = w + 4
-          longest = max(longest, life)
-        end
-        taken[#taken + 1] = admits and '1' or '0'
-        reply[n + 1], reply[n + 2] = first or '-', second or '-'
-        n = n + 2
+      states = states .. ' ' .. count .. ' ' .. wait
+      if not free and group[4] == 's' then allowed = false end
+      if free and at then
+        opened = opened or {}
+        opened[#opened + 1] = {key, at, group[3]}
       end
-      if w > 2 then writes[#writes + 1] = {write, key, longest} end
+      if record then taken = taken .. (free and '1' or '0') end
+    else
+      local state = call('HMGET', key, unpack(names))
+      local write, longest = nil, 0
+      for j = 2, #group, 5 do
+        local count, period, kind = group[j], group[j + 1], group[j + 2]
+        local i = (j - 2) / 5 * 2 + 1
+        local first, second = state[i], state[i + 1]
+        local admits, used, at = weigh(count, period, kind, group[j + 3], group[j + 4], tonumber(ARGV[a]), first, second, t)
+        a = a + 1
+        states = states .. ' ' .. (first or '-') .. ' ' .. (second or '-')
+        if not admits then
+          if kind == 'b' or kind == 'p' or kind == 'f' then allowed = false end
+        elseif used then
+          write = write or {'HSET', key}
+          local w = #write
+          write[w + 1], write[w + 2], write[w + 3], write[w + 4] = names[i], used, names[i + 1], at and second or t_text
+          local life = used * period / count
+          if stamped or replay or at then life = life + margin(at or t, stamped) end
+          if life > longest then longest = life end
+        end
+        if record then taken = taken .. (admits and '1' or '0') end
+      end
+      if write then writes[#writes + 1] = {write, key, longest} end
     end
   end
 
-  local text = concat(reply, ' ')
+  local text = (allowed and '1 ' or '0 ') .. t_text .. states
   if again then
     text = 'again ' .. again
-  elseif what ~= '0' and reply[1] == '1' then
+  elseif allowed and what ~= '0' then
     for i = 1, #writes do
       local entry = writes[i]
       call(unpack(entry[1]))
       outlive(entry[2], entry[3])
     end
-    for _, slot in ipairs(opened) do
+    for _, slot in ipairs(opened or {}) do
       local key, at, ttl = slot[1], slot[2], slot[3]
       call('ZREMRANGEBYSCORE', key, '-inf', format('%.0f', at))
       call('ZADD', key, format('%.0f', at + ttl), id)
       outlive(key, ttl)
     end
     if record then
-      call('HSET', record, 'state', 'open', 'at', t_text, 'clock', format('%.0f', clock()),
-        'taken', concat(taken), unpack(fields))
+      clock()
+      call('HSET', record, 'state', 'open', 'at', t_text, 'clock', now_text, 'taken', taken, unpack(fields))
       call('PEXPIRE', record, remember)
     end
     if remembered then call('SET', remembered, id .. ' ' .. mark .. ' ' .. text, 'PX', remember) end

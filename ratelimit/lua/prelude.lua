@@ -9,12 +9,13 @@ local max, min, ceil = math.max, math.min, math.ceil
 
 local max_skew = tonumber(ARGV[1])
 local replay = max_skew < 0
-local now
+local now, now_text
 
 local function clock()
   if not now then
     local time = call('TIME')
-    now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+    now_text = time[1] .. string.sub('00000' .. time[2], -6)
+    now = tonumber(now_text)
   end
   return now
 end
@@ -28,7 +29,8 @@ local function margin(at, stamped)
 end
 
 -- PEXPIRE refuses fractions, deletes at 0, and only newer servers know GT; a century is its cap here.
+-- A number given to a command keeps 17 digits, so whole ones stay whole.
 local function outlive(key, microseconds)
   local ttl = min(max(ceil(microseconds / 1000), 1), 3155760000000)
-  if call('PTTL', key) < ttl then call('PEXPIRE', key, format('%.0f', ttl)) end
+  if call('PTTL', key) < ttl then call('PEXPIRE', key, ttl) end
 end
