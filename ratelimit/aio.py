@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from redis.exceptions import NoScriptError
 
 from ratelimit import assignments
-from ratelimit.call import read
-from ratelimit.courier import Courier
+from ratelimit.courier import Courier, Reply
 from ratelimit.errors import RateLimited
 from ratelimit.layout import KEYS
 from ratelimit.reservation import AsyncReservation
@@ -136,7 +135,9 @@ class AsyncLimiter(Shell):
     async def reset(self, key: str, *, tenant: str | None = None) -> None:
         """See `Limiter.reset`."""
         try:
-            await within(self._deadline, self._opened.client.unlink(*self._owned(key, tenant)))
+            names = self._owned(key, tenant)
+            await within(self._deadline, self._opened.client.unlink(*names))
+            self._denials.forget(names, time.monotonic_ns())
         except CONNECTION_ERRORS as error:
             raise self._unavailable(error) from None
 
@@ -148,25 +149,32 @@ class AsyncLimiter(Shell):
             raise self._unavailable(error) from None
 
     async def _one(self, question: Question) -> Decision:
-        try:
-            reply = await self._courier.ask(question)
-        except CONNECTION_ERRORS as error:
-            return self._without_store(question, error)
-        return read(question, reply)
+        now = time.monotonic_ns()
+        denial = self._denials.answer(question, now)
+        return await self._answer(question, self._courier.ask(question), now) if denial is None else denial
 
     async def _decide(self, questions: list[Question]) -> list[Decision]:
-        asked = [(question, self._courier.ask(question)) for question in questions]
-        decisions: list[Decision] = []
+        now = time.monotonic_ns()
+        denials = [self._denials.answer(question, now) for question in questions]
+        replies = [
+            self._courier.ask(question) if denial is None else None
+            for question, denial in zip(questions, denials, strict=True)
+        ]
         try:
-            for question, reply in asked:
-                try:
-                    decisions.append(read(question, await reply))
-                except CONNECTION_ERRORS as error:
-                    decisions.append(self._without_store(question, error))
+            return [
+                denial if reply is None else await self._answer(question, reply, now)
+                for question, denial, reply in zip(questions, denials, replies, strict=True)
+            ]
         finally:
-            for _, reply in asked[len(decisions) :]:
-                reply.cancel()  # we were: what has not left yet is not asked any more
-        return decisions
+            for reply in replies:
+                if reply is not None:
+                    reply.cancel()  # if we were: what has not left yet is not asked any more
+
+    async def _answer(self, question: Question, reply: asyncio.Future[Reply], sent: int) -> Decision:
+        try:
+            return self._read(question, await reply, sent)
+        except CONNECTION_ERRORS as error:
+            return self._without_store(question, error)
 
     async def _check(self, questions: list[Question]) -> Any:  # noqa: ANN401 - whatever the script says
         replies = await self._run(CHECK, *self._encode(questions))

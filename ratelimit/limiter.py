@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from redis.exceptions import NoScriptError
 
 from ratelimit import assignments
-from ratelimit.call import calls_of, read
+from ratelimit.call import calls_of
 from ratelimit.errors import RateLimited
 from ratelimit.layout import KEYS
 from ratelimit.reservation import Reservation
@@ -214,7 +214,9 @@ class Limiter(Shell):
             StoreUnavailable: the store did not answer.
         """
         try:
-            self._opened.client.unlink(*self._owned(key, tenant))
+            names = self._owned(key, tenant)
+            self._opened.client.unlink(*names)
+            self._denials.forget(names, time.monotonic_ns())
         except CONNECTION_ERRORS as error:
             raise self._unavailable(error) from None
 
@@ -230,19 +232,24 @@ class Limiter(Shell):
             raise self._unavailable(error) from None
 
     def _one(self, question: Question) -> Decision:
-        return self._decide([question])[0]
+        denial = self._denials.answer(question, time.monotonic_ns())
+        return self._ask_store([question])[0] if denial is None else denial
 
     def _decide(self, questions: list[Question]) -> list[Decision]:
-        decisions: list[Decision] = []
-        for call in calls_of(questions):
-            try:
-                replies = self._run(CHECK, *self._encode(call))
-            except CONNECTION_ERRORS as error:
-                decisions += [self._without_store(question, error) for question in call]
-                continue
-            self._outage.ended()
-            decisions += map(read, call, replies)
-        return decisions
+        now = time.monotonic_ns()
+        denials = [self._denials.answer(question, now) for question in questions]
+        asked = [question for question, denial in zip(questions, denials, strict=True) if denial is None]
+        answers = iter([decision for call in calls_of(asked) for decision in self._ask_store(call)])
+        return [next(answers) if denial is None else denial for denial in denials]
+
+    def _ask_store(self, questions: list[Question]) -> list[Decision]:
+        sent = time.monotonic_ns()
+        try:
+            replies = self._run(CHECK, *self._encode(questions))
+        except CONNECTION_ERRORS as error:
+            return [self._without_store(question, error) for question in questions]
+        self._outage.ended()
+        return [self._read(question, reply, sent) for question, reply in zip(questions, replies, strict=True)]
 
     def _settle(self, keys: list[str], args: list[str | float]) -> Settlement:
         try:

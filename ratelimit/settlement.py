@@ -123,6 +123,11 @@ def _without_reservation(asker: Asker, usage: Usage) -> tuple[list[str], str, di
     return [USAGE], limits_text(question), fields
 
 
+def names_in(reply: Sequence[str]) -> list[str]:
+    """Return the store's keys whose limits a reply of the script speaks of."""
+    return [entry.split(" ", 2)[1] for entry in reply[3].split(";") if entry]
+
+
 def read_settle(reply: Sequence[Any]) -> Settlement:
     """Return the settlement that the script's reply stands for.
 

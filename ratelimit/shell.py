@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,8 @@ from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissi
 
 from ratelimit import assignments
 from ratelimit.ask import Asker, Question
-from ratelimit.call import encode
+from ratelimit.call import encode, read
+from ratelimit.denials import Denials
 from ratelimit.errors import Fault, InvalidRequest, PolicyError, StoreUnavailable
 from ratelimit.layout import KEYS, hash_of, slots_of
 from ratelimit.outage import Outage
@@ -18,7 +20,7 @@ from ratelimit.policy import Limit, Policy
 from ratelimit.policy.spec import OTHER
 from ratelimit.rate import MICROSECONDS
 from ratelimit.request import MAX_BATCH, Check, fault, make_check
-from ratelimit.settlement import encode_reservation, encode_settle, read_settle
+from ratelimit.settlement import encode_reservation, encode_settle, names_in, read_settle
 from ratelimit.usage import make_usage
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ class Shell:
         self._closed = False
         self.max_skew = skew_of(max_skew)
         self.remember = remember_of(remember)
+        self._denials = Denials(self.max_skew)
 
     def _at(self, url: StoreURL) -> None:
         """Note where the store is, once nothing can go wrong any more that would leave it open."""
@@ -125,7 +128,18 @@ class Shell:
 
     def _read_settle(self, reply: Sequence[bytes | str]) -> Settlement:
         self._outage.ended()
-        return read_settle([text_of(part) for part in reply])
+        texts = [text_of(part) for part in reply]
+        self._denials.forget(names_in(texts), time.monotonic_ns())
+        return read_settle(texts)
+
+    def _read(self, question: Question, reply: bytes | str, sent: int) -> Decision:
+        """Return what the store decided, asked at `sent` (monotonic nanoseconds)."""
+        decision = read(question, reply)
+        if decision.allowed:
+            self._denials.admitted(question)
+        else:
+            self._denials.note(question, reply, sent, time.monotonic_ns())
+        return decision
 
     def _without_store(self, question: Question, error: Exception) -> Decision:
         self._outage.began(explain(error))

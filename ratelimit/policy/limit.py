@@ -47,6 +47,8 @@ class Limit:
         on_outage: the answer when the store cannot give one: `allow`, `deny` or `local`.
         charge: `check` takes the cost at the check; with `settle` a check needs something left
             and takes nothing, and the settlement takes what was used, below empty if need be.
+        denial_memory: whether a process may repeat a denial from memory until the bucket admits,
+            for a second at the most, without asking the store. Not for unit `concurrent`.
         capacity: of unit `concurrent`: reservations open at once, 1 to 10^12. No rate.
         ttl: of unit `concurrent`: when a reservation that nobody settles frees its slot, as
             `30s`, `10m`; 10 minutes unless given.
@@ -65,6 +67,7 @@ class Limit:
     mode: Mode = "enforce"
     on_outage: OnOutage = "allow"
     charge: Charge = "check"
+    denial_memory: bool = True
     capacity: int | None = None
     ttl: str | int | None = None
     block: str | int | None = None
@@ -135,7 +138,8 @@ class Limit:
             numbers = {"rate": rate} if self.burst is None else {"rate": rate, "burst": self.burst}
         meaning = {"per": list(self.per), "mode": self.mode, "on_outage": self.on_outage}
         charge = {} if self.kind in {"slots", "failures"} else {"charge": self.charge}
-        return {"unit": self.unit, **numbers, **times, **meaning, **charge}
+        memory = {} if self.denial_memory else {"denial_memory": False}
+        return {"unit": self.unit, **numbers, **times, **meaning, **charge, **memory}
 
 
 def check_alone(limit: Limit) -> None:

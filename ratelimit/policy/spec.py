@@ -17,6 +17,7 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    StrictBool,
     StrictInt,
     StrictStr,
     Tag,
@@ -45,7 +46,7 @@ MOST_FAILURES = 1000
 
 _FIELDS_OF = {
     CONCURRENT: ("unit", "capacity", "ttl", "per", "mode", "on_outage"),
-    FAILURES: ("unit", "rate", "block", "per", "mode", "on_outage"),
+    FAILURES: ("unit", "rate", "block", "per", "mode", "on_outage", "denial_memory"),
 }
 _ONLY_OF = {"capacity": CONCURRENT, "ttl": CONCURRENT, "block": FAILURES}
 
@@ -116,6 +117,9 @@ class LimitSpec(_Spec):
     on_outage: OnOutage = Field("allow", description="the answer when the store cannot give one")
     charge: Charge = Field(
         "check", description="`settle`: a check needs something left and takes nothing, the settlement takes"
+    )
+    denial_memory: StrictBool = Field(
+        True, description="whether a denial may be repeated from memory, for a second at the most"
     )
     capacity: Count | None = Field(None, description="of `concurrent`: reservations open at once")
     ttl: PeriodText | None = Field(
