@@ -10,6 +10,7 @@ from redis.exceptions import NoScriptError
 
 from ratelimit import assignments
 from ratelimit.courier import Courier, Reply
+from ratelimit.decision import Decision
 from ratelimit.errors import RateLimited
 from ratelimit.layout import KEYS
 from ratelimit.reservation import AsyncReservation
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from ratelimit.ask import Question
-    from ratelimit.decision import Decision
     from ratelimit.policy import Limit, Policy
     from ratelimit.request import CheckOptions
     from ratelimit.scripts import Script
@@ -150,25 +150,26 @@ class AsyncLimiter(Shell):
 
     async def _one(self, question: Question) -> Decision:
         now = time.monotonic_ns()
-        denial = self._denials.answer(question, now)
-        return await self._answer(question, self._courier.ask(question), now) if denial is None else denial
+        begun = self._begin(question, now)
+        return begun if isinstance(begun, Decision) else await self._answer(question, begun, now)
 
     async def _decide(self, questions: list[Question]) -> list[Decision]:
         now = time.monotonic_ns()
-        denials = [self._denials.answer(question, now) for question in questions]
-        replies = [
-            self._courier.ask(question) if denial is None else None
-            for question, denial in zip(questions, denials, strict=True)
-        ]
+        begun = [self._begin(question, now) for question in questions]
         try:
             return [
-                denial if reply is None else await self._answer(question, reply, now)
-                for question, denial, reply in zip(questions, denials, replies, strict=True)
+                reply if isinstance(reply, Decision) else await self._answer(question, reply, now)
+                for question, reply in zip(questions, begun, strict=True)
             ]
         finally:
-            for reply in replies:
-                if reply is not None:
+            for reply in begun:
+                if not isinstance(reply, Decision):
                     reply.cancel()  # if we were: what has not left yet is not asked any more
+
+    def _begin(self, question: Question, now: int) -> Decision | asyncio.Future[Reply]:
+        """Return the denial that is remembered, or what will be the store's reply."""
+        denial = self._denials.answer(question, now)
+        return self._courier.ask(question) if denial is None else denial
 
     async def _answer(self, question: Question, reply: asyncio.Future[Reply], sent: int) -> Decision:
         try:
