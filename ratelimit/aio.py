@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -11,8 +12,9 @@ from redis.exceptions import NoScriptError
 from ratelimit import assignments
 from ratelimit.courier import Courier, Reply
 from ratelimit.decision import Decision
-from ratelimit.errors import RateLimited
+from ratelimit.errors import RateLimited, StoreUnavailable
 from ratelimit.layout import KEYS
+from ratelimit.rate import MICROSECONDS
 from ratelimit.reservation import AsyncReservation
 from ratelimit.scripts import CHECK, SETTLE
 from ratelimit.shell import CONNECTION_ERRORS, AskedFor, Shell
@@ -20,7 +22,7 @@ from ratelimit.stores import connect_async
 from ratelimit.stores.aiowire import within
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Unpack
 
     from ratelimit.ask import Question
@@ -59,6 +61,7 @@ class AsyncLimiter(Shell):
         self._opened = opened
         self._deadline = deadline
         self._courier = Courier(self._check)
+        self._returning: set[asyncio.Task[None]] = set()
 
     async def check(self, key: AskedFor, **options: Unpack[CheckOptions]) -> Decision:
         """See `Limiter.check`."""
@@ -137,7 +140,7 @@ class AsyncLimiter(Shell):
         try:
             names = self._owned(key, tenant)
             await within(self._deadline, self._opened.client.unlink(*names))
-            self._denials.forget(names, time.monotonic_ns())
+            self._emptied(names)
         except CONNECTION_ERRORS as error:
             raise self._unavailable(error) from None
 
@@ -168,8 +171,38 @@ class AsyncLimiter(Shell):
 
     def _begin(self, question: Question, now: int) -> Decision | asyncio.Future[Reply]:
         """Return the denial that is remembered, or what will be the store's reply."""
+        if question.route.layout.lease:
+            decision = self._leases.spend(question, now)
+            if decision is not None:
+                return decision
+            wanted = self._leases.wanted(question, now)
+            if wanted is not None:
+                self._lease(wanted, now)
         denial = self._denials.answer(question, now)
         return self._courier.ask(question) if denial is None else denial
+
+    def _lease(self, wanted: Question, now: int) -> None:
+        """Take tokens in advance; checks go on asking the store until it has said yes."""
+        ttl = wanted.route.layout.lease_ttl / MICROSECONDS
+
+        def landed(reply: asyncio.Future[Reply]) -> None:
+            if reply.cancelled() or reply.exception() is not None:
+                return  # what was taken, if it was, is lost as in a crash
+            if self._leases.granted(wanted, reply.result(), now, time.monotonic_ns()):
+                asyncio.get_running_loop().call_later(ttl, self._give_back, time.monotonic_ns)
+
+        self._courier.ask(wanted).add_done_callback(landed)
+
+    def _give_back(self, clock: Callable[[], int] | None = None) -> None:
+        """Return to the store what is left of leases that are over by a clock; of all without one."""
+        for question in self._leases.over(clock and clock()):
+            returning = asyncio.get_running_loop().create_task(self._return(question))
+            self._returning.add(returning)
+            returning.add_done_callback(self._returning.discard)
+
+    async def _return(self, question: Question) -> None:
+        with contextlib.suppress(StoreUnavailable):  # lost, as in a crash
+            await self._settle(*self._encode_return(question))
 
     async def _answer(self, question: Question, reply: asyncio.Future[Reply], sent: int) -> Decision:
         try:
@@ -202,6 +235,9 @@ class AsyncLimiter(Shell):
             return
         self._closed = True
         await self._courier.rest()
+        await asyncio.sleep(0)  # a lease that has just been granted is held by now
+        self._give_back()
+        await asyncio.gather(*self._returning)
         await self._opened.wire.close()
         await self._opened.client.aclose()
         await self._opened.client.connection_pool.disconnect()

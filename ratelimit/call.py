@@ -137,7 +137,7 @@ def read(question: Question, reply: bytes | str, source: Source = "store") -> De
         fits, reservation = mark == _mark(question), None if first == NONE else first
     allowed = text.startswith("1") and not question.route.blocked
     text = text if fits else _verdict(text)
-    return Decision.deferred(allowed, members, question, text, reservation, source)
+    return Decision.deferred(allowed, source, members, question, text, reservation, source)
 
 
 def _verdict(text: str) -> str:

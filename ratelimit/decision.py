@@ -82,14 +82,20 @@ class Decision:
     limits: tuple[LimitState, ...]
 
     @classmethod
-    def deferred(cls, allowed: bool, work: Callable[..., dict[str, Any]], *asked: object) -> Decision:  # noqa: FBT001 - a member
+    def deferred(
+        cls,
+        allowed: bool,  # noqa: FBT001 - a member
+        source: Source,
+        work: Callable[..., dict[str, Any]],
+        *asked: object,
+    ) -> Decision:
         """Make a decision whose other members are worked out, by `work(*asked)`, when one is asked for.
 
         Most callers ask no more than whether the request may pass, and that is a tenth of the work.
         """
         decision = object.__new__(cls)
         known = decision.__dict__
-        known["allowed"] = allowed
+        known["allowed"], known["source"] = allowed, source
         known["_rest"] = work, asked
         return decision
 

@@ -105,7 +105,7 @@ class Denials:
             latest = t
         if latest >= denial.admits_at:
             return None
-        return Decision.deferred(False, _members, question, t, denial.states)
+        return Decision.deferred(False, "denial-memory", _members, question, t, denial.states)
 
     def note(self, question: Question, reply: bytes | str, sent: int, heard: int) -> None:
         """Remember what the store said to a question that it denied."""

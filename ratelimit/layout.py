@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
-from ratelimit.policy.spec import OTHER
+from ratelimit.policy.spec import OTHER, LeaseSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,6 +87,8 @@ class Layout:
         ordered: the numbers of the places, in the policy's order.
         weight: how many limits the store looks at.
         words: all of it as lua/check.lua is told.
+        lease: what a process may take of each limit in advance; empty where it may not.
+        lease_ttl: microseconds for which it may keep that.
     """
 
     groups: tuple[tuple[Owner, tuple[Place, ...]], ...]
@@ -94,6 +96,8 @@ class Layout:
     ordered: tuple[int, ...] = field(init=False)
     weight: int = field(init=False)
     words: tuple[str, ...] = field(init=False)
+    lease: tuple[float, ...] = field(init=False)
+    lease_ttl: int = field(init=False)
 
     def __post_init__(self) -> None:
         """Work out once what every check needs."""
@@ -103,6 +107,10 @@ class Layout:
         object.__setattr__(self, "ordered", tuple(numbers))
         object.__setattr__(self, "weight", max(1, len(places)))
         object.__setattr__(self, "words", (str(len(self.groups)), *_words(self.groups)))
+        leases = [(place, lease) for place in places if isinstance(lease := place.limit.lease, LeaseSpec)]
+        amounts = tuple(float(int(lease.share * place.shape.burst)) for place, lease in leases)
+        object.__setattr__(self, "lease", amounts if len(amounts) == len(places) else ())
+        object.__setattr__(self, "lease_ttl", min((lease.ttl for _, lease in leases), default=0))
 
     def names(self, key: str, tenant: str) -> tuple[str, ...]:
         """Return the store's keys, one for each group."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Self
 
@@ -9,8 +11,9 @@ from redis.exceptions import NoScriptError
 
 from ratelimit import assignments
 from ratelimit.call import calls_of
-from ratelimit.errors import RateLimited
+from ratelimit.errors import RateLimited, StoreUnavailable
 from ratelimit.layout import KEYS
+from ratelimit.rate import MICROSECONDS
 from ratelimit.reservation import Reservation
 from ratelimit.scripts import CHECK, SETTLE
 from ratelimit.shell import CONNECTION_ERRORS, AskedFor, Shell
@@ -68,6 +71,8 @@ class Limiter(Shell):
         opened = connect(store, deadline)
         self._at(opened.url)
         self._opened = opened
+        self._spending = threading.Lock()
+        self._timer: threading.Timer | None = None
         self.address = opened.address
 
     def check(self, key: AskedFor, **options: Unpack[CheckOptions]) -> Decision:
@@ -216,7 +221,8 @@ class Limiter(Shell):
         try:
             names = self._owned(key, tenant)
             self._opened.client.unlink(*names)
-            self._denials.forget(names, time.monotonic_ns())
+            with self._spending:
+                self._emptied(names)
         except CONNECTION_ERRORS as error:
             raise self._unavailable(error) from None
 
@@ -232,15 +238,62 @@ class Limiter(Shell):
             raise self._unavailable(error) from None
 
     def _one(self, question: Question) -> Decision:
-        denial = self._denials.answer(question, time.monotonic_ns())
-        return self._ask_store([question])[0] if denial is None else denial
+        known = self._known(question)
+        return self._ask_store([question])[0] if known is None else known
 
     def _decide(self, questions: list[Question]) -> list[Decision]:
-        now = time.monotonic_ns()
-        denials = [self._denials.answer(question, now) for question in questions]
-        asked = [question for question, denial in zip(questions, denials, strict=True) if denial is None]
+        known = [self._known(question) for question in questions]
+        asked = [question for question, decision in zip(questions, known, strict=True) if decision is None]
         answers = iter([decision for call in calls_of(asked) for decision in self._ask_store(call)])
-        return [next(answers) if denial is None else denial for denial in denials]
+        return [next(answers) if decision is None else decision for decision in known]
+
+    def _known(self, question: Question) -> Decision | None:
+        """Decide a check without the store, if that is possible."""
+        now = time.monotonic_ns()
+        if question.route.layout.lease:
+            decision = self._leased(question, now)
+            if decision is not None:
+                return decision
+        return self._denials.answer(question, now)
+
+    def _leased(self, question: Question, now: int) -> Decision | None:
+        """Decide a check with tokens taken in advance, which are taken here if they are worth it."""
+        with self._spending:
+            decision = self._leases.spend(question, now)
+            wanted = None if decision is not None else self._leases.wanted(question, now)
+        if wanted is None:
+            return decision
+        try:
+            [reply] = self._run(CHECK, *self._encode([wanted]))
+        except CONNECTION_ERRORS:
+            return None  # what was taken, if it was, is lost as in a crash
+        with self._spending:
+            if not self._leases.granted(wanted, reply, now, time.monotonic_ns()):
+                return None
+            decision = self._leases.spend(question, time.monotonic_ns())
+            self._look_later(question.route.layout.lease_ttl)
+        return decision
+
+    def _look_later(self, ttl: int) -> None:
+        """See to it that leases end also when nobody asks any more."""
+        if self._timer is None and not self._closed:
+            self._timer = threading.Timer(ttl / MICROSECONDS, self._look, (ttl,))
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _look(self, ttl: int) -> None:
+        with self._spending:
+            self._timer = None
+            over = self._leases.over(time.monotonic_ns())
+            if self._leases.held:
+                self._look_later(ttl)
+        self._give_back(over)
+
+    def _give_back(self, over: list[Question]) -> None:
+        """Return to the store what is left of leases."""
+        for question in over:
+            with contextlib.suppress(StoreUnavailable):  # lost, as in a crash
+                self._settle(*self._encode_return(question))
 
     def _ask_store(self, questions: list[Question]) -> list[Decision]:
         sent = time.monotonic_ns()
@@ -269,7 +322,12 @@ class Limiter(Shell):
         """Close every connection; stop the embedded server if nobody else uses it."""
         if self._closed:
             return
-        self._closed = True
+        with self._spending:
+            self._closed = True
+            over = self._leases.over()
+            if self._timer is not None:
+                self._timer.cancel()
+        self._give_back(over)
         self._opened.wire.close()
         self._opened.client.close()
         self._opened.client.connection_pool.disconnect()

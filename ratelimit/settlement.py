@@ -17,7 +17,7 @@ from ratelimit.request import Check, fault, make_check
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ratelimit.ask import Asker
+    from ratelimit.ask import Asker, Question
     from ratelimit.policy.limit import Kind
     from ratelimit.policy.spec import Mode
     from ratelimit.usage import Usage
@@ -89,6 +89,14 @@ def encode_reservation(
     """
     header = _header(max_skew, None, what, remember, failed=False)
     return [USAGE, _record(reservation)], [*header, "", MOST_RECORDS, 0, ""]
+
+
+def encode_return(
+    question: Question, max_skew: int | None, remember: int
+) -> tuple[list[str], list[str | float]]:
+    """Return KEYS and ARGV of lua/settle.lua that give back what a question says it took."""
+    header = _header(max_skew, None, "cancel", remember, failed=False)
+    return [USAGE], [*header, limits_text(question), MOST_RECORDS, 0, ""]
 
 
 def _header(

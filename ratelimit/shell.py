@@ -15,12 +15,13 @@ from ratelimit.call import encode, read
 from ratelimit.denials import Denials
 from ratelimit.errors import Fault, InvalidRequest, PolicyError, StoreUnavailable
 from ratelimit.layout import KEYS, hash_of, slots_of
+from ratelimit.leases import Leases
 from ratelimit.outage import Outage
 from ratelimit.policy import Limit, Policy
 from ratelimit.policy.spec import OTHER
 from ratelimit.rate import MICROSECONDS
 from ratelimit.request import MAX_BATCH, Check, fault, make_check
-from ratelimit.settlement import encode_reservation, encode_settle, names_in, read_settle
+from ratelimit.settlement import encode_reservation, encode_return, encode_settle, names_in, read_settle
 from ratelimit.usage import make_usage
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Shell:
         self.max_skew = skew_of(max_skew)
         self.remember = remember_of(remember)
         self._denials = Denials(self.max_skew)
+        self._leases = Leases()
 
     def _at(self, url: StoreURL) -> None:
         """Note where the store is, once nothing can go wrong any more that would leave it open."""
@@ -117,6 +119,14 @@ class Shell:
 
     def _encode_reservation(self, what: What, reservation: str) -> tuple[list[str], list[str | float]]:
         return encode_reservation(what, reservation, self.max_skew, self.remember)
+
+    def _encode_return(self, question: Question) -> tuple[list[str], list[str | float]]:
+        return encode_return(question, self.max_skew, self.remember)
+
+    def _emptied(self, names: Sequence[str]) -> None:
+        """Remember nothing about buckets that have been reset."""
+        self._denials.forget(names, time.monotonic_ns())
+        self._leases.forget(names)
 
     def _assign(self, key: str, fields: dict[str, Any]) -> list[tuple[str, ...]]:
         """Return the commands that store an assignment and tell everyone that there is one."""

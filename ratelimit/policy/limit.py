@@ -11,7 +11,18 @@ import pydantic
 from ratelimit.bucket import Shape
 from ratelimit.errors import Fault, PolicyError
 from ratelimit.faults import faults_of
-from ratelimit.policy.spec import CONCURRENT, FAILURES, OTHER, Charge, LimitSpec, Mode, Name, OnOutage, Scope
+from ratelimit.policy.spec import (
+    CONCURRENT,
+    FAILURES,
+    OTHER,
+    Charge,
+    LeaseSpec,
+    LimitSpec,
+    Mode,
+    Name,
+    OnOutage,
+    Scope,
+)
 from ratelimit.rate import MICROSECONDS, Rate, write_period
 
 if TYPE_CHECKING:
@@ -49,6 +60,8 @@ class Limit:
             and takes nothing, and the settlement takes what was used, below empty if need be.
         denial_memory: whether a process may repeat a denial from memory until the bucket admits,
             for a second at the most, without asking the store. Not for unit `concurrent`.
+        lease: `{"share": 0.05, "ttl": "1s"}`: what a process may take in advance of a bucket that is
+            asked for all the time, to spend without asking the store. All limits of a plan or none.
         capacity: of unit `concurrent`: reservations open at once, 1 to 10^12. No rate.
         ttl: of unit `concurrent`: when a reservation that nobody settles frees its slot, as
             `30s`, `10m`; 10 minutes unless given.
@@ -68,6 +81,7 @@ class Limit:
     on_outage: OnOutage = "allow"
     charge: Charge = "check"
     denial_memory: bool = True
+    lease: LeaseSpec | Mapping[str, object] | None = None
     capacity: int | None = None
     ttl: str | int | None = None
     block: str | int | None = None
@@ -87,6 +101,7 @@ class Limit:
         object.__setattr__(self, "per", tuple(spec.per))
         object.__setattr__(self, "ttl", spec.ttl)
         object.__setattr__(self, "block", spec.block)
+        object.__setattr__(self, "lease", spec.lease)
 
     @classmethod
     def of_spec(cls, name: str, spec: LimitSpec) -> Limit:
@@ -139,7 +154,9 @@ class Limit:
         meaning = {"per": list(self.per), "mode": self.mode, "on_outage": self.on_outage}
         charge = {} if self.kind in {"slots", "failures"} else {"charge": self.charge}
         memory = {} if self.denial_memory else {"denial_memory": False}
-        return {"unit": self.unit, **numbers, **times, **meaning, **charge, **memory}
+        lease = cast("LeaseSpec | None", self.lease)
+        leased = {} if lease is None else {"lease": {"share": lease.share, "ttl": write_period(lease.ttl)}}
+        return {"unit": self.unit, **numbers, **times, **meaning, **charge, **memory, **leased}
 
 
 def check_alone(limit: Limit) -> None:

@@ -12,7 +12,7 @@ import pydantic
 from ratelimit.errors import Fault, PolicyError
 from ratelimit.faults import faults_of
 from ratelimit.policy.limit import Limit, check_alone
-from ratelimit.policy.rules import contradictions
+from ratelimit.policy.rules import contradictions, half_leased
 from ratelimit.policy.source import Source
 from ratelimit.policy.spec import OTHER, KeySpec, PolicySpec, fields_at
 
@@ -108,6 +108,8 @@ class Policy:
             )
         for limit in limits:
             check_alone(limit)
+        if faults := list(half_leased({limit.name: limit for limit in limits})):
+            raise PolicyError(faults, "Policy.of")
         return cls("default", {"default": Plan("default", limits)}, version=_fingerprint(repr(limits)))
 
     @classmethod

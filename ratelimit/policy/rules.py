@@ -9,8 +9,9 @@ from ratelimit.errors import Fault
 from ratelimit.policy.spec import BLOCKED, OTHER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
+    from ratelimit.policy.limit import Limit
     from ratelimit.policy.spec import LimitSpec, PolicySpec
 
 
@@ -21,6 +22,20 @@ def contradictions(spec: PolicySpec) -> Iterator[Fault]:
     yield from _keys(spec)
     yield from _classes(spec)
     yield from _shared_names(spec)
+    for name, plan in spec.plans.items():
+        yield from half_leased(plan.limits, f"plans.{name}.limits.")
+
+
+def half_leased(limits: Mapping[str, LimitSpec | Limit], path: str = "") -> Iterator[Fault]:
+    """A check is decided in this process only if all of its limits can be."""
+    without = [name for name, limit in limits.items() if limit.lease is None]
+    if without and len(without) < len(limits):
+        leased = ", ".join(name for name in limits if name not in without)
+        yield Fault(
+            f"{path}{without[0]}.lease",
+            f"required beside {leased}: a check must ask the store as long as one limit of its plan has no"
+            " lease, and then leases save nothing; give all of them one, or none",
+        )
 
 
 def _default_plan(spec: PolicySpec) -> Iterator[Fault]:

@@ -38,6 +38,8 @@ BLOCKED = "blocked"
 CONCURRENT = "concurrent"
 """The unit of limits on open reservations."""
 
+_LONGEST_LEASE = 60 * MICROSECONDS
+
 FAILURES = "failures"
 """The unit of limits on failed responses."""
 
@@ -49,6 +51,8 @@ _FIELDS_OF = {
     FAILURES: ("unit", "rate", "block", "per", "mode", "on_outage", "denial_memory"),
 }
 _ONLY_OF = {"capacity": CONCURRENT, "ttl": CONCURRENT, "block": FAILURES}
+
+_LEAST_LEASE = 2
 
 Scope = Literal["key", "tenant", "model"]
 Mode = Literal["enforce", "shadow"]
@@ -102,6 +106,23 @@ class _Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class LeaseSpec(_Spec):
+    """How much of a bucket a process may take in advance, and for how long it may keep it."""
+
+    share: float = Field(
+        gt=0, le=0.5, description="the part of the burst that one process takes at a time, up to a half"
+    )
+    ttl: PeriodText = Field(
+        MICROSECONDS, description="when what is left of it goes back; 1s unless given, at most 60s"
+    )
+
+    @model_validator(mode="after")
+    def _short(self) -> LeaseSpec:
+        if self.ttl > _LONGEST_LEASE:
+            raise at("ttl", "is at most 60s: a process that crashes takes its leases with it")
+        return self
+
+
 class LimitSpec(_Spec):
     """A rate over one unit, with a burst and a scope."""
 
@@ -121,6 +142,9 @@ class LimitSpec(_Spec):
     denial_memory: StrictBool = Field(
         True, description="whether a denial may be repeated from memory, for a second at the most"
     )
+    lease: LeaseSpec | None = Field(
+        None, description="tokens that a process takes in advance, to spend without asking the store"
+    )
     capacity: Count | None = Field(None, description="of `concurrent`: reservations open at once")
     ttl: PeriodText | None = Field(
         None, description="of `concurrent`: when an abandoned reservation frees its slot; 10m unless given"
@@ -137,8 +161,13 @@ class LimitSpec(_Spec):
         self._fields_of_the_unit()
         if isinstance(self.rate, dict) and "model" not in self.per:
             raise at("rate", "for each model class needs `model` in `per`, such as per: [key, model]")
+        if self.lease is not None and self.charge == "settle":
+            raise at("lease", "needs a limit that checks are charged to, and `charge: settle` charges later")
         for rate in self.rates():
             burst = self.burst or rate.count
+            if self.lease is not None and burst * self.lease.share < _LEAST_LEASE:
+                message = f"{self.lease.share:g} of a burst of {burst} is less than {_LEAST_LEASE} tokens"
+                raise at("lease", f"{message}: not worth it")
             if burst * rate.period > _DECADE * rate.count:
                 raise at("burst", f"{burst} at {rate} would take over ten years to refill")
             if self.unit == FAILURES and rate.count > MOST_FAILURES:
