@@ -55,8 +55,7 @@ class ShortcutAPI(FastAPI):
         await shortcut(scope, receive, send)
 
     def _shortcut(self, scope: Scope) -> ASGIApp | None:
-        # Middleware is there to see every request, and below a prefix paths are the router's business.
-        if scope["type"] != "http" or self.user_middleware or scope.get("root_path") or self.root_path:
+        if scope["type"] != "http" or self.user_middleware:  # which is there to see every request
             return None
         path = scope["path"]
         if path == "/v1/check" and scope["method"] == "POST":
