@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("ratelimit")
 
 SERVER: Final[dict[str, Any]] = {
-    "loop": "uvloop",  # by name: uvicorn would do without the two and not say so, at half the pace
+    "loop": "uvloop",  # by name: uvicorn would do without these two, and not say so
     "http": "httptools",
     "log_config": None,
     "access_log": False,
