@@ -12,6 +12,7 @@ up, so that whoever obeys it is not a moment too early. Limits in shadow mode st
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -55,16 +56,23 @@ def _ietf(decision: Decision) -> dict[str, str]:
         return {}
     return {
         "RateLimit-Policy": ", ".join(
-            f'"{state.name}";q={state.limit}'
-            + (f";w={state.period:.0f}" if state.period else "")
-            + ("" if state.unit == "requests" else f';qu="{_UNITS.get(state.unit, state.unit)}"')
-            for state in states
+            [_quota(state.name, state.limit, state.period, state.unit) for state in states]
         ),
         "RateLimit": ", ".join(
-            f'"{state.name}";r={state.remaining};t={min(math.ceil(state.reset_after), _MOST)}'
-            for state in states
+            [
+                f'"{state.name}";r={state.remaining};t={min(math.ceil(state.reset_after), _MOST)}'
+                for state in states
+            ]
         ),
     }
+
+
+@functools.lru_cache(maxsize=4096)
+def _quota(name: str, limit: int, period: float, unit: str) -> str:
+    """Write what a policy says of one limit: the same for every check until the policy changes."""
+    window = f";w={period:.0f}" if period else ""
+    units = "" if unit == "requests" else f';qu="{_UNITS.get(unit, unit)}"'
+    return f'"{name}";q={limit}{window}{units}'
 
 
 def _tightest(decision: Decision, unit: str) -> LimitState | None:

@@ -13,8 +13,8 @@ from starlette.routing import Route
 
 from ratelimit import AsyncLimiter
 from service import assigned, check, health, operators, problems, reload, settle
-from service.authorize import Authorize
 from service.settings import Settings
+from service.shortcut import AUTHORIZE, ShortcutAPI
 from service.sidecar import Sidecar, pepper_of
 
 if TYPE_CHECKING:
@@ -51,16 +51,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         ):
             yield
 
-    app = FastAPI(
+    app = ShortcutAPI(
         title="ratelimit",
         version=metadata.version("ratelimit-sidecar"),
         summary="Asked by gateways before they forward a request.",
         lifespan=lifespan,
     )
     problems.install(app)
-    authorize = Authorize()
     for path in ("/v1/authorize", "/v1/authorize/{rest:path}"):
-        app.router.routes.append(Route(path, authorize))
+        app.router.routes.append(Route(path, AUTHORIZE))
     app.add_api_route("/v1/authorize", _authorize, tags=["checks"], responses=_AUTHORIZE_RESPONSES)
     app.include_router(check.router)
     app.include_router(settle.router)

@@ -1,7 +1,6 @@
 """`/v1/authorize`: checks for gateways that forward headers and nothing else.
 
-An ASGI application rather than a route: it takes any method and any path below its own, and never
-reads a body.
+Any method and any path below its own will do, and a body is never read.
 """
 
 from __future__ import annotations
@@ -12,63 +11,52 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import http_sf
-from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from ratelimit import Fault, InvalidRequest
 from service import problems
+from service.headers import Headers
 from service.identity import ANONYMOUS, identify
 from service.problems import Problem
 from service.sidecar import Sidecar
 from service.tokens import require_gateway
 
 if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
+    from starlette.requests import Request
 
     from service.identity import Identity
 
-_FIELDS: Final = {
+_USABLE: Final = re.compile("[!-~]{1,128}")
+_NAMES: Final = {
     "plan": "X-RateLimit-Plan",
     "model": "X-RateLimit-Model",
     "tenant": "X-RateLimit-Tenant",
     "timestamp": "X-RateLimit-Timestamp",
-}
-_USABLE: Final = re.compile("[!-~]{1,128}")
-_NAMES: Final = {
-    **_FIELDS,
     "key": "X-RateLimit-Key",
     "cost": "X-RateLimit-Cost",
     "reserve": "X-RateLimit-Reserve",
 }
+_AS_STATED: Final = {name: _NAMES[name].lower() for name in ("plan", "model", "tenant", "timestamp")}
 _DENY_STATUSES: Final = {"401", "403", "429"}
 
 
-class Authorize:
-    """Answers 200 with no body, or the denial."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        request = HTTPConnection(scope)
-        try:
-            response = await self._answer(request)
-        except Problem as error:
-            response = problems.problem(error.status, error.detail, headers=error.headers)
-        except InvalidRequest as error:
-            response = problems.invalid(_by_header(error))
-        await response(scope, receive, send)
-
-    async def _answer(self, request: HTTPConnection) -> Response:
-        sidecar = Sidecar.of(request)
-        require_gateway(request, sidecar.settings.gateway_token)
+async def authorize(request: Request) -> Response:
+    """Answer 200 with no body, or the denial."""
+    sidecar = Sidecar.of(request)
+    require_gateway(request, sidecar.settings.gateway_token)
+    headers = Headers(request)
+    try:
         deny_status = _deny_status(request)
-        _refuse_doubles(request)
-        identity = identify(request, sidecar.pepper, sidecar.settings.trusted_proxies)
-        check = {"key": identity.key, **_stated(request), **_anonymous(sidecar, identity)}
+        _refuse_doubles(headers)
+        identity = identify(request, headers, sidecar.pepper, sidecar.settings.trusted_proxies)
+        check = {"key": identity.key, **_stated(headers), **_anonymous(sidecar, identity)}
         decision = await sidecar.limiter.check(check)
-        headers = {**sidecar.headers(decision), "X-RateLimit-Key": identity.key}
-        if decision.reservation is not None:
-            headers["X-RateLimit-Reservation"] = decision.reservation
-        return Response(headers=headers) if decision else problems.denial(decision, headers, deny_status)
+    except InvalidRequest as error:
+        raise _by_header(error) from None
+    told = {**sidecar.headers(decision), "X-RateLimit-Key": identity.key}
+    if decision.reservation is not None:
+        told["X-RateLimit-Reservation"] = decision.reservation
+    return Response(headers=told) if decision else problems.denial(decision, told, deny_status)
 
 
 def _anonymous(sidecar: Sidecar, identity: Identity) -> dict[str, str]:
@@ -83,15 +71,15 @@ def _anonymous(sidecar: Sidecar, identity: Identity) -> dict[str, str]:
     return {"plan": ANONYMOUS}
 
 
-def _stated(request: HTTPConnection) -> dict[str, Any]:
+def _stated(headers: Headers) -> dict[str, Any]:
     fields: dict[str, Any] = {
-        field: text for field, header in _FIELDS.items() if (text := request.headers.get(header))
+        field: text for field, header in _AS_STATED.items() if (text := headers.get(header))
     }
-    if cost := request.headers.get("X-RateLimit-Cost"):
+    if cost := headers.get("x-ratelimit-cost"):
         fields["cost"] = _cost(cost)
-    if reserve := request.headers.get("X-RateLimit-Reserve"):
+    if reserve := headers.get("x-ratelimit-reserve"):
         fields["reserve"] = _boolean(reserve)
-    if request_id := request.headers.get("X-Request-Id"):
+    if request_id := headers.get("x-request-id"):
         fields["request_id"] = request_id if _USABLE.fullmatch(request_id) else _digest(request_id)
     return fields
 
@@ -120,17 +108,18 @@ def _cost(text: str) -> dict[str, Any]:
     return {unit: float(value) if isinstance(value, Decimal) else value for unit, (value, _) in items.items()}
 
 
-def _deny_status(request: HTTPConnection) -> int:
-    asked = request.query_params.get("deny_status", "429")
+def _deny_status(request: Request) -> int:
+    asked = request.query_params.get("deny_status", "429") if request.scope["query_string"] else "429"
     if asked not in _DENY_STATUSES:
         raise InvalidRequest([Fault("deny_status", f"must be one of {', '.join(sorted(_DENY_STATUSES))}")])
     return int(asked)
 
 
-def _refuse_doubles(request: HTTPConnection) -> None:
+def _refuse_doubles(headers: Headers) -> None:
     """A header that comes twice may be the client's beside the gateway's: neither can be believed."""
+    doubled = headers.doubled()
     for header in _NAMES.values():
-        if len(request.headers.getlist(header)) > 1:
+        if header.lower() in doubled:
             raise Problem(400, f"{header} was sent more than once; the gateway must remove the client's own")
 
 

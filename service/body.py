@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import pydantic
 from pydantic import Field
-from starlette.requests import ClientDisconnect
 
 from ratelimit import Check, Usage
 from ratelimit.assignments import Assign
@@ -49,18 +48,19 @@ async def read(
         raise invalid(error, model) from None
 
 
-async def _bounded(request: Request) -> bytes:
+async def _bounded(request: Request) -> bytearray:
     if int(request.headers.get("Content-Length") or 0) > MAX_BODY:
         raise _too_large()
-    body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MAX_BODY:
-                raise _too_large()
-    except ClientDisconnect:
-        raise Problem(400, "the body ended early") from None  # nobody reads this any more
-    return bytes(body)
+    body, more = bytearray(), True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise Problem(400, "the body ended early")  # nobody reads this any more
+        body += message.get("body", b"")
+        if len(body) > MAX_BODY:
+            raise _too_large()
+        more = message.get("more_body", False)
+    return body
 
 
 def _too_large() -> Problem:

@@ -10,9 +10,9 @@ from starlette.responses import Response
 from ratelimit import Decision
 from service import body, problems
 from service.sidecar import Sidecar
-from service.tokens import gateways_only
+from service.tokens import gateways_only, require_gateway
 
-router = APIRouter(tags=["checks"], dependencies=[Depends(gateways_only)])
+router = APIRouter(tags=["checks"])
 
 
 @router.post(
@@ -28,6 +28,7 @@ router = APIRouter(tags=["checks"], dependencies=[Depends(gateways_only)])
 async def check(request: Request) -> Response:
     """Ask whether one request may pass, and charge it if so."""
     sidecar = Sidecar.of(request)
+    require_gateway(request, sidecar.settings.gateway_token)
     asked = await body.read(request, body.ONE)
     decision = await sidecar.limiter.check(asked)
     headers = sidecar.headers(decision)
@@ -39,6 +40,7 @@ async def check(request: Request) -> Response:
 @router.post(
     "/v1/check/batch",
     response_model=list[Decision],
+    dependencies=[Depends(gateways_only)],
     openapi_extra=body.takes(body.MANY.json_schema()),
     responses=problems.ERRORS,
 )

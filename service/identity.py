@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import HTTPConnection
 
+    from service.headers import Headers
     from service.settings import Network
 
 ANONYMOUS: Final = "anonymous"
@@ -32,26 +33,26 @@ class Identity:
     anonymous: bool = False
 
 
-def identify(request: HTTPConnection, pepper: str, trusted: Sequence[Network]) -> Identity:
+def identify(request: HTTPConnection, headers: Headers, pepper: str, trusted: Sequence[Network]) -> Identity:
     """Say whose request this is."""
-    stated = request.headers.get("X-RateLimit-Key")
+    stated = headers.get("x-ratelimit-key")
     if stated is not None:
         return Identity(stated)
-    scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+    scheme, _, secret = headers.get("authorization", "").partition(" ")
     secret = secret.strip() if scheme.lower() == "bearer" else ""
-    secret = secret or request.headers.get("X-Api-Key", "").strip()
+    secret = secret or headers.get("x-api-key", "").strip()
     if secret:
         return Identity(identifier_of(secret, pepper))
-    return Identity(identifier_of(client_address(request, trusted), pepper, "anon_"), anonymous=True)
+    return Identity(identifier_of(client_address(request, headers, trusted), pepper, "anon_"), anonymous=True)
 
 
-def client_address(request: HTTPConnection, trusted: Sequence[Network]) -> str:
+def client_address(request: HTTPConnection, headers: Headers, trusted: Sequence[Network]) -> str:
     """Return the client's address, or its network where a single address means little.
 
     X-Forwarded-For is read from the right, past every trusted proxy: what stands further left
     was written by whoever sent the request. IPv6 is taken by its /64, the least a site is given.
     """
-    hops = [hop.strip() for value in request.headers.getlist("X-Forwarded-For") for hop in value.split(",")]
+    hops = [hop.strip() for value in headers.all("x-forwarded-for") for hop in value.split(",")]
     # A Unix socket has no address: only what is on this machine can be at its other end.
     address = request.client.host if request.client else None
     while hops and (address is None or _is_trusted(address, trusted)):

@@ -89,41 +89,37 @@ def invalid(error: InvalidRequest, status: int = 422) -> Response:
     return problem(status, str(error), errors=faults)
 
 
+def of(error: Exception) -> Response:
+    """Make the response for whatever was raised. What nobody foresaw is a bug, and logged as one."""
+    match error:
+        case Problem():
+            return problem(error.status, error.detail, headers=error.headers)
+        case InvalidRequest():
+            return invalid(error, 404 if isinstance(error, UnknownReservation) else 422)
+        case RequestValidationError():
+            return _parameters(error)
+        case StoreUnavailable():
+            return problem(503, str(error), kind=REDUCED_CAPACITY, headers={"Retry-After": "1"})
+        case HTTPException():
+            return problem(error.status_code, error.detail, headers=error.headers)
+        case _:
+            log.error("a bug in the sidecar", exc_info=error)
+            return problem(500, "the sidecar has a bug; its log says more")
+
+
+def _parameters(error: RequestValidationError) -> Response:
+    faults = [
+        {"field": ".".join(str(step) for step in fault["loc"][1:]), "detail": fault["msg"]}
+        for fault in error.errors()
+    ]
+    return problem(422, "; ".join(f"{fault['field']}: {fault['detail']}" for fault in faults), errors=faults)
+
+
 def install(app: FastAPI) -> None:
     """Answer every exception with a problem."""
 
-    async def on_problem(_: Request, error: Exception) -> Response:
-        assert isinstance(error, Problem)  # noqa: S101 - it was registered for nothing else
-        return problem(error.status, error.detail, headers=error.headers)
+    async def handle(_: Request, error: Exception) -> Response:
+        return of(error)
 
-    async def on_invalid(_: Request, error: Exception) -> Response:
-        assert isinstance(error, InvalidRequest)  # noqa: S101 - likewise
-        return invalid(error, 404 if isinstance(error, UnknownReservation) else 422)
-
-    async def on_parameters(_: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)  # noqa: S101 - likewise
-        faults = [
-            {"field": ".".join(str(step) for step in fault["loc"][1:]), "detail": fault["msg"]}
-            for fault in error.errors()
-        ]
-        return problem(
-            422, "; ".join(f"{fault['field']}: {fault['detail']}" for fault in faults), errors=faults
-        )
-
-    async def on_outage(_: Request, error: Exception) -> Response:
-        return problem(503, str(error), kind=REDUCED_CAPACITY, headers={"Retry-After": "1"})
-
-    async def on_http(_: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)  # noqa: S101 - likewise
-        return problem(error.status_code, error.detail, headers=error.headers)
-
-    async def on_bug(_: Request, error: Exception) -> Response:
-        log.error("a bug in the sidecar", exc_info=error)
-        return problem(500, "the sidecar has a bug; its log says more")
-
-    app.add_exception_handler(Problem, on_problem)
-    app.add_exception_handler(InvalidRequest, on_invalid)
-    app.add_exception_handler(RequestValidationError, on_parameters)
-    app.add_exception_handler(StoreUnavailable, on_outage)
-    app.add_exception_handler(HTTPException, on_http)
-    app.add_exception_handler(Exception, on_bug)
+    for kind in (Problem, InvalidRequest, RequestValidationError, StoreUnavailable, HTTPException, Exception):
+        app.add_exception_handler(kind, handle)

@@ -200,6 +200,23 @@ def test_several_workers_share_one_store_and_one_pepper(start):
     assert [answer.status_code for answer in answers].count(200) == 5
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells what is loaded")
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_it_runs_on_uvloop_and_httptools(start, key, workers, eventually):
+    """Each is loaded only where it is chosen, so what a process has loaded tells what it runs on."""
+    sidecar = start("--workers", workers)
+    assert sidecar.check(key).status_code == 200
+    serving = [sidecar.process.pid]
+    if workers != "1":
+        command = ["pgrep", "-P", str(sidecar.process.pid), "-f", "multiprocessing.spawn"]
+        serving = subprocess.run(command, capture_output=True, check=True).stdout.decode().split()
+        assert len(serving) == 2
+    for process in serving:
+        maps = Path(f"/proc/{process}/maps")
+        for library in ("/uvloop/loop.", "/httptools/parser/"):
+            eventually(lambda maps=maps, library=library: library in maps.read_text())
+
+
 def test_memory_cannot_be_shared_by_workers(policy_file):
     done = serve("--policy", policy_file, "--redis", "memory://", "--workers", "2", "--port", "0")
     assert done.returncode == 2
