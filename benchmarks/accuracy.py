@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks import crew, server
-from benchmarks.contestants import CONTESTANTS, DECIDERS, OURS, THROTTLED
+from benchmarks.contestants import BUCKET, CONTESTANTS, OURS, THROTTLED
 from benchmarks.report import Result, progress, spread_of_rounds
 from benchmarks.worker import Order
 from benchmarks.workload import DAY, Quota
@@ -29,6 +29,16 @@ DAILY: Final = Quota("requests", 1000, DAY)
 SHORT: Final = Quota("requests", 100, 1, burst=10)
 """A burst that refills in a tenth of a second, for which some keep no key at all."""
 
+NAMES: Final = (
+    OURS,
+    BUCKET,
+    "limits fixed window",
+    "limits moving window",
+    THROTTLED,
+    "pyrate-limiter token bucket",
+)
+"""One or two ways of each peer: four processes for each take a while to start."""
+
 
 @dataclass(frozen=True, slots=True)
 class Size:
@@ -42,7 +52,7 @@ class Size:
 
     rounds: int = 3
     calls: int = 1000
-    names: tuple[str, ...] = DECIDERS
+    names: tuple[str, ...] = NAMES
 
 
 FULL: Final = Size()

@@ -41,7 +41,7 @@ class Size:
         limits: of each key, in turn.
         bursts: in turn.
         costs: of a call, in turn.
-        rounds: of everything.
+        rounds: of everything; even, so that each end of a sweep comes first as often as the other.
         calls: of each measurement.
     """
 
@@ -49,7 +49,7 @@ class Size:
     limits: tuple[int, ...] = (1, 2, 4, 8)
     bursts: tuple[int, ...] = tuple(10**n for n in range(10))
     costs: tuple[int, ...] = (1, 10, 100, 1_000, 10_000)
-    rounds: int = 3
+    rounds: int = 4
     calls: int = 2_000
 
 
@@ -113,7 +113,7 @@ def _populate(target: Server, size: Size, workers: dict[str, Worker]) -> None:
 def _keys(target: Server, size: Size, _number: int) -> Iterator[_Step]:
     for database, keys in enumerate(size.keys):
         for name in (OURS, THROTTLED):
-            order = Order(target.at(database), ONE, keys, concurrency=TASKS, calls=size.calls)
+            order = Order(target.at(database), ONE, keys, concurrency=TASKS, calls=2 * size.calls)
             yield ("keys", name, str(keys)), order, 0
 
 
@@ -155,10 +155,7 @@ def _result(size: Size, found: _Found) -> Result:
         "redis_us": _tree(found),
         "ratios": ratios_of(size, found),
     }
-    rows = [
-        (f"{what}: {name}", ", ".join(_series(found, what, name)))
-        for what, name in dict.fromkeys(place[:2] for place in found)
-    ]
+    rows = list(_rows(found))
     rows += [
         (f"{name}: {{:,}} ÷ {{:,}}".format(*r["of"]), f"{r['median']:.2f} ({r['min']:.2f} to {r['max']:.2f})")
         for name, r in figures["ratios"].items()
@@ -198,7 +195,11 @@ def _ratio(above: Sequence[float], below: Sequence[float]) -> dict[str, Any]:
     return spread_of_rounds([a / b for a, b in zip(above, below, strict=True)])
 
 
-def _series(found: _Found, what: str, name: str) -> Iterator[str]:
-    for place, rounds in found.items():
-        if place[:2] == (what, name):
-            yield f"{' '.join(place[2:])} {spread(rounds)['median']:.1f}"
+def _rows(found: _Found) -> Iterator[tuple[str, str]]:
+    """Give a line for each sweep and contestant, and for bursts each level."""
+    lines: dict[str, list[str]] = defaultdict(list)
+    for (what, name, at, *level), rounds in found.items():
+        label = ", ".join([what, *level, name])
+        lines[label].append(f"{int(at):,}: {spread(rounds)['median']:.1f}")
+    for label, values in lines.items():
+        yield label, " · ".join(values)

@@ -86,6 +86,7 @@ def document(result: Result) -> dict[str, Any]:
         "machine": machine(),
         "versions": versions(),
         **result.figures,
+        "rows": result.rows,
         "faults": result.faults,
     }
 
@@ -97,6 +98,16 @@ def show(result: Result) -> None:
         table.add_row(label, value)
     on = machine()
     table.add_row("machine", f"{on['processor']}, {on['cores']} cores, {on['system']}, load {on['load']}")
+    Console(highlight=False).print(table)
+
+
+def show_targets(rows: Sequence[Sequence[str]]) -> None:
+    """Print what was required and what was reached."""
+    table = Table(title="Targets", title_justify="left")
+    for heading in ("what", "required", "reached", "met"):
+        table.add_column(heading)
+    for row in rows:
+        table.add_row(*row)
     Console(highlight=False).print(table)
 
 

@@ -11,6 +11,7 @@ threads ask with its default, which would wait for room, where all there is to w
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -116,4 +117,6 @@ class Asyncio:
         """See `contestants.Asyncio`."""
         for limiter in self._limiters:
             limiter.close()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()  # its leaker would go on and complain that the client is closed
         await self._client.aclose()
