@@ -3,7 +3,8 @@
 Everything at once also writes the table and the plots, and holds the figures against what they
 have to reach; a benchmark that is run alone tells its own figures only.
 
-Exit 0: done, whether or not every target was met: machines are noisy. 1: a benchmark found something wrong. 2: it was asked wrongly.
+Exit 0: done, whether or not every target was met: machines are noisy. 1: a benchmark found
+something wrong. 2: it was asked wrongly.
 """
 
 from __future__ import annotations

@@ -73,9 +73,11 @@ THREAD: Final = Cell("blocking", 1, MANY, 1)
 HEADLINES: Final = (ONE_EACH, THREE_EACH, ALONE, ALONE_THREE, THREAD)
 """What the required ratios are taken from; measured in more rounds than the others."""
 
+_MODES: Final[dict[Mode, tuple[int, ...]]] = {"asyncio": (1, 16, 256), "blocking": (1, 16)}
+
 MATRIX: Final = tuple(
     Cell(mode, concurrency, keys, limits)
-    for mode, counts in (("asyncio", (1, 16, 256)), ("blocking", (1, 16)))
+    for mode, counts in _MODES.items()
     for concurrency, keys, limits in product(counts, (1, MANY), (1, 3))
 )
 
@@ -163,7 +165,8 @@ def _result(size: Size, found: _Found) -> Result:
         "warm_up_calls": f"{crew.WARM} for each task or thread, not counted",
         "cells": cells,
     }
-    rows = [row for cell in cells if _cell_of(cell) in HEADLINES for row in _rows(cell)]
+    headlines = {cell.label for cell in HEADLINES}
+    rows = [row for cell in cells if cell["label"] in headlines for row in _rows(cell)]
     title = "Limiters in process, on one real Valkey over a Unix socket"
     return Result("library", title, rows, figures, list(_faults(found)))
 
@@ -188,10 +191,6 @@ def _faults(found: _Found) -> Iterator[str]:
         refused = sum(sample.calls - sample.admitted for sample in samples)
         if refused:
             yield f"library: {refused:,} wrongly refused with {cell.label}"
-
-
-def _cell_of(cell: dict[str, Any]) -> Cell:
-    return Cell(cell["mode"], cell["concurrency"], cell["keys"], cell["limits"])
 
 
 def _rows(cell: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -23,9 +23,8 @@ WIDTH: Final = 8.0
 
 POINTS: Final = 72  # an inch
 _APART: Final = 15  # pixels between two labels
-_TALL: Final = 100  # microseconds, above which one line would press all others to the floor
 
-STYLE: Final[dict[str, Any]] = {
+STYLE: Final[Any] = {  # matplotlib's own type of it lists every setting there is
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "text.color": INK,
@@ -119,6 +118,8 @@ def _growth(found: Mapping[str, Any]) -> Figure:
     picture = Figure(figsize=(WIDTH, 6.0), layout="constrained")
     panels = picture.subplots(2, 2)
     half = {name: _at_level(bursts, "half used") for name, bursts in found["bursts"].items()}
+    panels[1][1].set_yscale("log")  # a row for each token leaves no room for the others otherwise
+    panels[1][1].yaxis.set_major_formatter(lambda value, _: _short(value))
     for panel, sweep, title in (
         (panels[0][0], found["keys"], "Keys in use"),
         (panels[0][1], half, "Burst, half of it used"),
@@ -127,8 +128,6 @@ def _growth(found: Mapping[str, Any]) -> Figure:
     ):
         panel.set_title(title)
         _lines(panel, {name: points for name, points in sweep.items() if points})
-    panels[1][1].set_yscale("log")
-    panels[1][1].yaxis.set_major_formatter(lambda value, _: _short(value))
     picture.supylabel("microseconds inside Redis a decision", fontsize=10, color=INK)
     everyone = [name.partition(" ") for sweep in found.values() for name in sweep if name != OURS]
     variants = dict.fromkeys(f"{name}: {variant}" for name, _, variant in everyone)
@@ -156,20 +155,22 @@ def _lines(panel: Axes, sweep: Mapping[str, Mapping[str, Any]]) -> None:
         panel.fill_between(at, lows, highs, color=colour, alpha=0.12, lw=0)
     every = -(-len(steps) // 5)
     panel.set_xticks(range(0, len(steps), every), [_short(step) for step in steps[::every]])
-    panel.set_xlim(-0.2, (len(steps) - 1) * 1.38)  # with room for the names
-    panel.set_ylim(bottom=0 if panel.get_ylim()[1] < _TALL else None)
+    panel.set_xlim(-0.2, (len(steps) - 1) * 1.5)  # with room for the names
+    if panel.get_yscale() == "linear":
+        panel.set_ylim(bottom=0)
 
 
 def _label(panel: Axes, dpi: float) -> None:
     """Write each contestant's name at the end of its line, apart from each other."""
-    heights = {line: panel.transData.transform(line.get_xydata()[-1])[1] for line in panel.get_lines()}
+    ends = {line: _end(line) for line in panel.get_lines()}
+    heights = {line: float(panel.transData.transform(end)[1]) for line, end in ends.items()}
     last = float("-inf")
-    for line, y in sorted(heights.items(), key=lambda end: float(end[1])):
+    for line, y in sorted(heights.items(), key=lambda height: height[1]):
         last = max(y, last + _APART)
         name = str(line.get_label())
         panel.annotate(
             name.partition(" ")[0],
-            line.get_xydata()[-1],
+            ends[line],
             (6, (last - y) * POINTS / dpi),
             textcoords="offset points",
             va="center",
@@ -180,9 +181,13 @@ def _label(panel: Axes, dpi: float) -> None:
         ).set_in_layout(False)
 
 
+def _end(line: Any) -> tuple[float, float]:  # noqa: ANN401 - matplotlib's types lose what a line holds
+    return float(line.get_xdata()[-1]), float(line.get_ydata()[-1])
+
+
 def _short(value: float) -> str:
     """Write 1000 as 1k and a million as 1M."""
-    for unit, size in (("M", 10**6), ("k", 10**3)):
+    for unit, size in (("bn", 10**9), ("M", 10**6), ("k", 10**3)):
         if value >= size:
             return f"{value / size:,.0f}{unit}"
     return f"{value:g}"

@@ -18,7 +18,8 @@ _MULTIPLY: Final = """
     for n = 3 + made, #ARGV do
         for m = 3, 2 + made do
             local start, stop = string.find(ARGV[m], first, 1, true)
-            redis.call('COPY', ARGV[m], string.sub(ARGV[m], 1, start - 1) .. ARGV[n] .. string.sub(ARGV[m], stop + 1))
+            local before, after = string.sub(ARGV[m], 1, start - 1), string.sub(ARGV[m], stop + 1)
+            redis.call('COPY', ARGV[m], before .. ARGV[n] .. after)
         end
     end
 """

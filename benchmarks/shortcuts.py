@@ -107,9 +107,12 @@ def _deny(target: Server, key: str, seconds: float, heard: Heard) -> None:
     with Limiter(target.url, SCARCE, deadline=DEADLINE) as limiter:
         for _ in range(ASKED):
             limiter.check(key)
+
+        def check(key: str) -> bool:
+            return heard.passed(limiter.check(key))
+
         target.forget()
-        sample = drive.threads(lambda key: heard.passed(limiter.check(key)), itertools.repeat(key), 1, seconds)
-        _note(target, heard, sample)
+        _note(target, heard, drive.threads(check, itertools.repeat(key), 1, seconds))
 
 
 async def _deny_async(target: Server, key: str, seconds: float, heard: Heard) -> None:
@@ -169,6 +172,6 @@ def faults_of(figures: dict[str, Any]) -> list[str]:
 
 
 def _row(way: dict[str, Any]) -> str:
-    rate, sources = way["decisions_per_second"], ", ".join(f"{n:,} {name}" for name, n in way["sources"].items())
-    commands = max(way["redis_commands"])
-    return f"{rate['median']:,.0f} decisions/s ({sources}), Redis heard {commands:,} commands a round at most"
+    rate, commands = way["decisions_per_second"]["median"], max(way["redis_commands"])
+    sources = ", ".join(f"{count:,} {name}" for name, count in way["sources"].items())
+    return f"{rate:,.0f} decisions/s ({sources}), Redis heard {commands:,} commands a round at most"

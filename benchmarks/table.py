@@ -17,6 +17,12 @@ HEADLINE: Final = 256
 """Of the cells with so many tasks, and those of a lone caller, every figure is shown."""
 
 
+HEADS: Final = (
+    *("", "decisions/s", "ours ÷ it", "p50 ms", "p99 ms"),
+    *("client CPU µs", "in Redis µs", "Redis process µs"),
+)
+
+
 def write(documents: Mapping[str, Any], verdicts: Sequence[Verdict], folder: Path) -> None:
     """Write the page and, for machines, what the targets came to."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -54,8 +60,8 @@ def _rows(document: Mapping[str, Any]) -> str:
 
 def _library(document: Mapping[str, Any]) -> Iterator[str]:
     yield (
-        f"Each contestant in a process of its own, {document['seconds_each']:g} s a round, one after the other "
-        f"in every round; event loop of all: {document['event_loop']}."
+        f"Each contestant in a process of its own, {document['seconds_each']:g} s a round, "
+        f"one after the other in every round; event loop of all: {document['event_loop']}."
     )
     for limits in (1, 3):
         cells = [cell for cell in document["cells"] if cell["limits"] == limits]
@@ -90,8 +96,7 @@ def _matrix(cells: Sequence[Mapping[str, Any]]) -> str:
 
 def _cell(cell: Mapping[str, Any]) -> str:
     ours = cell["contestants"][OURS]["decisions_per_second"]["median"]
-    heads = ("", "decisions/s", "ours ÷ it", "p50 ms", "p99 ms", "client CPU µs", "in Redis µs", "Redis process µs")
-    return _table(heads, (_line(name, found, ours) for name, found in cell["contestants"].items()))
+    return _table(HEADS, (_line(name, found, ours) for name, found in cell["contestants"].items()))
 
 
 def _line(name: str, found: Mapping[str, Any], ours: float) -> list[str]:
@@ -113,5 +118,5 @@ def _bold(name: str) -> str:
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+    lines = ([cell.replace("|", "\\|") for cell in line] for line in (heads, ["---"] * len(heads), *rows))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

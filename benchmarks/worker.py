@@ -12,7 +12,7 @@ import itertools
 import json
 import sys
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from benchmarks import drive
 from benchmarks.contestants import CONTESTANTS
@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     from benchmarks.drive import Sample
 
 try:
-    from uvloop import new_event_loop
+    import uvloop
 except ImportError:  # not everywhere
-    new_event_loop = asyncio.new_event_loop
+    new_event_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+else:
+    new_event_loop = uvloop.new_event_loop
 
-LOOP = new_event_loop.__module__.partition(".")[0]
+LOOP: Final = new_event_loop.__module__.partition(".")[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,6 @@ class Quota:
     unit: str = "requests"
     burst: int | None = None
 
-
     @property
     def capacity(self) -> int:
         """All that can be taken at once."""

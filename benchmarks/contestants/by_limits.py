@@ -75,5 +75,5 @@ class Asyncio:
 
     async def close(self) -> None:
         """See `contestants.Asyncio`."""
-        client: Any = self._storage.bridge.get_connection()
-        await client.aclose()
+        bridge: Any = self._storage.bridge
+        await bridge.get_connection().aclose()

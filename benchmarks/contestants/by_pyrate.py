@@ -65,8 +65,6 @@ class _Buckets(BucketFactory):
         return self.create(StateBucket, self._rates, self._algorithm, RedisStateStore(self._client, key))
 
 
-
-
 def _limiters(client: Any, quotas: Sequence[Quota], variant: str, sha: str) -> list[Limiter]:  # noqa: ANN401 - either client
     units: dict[str, list[Rate]] = {}
     for quota in sorted(quotas, key=lambda quota: quota.period):
@@ -109,9 +107,7 @@ class Asyncio:
 
     async def check(self, key: str, cost: int) -> bool:
         """See `contestants.Asyncio`."""
-        return all(
-            [await limiter.try_acquire_async(key, cost, blocking=False) for limiter in self._limiters]
-        )
+        return all([await limiter.try_acquire_async(key, cost, blocking=False) for limiter in self._limiters])
 
     async def close(self) -> None:
         """See `contestants.Asyncio`."""
