@@ -65,8 +65,8 @@ class Worker:
         return self.begin(order).end()
 
     def warm(self, order: Order) -> None:
-        """Do the same for a moment, for what only the first calls cost."""
-        self.run(replace(order, calls=WARM * order.concurrency))
+        """Do the same for a moment, to a key that is not measured, for what only the first calls cost."""
+        self.run(replace(order, prefix="warm-", keys=1, calls=WARM * order.concurrency))
 
     def close(self) -> None:
         """Let the child close what it has open, and end."""

@@ -16,7 +16,7 @@ from benchmarks.contestants import OURS, THROTTLED
 from benchmarks.crew import measure
 from benchmarks.report import Result, progress, spread, spread_of_rounds
 from benchmarks.worker import Order
-from benchmarks.workload import DAY, ONE, Quota, names, several
+from benchmarks.workload import DAY, Quota, names, several
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,7 +25,12 @@ if TYPE_CHECKING:
     from benchmarks.server import Server
 
 TASKS: Final = 64
+SLOW: Final = (Quota("requests", 10, DAY, burst=30_000),)
+"""So slow that every key is in use to the end."""
 LEVELS: Final = ("nothing used", "half used", "all but one used")
+KEPT: Final = (OURS, THROTTLED)
+"""Who has many keys in use: one each."""
+
 MOVING: Final = "limits moving window"
 LOG: Final = "pyrate-limiter log"
 ROWS_AT_MOST: Final = 1_000
@@ -49,12 +54,12 @@ class Size:
     limits: tuple[int, ...] = (1, 2, 4, 8)
     bursts: tuple[int, ...] = tuple(10**n for n in range(10))
     costs: tuple[int, ...] = (1, 10, 100, 1_000, 10_000)
-    rounds: int = 4
-    calls: int = 2_000
+    rounds: int = 6
+    calls: int = 1_000
 
 
 FULL: Final = Size()
-QUICK: Final = Size((1_000, 50_000), (1, 3), (10, 10**9), (1, 1_000), rounds=2, calls=1_000)
+QUICK: Final = Size((1_000, 50_000), (1, 3), (10, 10**9), (1, 1_000), rounds=4, calls=500)
 
 Place = tuple[str, ...]
 """What was swept, who, and where in the sweep: `("bursts", "ratelimit", "1000", "half used")`."""
@@ -87,7 +92,9 @@ def run(size: Size = FULL) -> Result:
                 for place, order, before in _turned(list(sweep(target, size, number)), number):
                     found[place].append(_measure(target, workers[place[1]], order, before))
                 bar.advance(task)
-    return _result(size, found)
+        # Less the one that each has warmed up on.
+        in_use = [target.keys(database) // len(KEPT) - 1 for database, _ in enumerate(size.keys, 1)]
+    return _result(size, found, in_use)
 
 
 def _turned(steps: list[_Step], number: int) -> list[_Step]:
@@ -103,17 +110,20 @@ def _measure(target: Server, worker: Worker, order: Order, before: int) -> float
 
 
 def _populate(target: Server, size: Size, workers: dict[str, Worker]) -> None:
-    """Have so many keys in use in each database, by copying one that the contestant has made."""
-    for database, keys in enumerate(size.keys):
-        for name in (OURS, THROTTLED):
-            workers[name].run(Order(target.at(database), ONE, keys, calls=1))
+    """Have so many keys in use in each database, by copying one that the contestant has made.
+
+    The first database is left to the other sweeps, whose keys would be added to the few.
+    """
+    for database, keys in enumerate(size.keys, 1):
+        for name in KEPT:
+            workers[name].run(Order(target.at(database), SLOW, keys, calls=1))
         target.multiply(database, names("", keys))
 
 
 def _keys(target: Server, size: Size, _number: int) -> Iterator[_Step]:
-    for database, keys in enumerate(size.keys):
-        for name in (OURS, THROTTLED):
-            order = Order(target.at(database), ONE, keys, concurrency=TASKS, calls=2 * size.calls)
+    for database, keys in enumerate(size.keys, 1):
+        for name in KEPT:
+            order = Order(target.at(database), SLOW, keys, concurrency=TASKS, calls=2 * size.calls)
             yield ("keys", name, str(keys)), order, 0
 
 
@@ -131,7 +141,7 @@ def _bursts(target: Server, size: Size, number: int) -> Iterator[_Step]:
             if level == LEVELS[0] or paid:
                 for name in (OURS, THROTTLED, MOVING):
                     if name != MOVING or burst <= ROWS_AT_MOST:
-                        calls = size.calls if name != MOVING else size.calls // 10
+                        calls = size.calls if name != MOVING else size.calls // 5
                         prefix = f"b{number}-{burst}-{paid}-"
                         quota = Quota("requests", burst, DAY, burst=burst)
                         order = Order(target.url, (quota,), calls, prefix, TASKS, calls=calls)
@@ -142,13 +152,13 @@ def _costs(target: Server, size: Size, number: int) -> Iterator[_Step]:
     for cost in size.costs:
         for name in (OURS, THROTTLED, MOVING, LOG):
             if name in {OURS, THROTTLED} or cost <= ROWS_AT_MOST:
-                calls = max(TASKS, size.calls // 10)
+                calls = max(TASKS, size.calls // 5)
                 quota = Quota("tokens", 10**6, DAY, unit="tokens")
                 order = Order(target.url, (quota,), calls, f"c{number}-{cost}-", TASKS, cost, calls=calls)
                 yield ("costs", name, str(cost)), order, 0
 
 
-def _result(size: Size, found: _Found) -> Result:
+def _result(size: Size, found: _Found, in_use: list[int]) -> Result:
     figures: dict[str, Any] = {
         "tasks": TASKS,
         "calls_each": size.calls,
@@ -161,7 +171,14 @@ def _result(size: Size, found: _Found) -> Result:
         for name, r in figures["ratios"].items()
     ]
     title = "Microseconds inside Redis a decision, as things grow"
-    return Result("growth", title, rows, figures)
+    return Result("growth", title, rows, figures, list(_faults(size, in_use)))
+
+
+def _faults(size: Size, in_use: list[int]) -> Iterator[str]:
+    """Say where keys went before the end, or became more: the figure would be of another number."""
+    for wanted, kept in zip(size.keys, in_use, strict=True):
+        if wanted != kept:
+            yield f"growth: {kept:,} keys in use where there should be {wanted:,}"
 
 
 def _tree(found: _Found) -> dict[str, Any]:

@@ -61,7 +61,9 @@ def _rows(document: Mapping[str, Any]) -> str:
 def _library(document: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"Each contestant in a process of its own, {document['seconds_each']:g} s a round, "
-        f"one after the other in every round; event loop of all: {document['event_loop']}."
+        f"one after the other in every round; event loop of all: {document['event_loop']}. Time in Redis is "
+        "of scripts and whatever else a contestant calls, by `INFO commandstats`; that of the Redis process "
+        "is its processor time, sockets and parsing included."
     )
     for limits in (1, 3):
         cells = [cell for cell in document["cells"] if cell["limits"] == limits]
