@@ -54,7 +54,7 @@ class Size:
     limits: tuple[int, ...] = (1, 2, 4, 8)
     bursts: tuple[int, ...] = tuple(10**n for n in range(10))
     costs: tuple[int, ...] = (1, 10, 100, 1_000, 10_000)
-    rounds: int = 6
+    rounds: int = 4
     calls: int = 1_000
 
 
