@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test thorough check format bench clean
+.PHONY: help run test thorough check format bench bench-quick clean
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 run: $(VENV)/.run  ## start the sidecar on an embedded Valkey with an example policy
 	@$(BIN)/ratelimit serve --policy examples/policies/starter.yaml
@@ -29,8 +29,11 @@ format: $(VENV)/.dev  ## let ruff rewrite what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(VENV)/.dev  ## run every benchmark
+bench: $(VENV)/.dev  ## run every benchmark (ten minutes)
 	@$(BIN)/python -m benchmarks
+
+bench-quick: $(VENV)/.dev  ## run every benchmark in small (a minute)
+	@$(BIN)/python -m benchmarks --quick
 
 clean:  ## remove the environment and every cache
 	rm -rf $(VENV) .hypothesis .pytest_cache .mypy_cache .ruff_cache

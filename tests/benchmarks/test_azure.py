@@ -193,4 +193,4 @@ def test_an_unknown_benchmark_is_a_usage_error(capfd):
     with pytest.raises(SystemExit) as left:
         command.main(["azura"])
     assert left.value.code == 2
-    assert "any of: azure" in capfd.readouterr().err
+    assert "any of: library" in capfd.readouterr().err
