@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks import azure, azure_reserve, report
+from benchmarks import azure, azure_reserve, gateways, report
 from benchmarks.client import ClientError
 from benchmarks.sidecar import SidecarError
 from benchmarks.trace import TraceError
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 BENCHMARKS: Final[dict[str, Callable[[argparse.Namespace], report.Result]]] = {
     "azure": lambda given: azure.run(given.trace, given.rounds),
     "azure-reserve": lambda given: azure_reserve.run(given.trace, given.rounds),
+    "gateways": lambda given: gateways.run(given.rounds),
 }
 
 
