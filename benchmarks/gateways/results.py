@@ -40,17 +40,13 @@ _WHAT: Final = [
 def result_of(seen: Seen, scale: Scale) -> Result:
     """Return all that was found."""
     figures = _figures(seen, scale)
-    rows = [
-        (
-            "load",
-            f"{scale.rounds} rounds, interleaved; {scale.keys:,} keys, {CONNECTIONS} connections",
-        ),
-        *_WHAT,
-        *((contestant.title, _pace(seen.measured[name])) for name, contestant in seen.contestants.items()),
-        *_comparisons(figures),
-        *_store_rows(seen),
-        ("client", ", ".join(_cores(seen))),
-    ]
+    load = f"{scale.rounds} rounds, interleaved; {scale.keys:,} keys, {CONNECTIONS} connections"
+    rows = [("load", load), *_WHAT]
+    for name, contestant in seen.contestants.items():
+        lines = [*_pace(figures["contestants"][name]), *_compared(name, figures)]
+        if contestant.limits:
+            lines += _used_and_denied(figures["contestants"][name])
+        rows.append((contestant.title, "\n".join(lines)))
     return Result("gateways", "Requests through real gateways", rows, figures, list(_faults(seen, scale)))
 
 
@@ -125,38 +121,32 @@ def _listed(measured: Measured) -> str:
     return ", ".join(f"{count:,} of {status}" for status, count in measured.wrong.items())
 
 
-def _pace(measured: Measured) -> str:
-    rate = spread(measured.rates)
-    p50, p99 = (1000 * percentile(measured.latencies, p) for p in (50, 99))
-    return (
-        f"{rate['median']:,.0f} requests/s ({rate['min']:,.0f} to {rate['max']:,.0f}), "
-        f"p50 {p50:.2f} ms, p99 {p99:.2f} ms"
-    )
+def _pace(figures: dict[str, Any]) -> Iterator[str]:
+    rate, latency = figures["requests_per_second"], figures["latency_ms"]
+    cores = figures["client_cores"]["median"]
+    yield f"{rate['median']:,.0f} requests/s ({rate['min']:,.0f} to {rate['max']:,.0f})"
+    yield f"p50 {latency['p50']:.2f} ms, p99 {latency['p99']:.2f} ms; client {cores:.2f} of a core"
 
 
-def _comparisons(figures: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    for pair, ratio in figures["rate_ratios"].items():
-        value = f"{ratio['median']:.2f} times the requests/s ({ratio['min']:.2f} to {ratio['max']:.2f})"
-        yield pair.replace(" / ", " ÷ "), value
+def _compared(name: str, figures: dict[str, Any]) -> Iterator[str]:
     for pair, added in figures["added_p50_ms"].items():
-        value = f"{added['median']:+.2f} ms at p50 ({added['min']:+.2f} to {added['max']:+.2f})"
-        yield pair.replace(" - ", " − "), value  # noqa: RUF001 - a minus
+        if pair.startswith(f"{name} - "):
+            median, least, most = (f"{added[which]:+.2f}" for which in ("median", "min", "max"))
+            yield f"adds {median} ms at p50 ({least} to {most})"
+    for pair, ratio in figures["rate_ratios"].items():
+        if pair.startswith(f"{name} / "):
+            median, least, most = (f"{ratio[which]:.2f}" for which in ("median", "min", "max"))
+            yield f"{median} times the requests/s of Traefik's own ({least} to {most})"
 
 
-def _store_rows(seen: Seen) -> Iterator[tuple[str, str]]:
-    for name, contestant in seen.contestants.items():
-        if contestant.limits:
-            at = seen.measured[name]
-            script, processor = spread(at.script_us)["median"], spread(at.store_us)["median"]
-            commands, scripts = spread(at.commands)["median"], spread(at.scripts)["median"]
-            took = f"{script:.1f} µs in scripts and {processor:.1f} µs in all"
-            yield f"store, {name}", f"{took}, {commands:.2f} commands, {scripts:.2f} scripts a request"
-
-
-def _cores(seen: Seen) -> Iterator[str]:
-    for name, measured in seen.measured.items():
-        yield f"{name} {spread(measured.client_cores)['median']:.2f}"
-    yield "of a core"
+def _used_and_denied(figures: dict[str, Any]) -> Iterator[str]:
+    used, over = figures["store_per_request"], figures["over_limit"]
+    script, processor, commands, scripts = (
+        used[what]["median"] for what in ("script_us", "processor_us", "commands", "scripts")
+    )
+    yield f"store: {script:.1f} µs in scripts, {processor:.1f} µs in all a request"
+    yield f"store: {commands:.2f} commands, of them {scripts:.2f} calls of a script"
+    yield f"denied {over['denied']:,} of the {over['expected']:,} requests that it had to deny"
 
 
 def _over_rounds(values: list[float]) -> dict[str, Any]:
