@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from ratelimit.call import members
+from ratelimit.call import members, text_of
 from ratelimit.decision import Decision
 from ratelimit.reading import read_place
 
@@ -109,7 +109,7 @@ class Denials:
 
     def note(self, question: Question, reply: bytes | str, sent: int, heard: int) -> None:
         """Remember what the store said to a question that it denied."""
-        text = reply if isinstance(reply, str) else reply.decode()
+        text = text_of(reply)
         if not question.take or not text.startswith("0 "):
             return
         _, judged, states = text.split(" ", 2)

@@ -302,7 +302,7 @@ class Limiter(Shell):
         except CONNECTION_ERRORS as error:
             return [self._without_store(question, error) for question in questions]
         self._outage.ended()
-        return [self._read(question, reply, sent) for question, reply in zip(questions, replies, strict=True)]
+        return [self._read(*heard, sent) for heard in zip(questions, replies, strict=True)]
 
     def _settle(self, keys: list[str], args: list[str | float]) -> Settlement:
         try:

@@ -11,7 +11,7 @@ from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissi
 
 from ratelimit import assignments
 from ratelimit.ask import Asker, Question
-from ratelimit.call import encode, read
+from ratelimit.call import encode, read, text_of
 from ratelimit.denials import Denials
 from ratelimit.errors import Fault, InvalidRequest, PolicyError, StoreUnavailable
 from ratelimit.layout import KEYS, hash_of, slots_of
@@ -195,11 +195,6 @@ def as_policy(policy: Policy | Limit | Iterable[Limit]) -> Policy:
             return Policy.of(*limits)
     message = "must be a Policy, a Limit or several; a file is read with Policy.from_file(path)"
     raise PolicyError([Fault("", message)], "policy")
-
-
-def text_of(reply: bytes | str) -> str:
-    """Return a reply as text; clients differ in whether they decode."""
-    return reply.decode() if isinstance(reply, bytes) else reply
 
 
 def remember_of(remember: float) -> int:

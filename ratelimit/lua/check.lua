@@ -32,33 +32,6 @@
 local unpack = unpack
 local a, k = 3, 1
 
--- Reads a layout. Each group of buckets is a table of its own: the names of its fields, then four values
--- for each limit: count, period, kind, and burst with what admission forgives.
-local function layout()
-  local groups = {}
-  local number = tonumber(ARGV[a])
-  a = a + 1
-  for g = 1, number do
-    local names, limits = {}, tonumber(ARGV[a])
-    a = a + 1
-    if limits == 0 then
-      groups[g] = {false, tonumber(ARGV[a]), tonumber(ARGV[a + 1]), ARGV[a + 2]}
-      a = a + 3
-    else
-      local group = {names}
-      for i = 1, limits do
-        local field, count, period = ARGV[a], tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2])
-        names[i * 2 - 1], names[i * 2] = field, field .. '@'
-        group[i * 5 - 3], group[i * 5 - 2], group[i * 5 - 1] = count, period, ARGV[a + 4]
-        group[i * 5], group[i * 5 + 1] = tonumber(ARGV[a + 3]), min(1e-6, count / period)
-        a = a + 5
-      end
-      groups[g] = group
-    end
-  end
-  return groups
-end
-
 -- Looks at a limit that lies in a hash. Returns whether it admits, and what to write then, if anything:
 -- tokens missing, and whether as of `t` or of the time before.
 local function weigh(count, period, kind, burst, tolerance, cost, first, second, t)
@@ -87,8 +60,32 @@ local function slots(key, group, want, t)
   return not want, taken, format('%.0f', tonumber(frees[2]) - at)
 end
 
+-- The layouts. Each group of buckets is a table: the names of its fields, then five values for each limit:
+-- count, period, kind, burst, and what admission forgives.
 local layouts = {}
-for number = 1, tonumber(ARGV[2]) do layouts[number] = layout() end
+for number = 1, tonumber(ARGV[2]) do
+  local groups, count = {}, tonumber(ARGV[a])
+  a = a + 1
+  for g = 1, count do
+    local names, limits = {}, tonumber(ARGV[a])
+    a = a + 1
+    if limits == 0 then
+      groups[g] = {false, tonumber(ARGV[a]), tonumber(ARGV[a + 1]), ARGV[a + 2]}
+      a = a + 3
+    else
+      local group = {names}
+      for i = 1, limits do
+        local field, refill, period = ARGV[a], tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2])
+        names[i * 2 - 1], names[i * 2] = field, field .. '@'
+        group[i * 5 - 3], group[i * 5 - 2], group[i * 5 - 1] = refill, period, ARGV[a + 4]
+        group[i * 5], group[i * 5 + 1] = tonumber(ARGV[a + 3]), min(1e-6, refill / period)
+        a = a + 5
+      end
+      groups[g] = group
+    end
+  end
+  layouts[number] = groups
+end
 
 local replies = {}
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
+from ratelimit.call import text_of
 from ratelimit.layout import USAGE
 from ratelimit.rate import MICROSECONDS, parse_period
 from ratelimit.records import read_record
 from ratelimit.request import parse_timestamp
-from ratelimit.shell import CONNECTION_ERRORS, explain, text_of
+from ratelimit.shell import CONNECTION_ERRORS, explain
 from ratelimit.stores import connect
 from service.cli.keys import DEADLINE
 from service.cli.output import fail
