@@ -36,6 +36,11 @@ ENOUGH: Final = 2
 MOST: Final = 16_384
 """Keys that are watched at once; past that all are watched anew."""
 
+NANOSECONDS: Final = 1_000_000_000
+
+LOOK_AGAIN: Final = 50_000_000
+"""Nanoseconds between two looks at the least: leases that end meanwhile are given back together."""
+
 
 class _Lease:
     """What is left of one lease.
