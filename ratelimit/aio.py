@@ -14,7 +14,7 @@ from ratelimit.courier import Courier, Reply
 from ratelimit.decision import Decision
 from ratelimit.errors import RateLimited, StoreUnavailable
 from ratelimit.layout import KEYS
-from ratelimit.rate import MICROSECONDS
+from ratelimit.leases import LOOK_AGAIN, NANOSECONDS
 from ratelimit.reservation import AsyncReservation
 from ratelimit.scripts import CHECK, SETTLE
 from ratelimit.shell import CONNECTION_ERRORS, AskedFor, Shell
@@ -22,7 +22,7 @@ from ratelimit.stores import connect_async
 from ratelimit.stores.aiowire import within
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Unpack
 
     from ratelimit.ask import Question
@@ -62,6 +62,8 @@ class AsyncLimiter(Shell):
         self._deadline = deadline
         self._courier = Courier(self._check)
         self._returning: set[asyncio.Task[None]] = set()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._looks_at = 0
 
     async def check(self, key: AskedFor, **options: Unpack[CheckOptions]) -> Decision:
         """See `Limiter.check`."""
@@ -141,6 +143,8 @@ class AsyncLimiter(Shell):
             names = self._owned(key, tenant)
             await within(self._deadline, self._opened.client.unlink(*names))
             self._emptied(names)
+            if (end := self._leases.next_end) is not None:
+                self._look_at(end)
         except CONNECTION_ERRORS as error:
             raise self._unavailable(error) from None
 
@@ -170,45 +174,61 @@ class AsyncLimiter(Shell):
                     reply.cancel()  # if we were: what has not left yet is not asked any more
 
     def _begin(self, question: Question, now: int) -> Decision | asyncio.Future[Reply]:
-        """Return the denial that is remembered, or what will be the store's reply."""
-        if question.route.layout.lease:
-            decision = self._leases.spend(question, now)
-            if decision is not None:
-                return decision
-            wanted = self._leases.wanted(question, now)
-            if wanted is not None:
-                self._lease(wanted, now)
-        denial = self._denials.answer(question, now)
-        return self._courier.ask(question) if denial is None else denial
+        """Return the decision if it needs no asking, or what will be the store's reply."""
+        leases = question.route.layout.lease
+        decision = self._leases.spend(question, now) if leases else None
+        decision = decision or self._denials.answer(question, now)
+        if decision is not None:
+            return decision
+        if leases and (wanted := self._leases.wanted(question, now)):
+            self._lease(wanted, now)
+        return self._courier.ask(question)
 
     def _lease(self, wanted: Question, now: int) -> None:
         """Take tokens in advance; checks go on asking the store until it has said yes."""
-        ttl = wanted.route.layout.lease_ttl / MICROSECONDS
 
         def landed(reply: asyncio.Future[Reply]) -> None:
             if reply.cancelled() or reply.exception() is not None:
                 return  # what was taken, if it was, is lost as in a crash
-            if self._leases.granted(wanted, reply.result(), now, time.monotonic_ns()):
-                asyncio.get_running_loop().call_later(ttl, self._give_back, time.monotonic_ns)
+            heard = time.monotonic_ns()
+            if self._leases.granted(wanted, reply.result(), now, heard):
+                self._look_at(heard + wanted.route.layout.lease_ttl * 1000)
 
         self._courier.ask(wanted).add_done_callback(landed)
 
-    def _give_back(self, clock: Callable[[], int] | None = None) -> None:
-        """Return to the store what is left of leases that are over by a clock; of all without one."""
-        for question in self._leases.over(clock and clock()):
-            returning = asyncio.get_running_loop().create_task(self._return(question))
+    def _look_at(self, end: int) -> None:
+        """See to it that leases end also when nobody asks any more."""
+        if self._closed or (self._alarm is not None and self._looks_at <= end):
+            return
+        if self._alarm is not None:
+            self._alarm.cancel()
+        wait = max(end - time.monotonic_ns(), LOOK_AGAIN) / NANOSECONDS
+        self._alarm, self._looks_at = asyncio.get_running_loop().call_later(wait, self._look), end
+
+    def _look(self) -> None:
+        self._alarm = None
+        if over := self._leases.over(time.monotonic_ns()):
+            returning = asyncio.get_running_loop().create_task(self._give_back(over))
             self._returning.add(returning)
             returning.add_done_callback(self._returning.discard)
+        if (end := self._leases.next_end) is not None:
+            self._look_at(end)
 
-    async def _return(self, question: Question) -> None:
-        with contextlib.suppress(StoreUnavailable):  # lost, as in a crash
-            await self._settle(*self._encode_return(question))
+    async def _give_back(self, over: list[Question]) -> None:
+        """Return to the store what is left of leases."""
+        with contextlib.suppress(StoreUnavailable):  # the rest is lost, as in a crash
+            for question in over:
+                await self._settle(*self._encode_return(question))
 
     async def _answer(self, question: Question, reply: asyncio.Future[Reply], sent: int) -> Decision:
         try:
-            return self._read(question, await reply, sent)
+            decision = self._read(question, await reply, sent)
         except CONNECTION_ERRORS as error:
             return self._without_store(question, error)
+        if decision or not question.route.layout.lease:
+            return decision
+        # What the store could not give may have been leased meanwhile, even in the same call.
+        return self._leases.spend(question, time.monotonic_ns()) or decision
 
     async def _check(self, questions: list[Question]) -> Any:  # noqa: ANN401 - whatever the script says
         replies = await self._run(CHECK, *self._encode(questions))
@@ -234,10 +254,12 @@ class AsyncLimiter(Shell):
         if self._closed:
             return
         self._closed = True
+        if self._alarm is not None:
+            self._alarm.cancel()
         await self._courier.rest()
         await asyncio.sleep(0)  # a lease that has just been granted is held by now
-        self._give_back()
         await asyncio.gather(*self._returning)
+        await self._give_back(self._leases.over())
         await self._opened.wire.close()
         await self._opened.client.aclose()
         await self._opened.client.connection_pool.disconnect()

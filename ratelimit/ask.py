@@ -117,6 +117,12 @@ class Asker:
         self._layouts: dict[tuple[str, str | None], Layout] = {}
         self._routes: dict[tuple[str, str | None, str | None, str | None], Route] = {}
 
+    def reassigned(self, assigned: Mapping[str, Assignment]) -> Asker:
+        """Return one with other assignments and the same layouts, by whose identity leases and denials go."""
+        asker = Asker(self.policy, assigned)
+        asker._layouts = self._layouts  # filled by both, alike
+        return asker
+
     def ask(self, check: Check, *, take: bool) -> Question:
         """Look up what the policy says about a check, to take what it costs or only to look.
 

@@ -57,6 +57,8 @@ def _fault(
         message = str(context["error"])
     elif kind == _AT:
         path, message = (*path, context["field"]), context["message"]
+    elif kind == "model_type":  # pydantic names the class, which no operator has heard of
+        message = "must be a mapping" + (f", not {got}" if got else "")
     elif kind == "literal_error":
         message = f"{got + ' is not allowed; ' if got else ''}one of {context['expected']}"
     else:

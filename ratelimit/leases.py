@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from ratelimit.ask import Question
     from ratelimit.bucket import Bucket
+    from ratelimit.layout import Layout
+
+    _Whose = tuple[Layout, tuple[str, ...]]
 
 HOT: Final = 4
 """A lease is worth its call for a key that is asked for more often than this within the lease's time."""
@@ -33,6 +36,11 @@ ENOUGH: Final = 2
 MOST: Final = 16_384
 """Keys that are watched at once; past that all are watched anew."""
 
+NANOSECONDS: Final = 1_000_000_000
+
+LOOK_AGAIN: Final = 50_000_000
+"""Nanoseconds between two looks at the least: leases that end meanwhile are given back together."""
+
 
 class _Lease:
     """What is left of one lease.
@@ -40,23 +48,31 @@ class _Lease:
     Attributes:
         question: the check that took it last.
         left: tokens of each limit.
+        whole: whether every limit gave what it was asked for: one in shadow mode, which denies nothing,
+            takes nothing either where it would have denied.
         until: nanoseconds of our clock, when it ends.
     """
 
-    __slots__ = ("_buckets", "_clock", "_heard", "left", "question", "until")
+    __slots__ = ("_buckets", "_clock", "_heard", "left", "question", "until", "whole")
 
     def __init__(self, question: Question, reply: str, sent: int, heard: int) -> None:
         words = reply.split(" ")
         t = int(words[1])
         layout = question.route.layout
-        states = zip(layout.places, question.costs, words[2::2], words[3::2], strict=True)
         self.question = question
-        self.left = question.costs
+        self._buckets: list[Bucket] = []
+        given: list[float] = []
+        for place, cost, first, second in zip(
+            layout.places, question.costs, words[2::2], words[3::2], strict=True
+        ):
+            bucket, shape = bucket_of(first, second, t), place.shape
+            gives = bucket.admits(shape, t, cost)
+            self._buckets.append(bucket.take(shape, t, cost) if gives else bucket)
+            given.append(cost if gives else 0.0)
+        self.left = tuple(given)
+        self.whole = self.left == question.costs
         self.until = sent + layout.lease_ttl * 1000
         self._clock, self._heard = t, heard
-        self._buckets = [
-            bucket_of(first, second, t).take(place.shape, t, cost) for place, cost, first, second in states
-        ]
 
     def spend(self, question: Question, now: int) -> Decision | None:
         """Decide a check with what is left; None if that is not enough."""
@@ -68,82 +84,92 @@ class _Lease:
         t = self._clock + (now - self._heard) // 1000
         return Decision.deferred(True, "lease", _members, question, self._buckets, before, t)
 
+    def rest(self) -> Question:
+        """Return what is left of it, as a question that took just that."""
+        return self.question._replace(costs=self.left)
+
 
 class Leases:
-    """The leases of one limiter. Times are nanoseconds of one clock that never goes back."""
+    """The leases of one limiter. Times are nanoseconds of one clock that never goes back.
+
+    A key has one for each layout, such as for each class of models: their buckets may lie in one hash.
+    """
 
     def __init__(self) -> None:
-        self._held: dict[tuple[str, ...], _Lease] = {}
+        self._held: dict[_Whose, _Lease] = {}
         self._ended: list[Question] = []
-        self._watched: dict[tuple[str, ...], tuple[int, int, int]] = {}
+        self._watched: dict[_Whose, tuple[int, int, int]] = {}
 
     @property
     def held(self) -> int:
         """How many leases there are."""
         return len(self._held)
 
+    @property
+    def next_end(self) -> int | None:
+        """When `over` next has something to return; None while nothing is out."""
+        if self._ended:
+            return 0
+        return min((lease.until for lease in self._held.values()), default=None)
+
     def spend(self, question: Question, now: int) -> Decision | None:
         """Decide a check here; None if the store must be asked."""
-        route = question.route
-        lease = self._held.get(route.names)
-        if (
-            lease is None
-            or now >= lease.until
-            or lease.question.route.layout is not route.layout
-            or not _is_plain(question)
-        ):
+        lease = self._held.get((question.route.layout, question.route.names))
+        if lease is None or now >= lease.until or not _is_plain(question):
             return None
         return lease.spend(question, now)
 
     def wanted(self, question: Question, now: int) -> Question | None:
         """Return the check that takes a lease, if one is worth it: its reply is for `granted`."""
-        route = question.route
-        amounts, ttl = route.layout.lease, route.layout.lease_ttl * 1000
+        layout = question.route.layout
+        amounts, ttl = layout.lease, layout.lease_ttl * 1000
         if not _is_plain(question) or any(map(gt, question.costs, (part / ENOUGH for part in amounts))):
             return None
         if len(self._watched) >= MOST:
             self._watched = {}
-        asked, since, later = self._watched.get(route.names, (0, now, 0))
+        whose = layout, question.route.names
+        asked, since, later = self._watched.get(whose, (0, now, 0))
         asked, since = (asked + 1, since) if now - since <= ttl else (1, now)
         take = asked > HOT and now >= later
-        self._watched[route.names] = asked, since, now + ttl if take else later
+        self._watched[whose] = asked, since, now + ttl if take else later
         if not take:
             return None
-        lease = self._held.get(route.names)
-        if lease is None or lease.question.route.layout is not route.layout:
+        lease = self._held.get(whose)
+        if lease is None:
             return question._replace(costs=amounts)
-        return question._replace(costs=tuple(map(sub, amounts, lease.left)))  # what is missing of a share
+        missing = map(sub, amounts, lease.left)
+        return question._replace(costs=tuple(max(cost, 0.0) for cost in missing))
 
     def granted(self, question: Question, reply: bytes | str, sent: int, heard: int) -> bool:
         """Hold what the check of `wanted` was told that it took; False if it was denied."""
         text = reply if isinstance(reply, str) else reply.decode()
         if not text.startswith("1 "):
             return False  # not asked again before the time of a lease has passed
-        names = question.route.names
-        lease, before = _Lease(question, text, sent, heard), self._held.get(names)
+        whose = question.route.layout, question.route.names
+        lease, before = _Lease(question, text, sent, heard), self._held.get(whose)
         if before is not None:
-            if before.question.route.layout is question.route.layout:
-                lease.left = tuple(map(add, lease.left, before.left))
-            else:
-                self._ended.append(before.question._replace(costs=before.left))
-        self._held[names] = lease
-        asked, since, _ = self._watched.get(names, (0, heard, 0))
-        self._watched[names] = asked, since, 0
+            lease.left = tuple(map(add, lease.left, before.left))
+        self._held[whose] = lease
+        if lease.whole:
+            asked, since, _ = self._watched.get(whose, (0, heard, 0))
+            self._watched[whose] = asked, since, 0
         return True
 
     def over(self, now: int | None = None) -> list[Question]:
         """Return what is left of leases whose time is over, to be given back; of all without a time."""
         ended, self._ended = self._ended, []
-        for names in [names for names, lease in self._held.items() if now is None or now >= lease.until]:
-            lease = self._held.pop(names)
-            ended.append(lease.question._replace(costs=lease.left))
+        for whose in [whose for whose, lease in self._held.items() if now is None or now >= lease.until]:
+            ended.append(self._held.pop(whose).rest())
         return [question for question in ended if any(question.costs)]
 
     def forget(self, names: Iterable[str]) -> None:
-        """Drop the leases on buckets that have been emptied: there is nothing to give back to."""
+        """End the leases on buckets that have been emptied: only to the others is there something to give."""
         gone = set(names)
-        for held in [held for held in self._held if gone.intersection(held)]:
-            del self._held[held]
+        for whose in [whose for whose in self._held if gone.intersection(whose[1])]:
+            rest = self._held.pop(whose).rest()
+            kept = tuple(0.0 if part.name in gone else part.cost for part in rest.parts)
+            if any(kept):
+                self._ended.append(rest._replace(costs=kept))
 
 
 def _is_plain(question: Question) -> bool:

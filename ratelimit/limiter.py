@@ -13,7 +13,7 @@ from ratelimit import assignments
 from ratelimit.call import calls_of
 from ratelimit.errors import RateLimited, StoreUnavailable
 from ratelimit.layout import KEYS
-from ratelimit.rate import MICROSECONDS
+from ratelimit.leases import LOOK_AGAIN, NANOSECONDS
 from ratelimit.reservation import Reservation
 from ratelimit.scripts import CHECK, SETTLE
 from ratelimit.shell import CONNECTION_ERRORS, AskedFor, Shell
@@ -71,8 +71,10 @@ class Limiter(Shell):
         opened = connect(store, deadline)
         self._at(opened.url)
         self._opened = opened
-        self._spending = threading.Lock()
+        self._spending = threading.Lock()  # held where leases are used
+        self._returning = threading.Lock()  # held while they are given back; taken before the other
         self._timer: threading.Timer | None = None
+        self._looks_at = 0
         self.address = opened.address
 
     def check(self, key: AskedFor, **options: Unpack[CheckOptions]) -> Decision:
@@ -223,6 +225,8 @@ class Limiter(Shell):
             self._opened.client.unlink(*names)
             with self._spending:
                 self._emptied(names)
+                if (end := self._leases.next_end) is not None:
+                    self._look_at(end)
         except CONNECTION_ERRORS as error:
             raise self._unavailable(error) from None
 
@@ -248,51 +252,61 @@ class Limiter(Shell):
         return [next(answers) if decision is None else decision for decision in known]
 
     def _known(self, question: Question) -> Decision | None:
-        """Decide a check without the store, if that is possible."""
+        """Decide a check without asking the store about it, if that is possible."""
         now = time.monotonic_ns()
-        if question.route.layout.lease:
-            decision = self._leased(question, now)
-            if decision is not None:
-                return decision
-        return self._denials.answer(question, now)
+        leases = bool(question.route.layout.lease)
+        decision = self._spend(question, now) if leases else None
+        decision = decision or self._denials.answer(question, now)
+        return self._lease(question, now) if decision is None and leases else decision
 
-    def _leased(self, question: Question, now: int) -> Decision | None:
-        """Decide a check with tokens taken in advance, which are taken here if they are worth it."""
+    def _spend(self, question: Question, now: int) -> Decision | None:
+        """Decide a check with tokens taken in advance."""
         with self._spending:
-            decision = self._leases.spend(question, now)
-            wanted = None if decision is not None else self._leases.wanted(question, now)
+            return self._leases.spend(question, now)
+
+    def _lease(self, question: Question, now: int) -> Decision | None:
+        """Take tokens in advance if they are worth it, and decide the check with them."""
+        with self._spending:
+            wanted = self._leases.wanted(question, now)
         if wanted is None:
-            return decision
+            return None
         try:
             [reply] = self._run(CHECK, *self._encode([wanted]))
-        except CONNECTION_ERRORS:
-            return None  # what was taken, if it was, is lost as in a crash
+        except CONNECTION_ERRORS as error:  # what was taken, if it was, is lost as in a crash
+            return self._without_store(question, error)
+        self._outage.ended()
+        heard = time.monotonic_ns()
         with self._spending:
-            if not self._leases.granted(wanted, reply, now, time.monotonic_ns()):
+            if not self._leases.granted(wanted, reply, now, heard):
                 return None
-            decision = self._leases.spend(question, time.monotonic_ns())
-            self._look_later(question.route.layout.lease_ttl)
-        return decision
+            self._look_at(heard + wanted.route.layout.lease_ttl * 1000)
+            return self._leases.spend(question, heard)
 
-    def _look_later(self, ttl: int) -> None:
+    def _look_at(self, end: int) -> None:
         """See to it that leases end also when nobody asks any more."""
-        if self._timer is None and not self._closed:
-            self._timer = threading.Timer(ttl / MICROSECONDS, self._look, (ttl,))
-            self._timer.daemon = True
-            self._timer.start()
+        if self._closed or (self._timer is not None and self._looks_at <= end):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        wait = max(end - time.monotonic_ns(), LOOK_AGAIN) / NANOSECONDS
+        self._timer, self._looks_at = threading.Timer(wait, self._look), end
+        self._timer.daemon = True
+        self._timer.start()
 
-    def _look(self, ttl: int) -> None:
-        with self._spending:
-            self._timer = None
-            over = self._leases.over(time.monotonic_ns())
-            if self._leases.held:
-                self._look_later(ttl)
-        self._give_back(over)
+    def _look(self) -> None:
+        with self._returning:
+            with self._spending:
+                self._timer = None
+                over = self._leases.over(time.monotonic_ns())
+                if (end := self._leases.next_end) is not None:
+                    self._look_at(end)
+            if not self._closed:
+                self._give_back(over)
 
     def _give_back(self, over: list[Question]) -> None:
         """Return to the store what is left of leases."""
-        for question in over:
-            with contextlib.suppress(StoreUnavailable):  # lost, as in a crash
+        with contextlib.suppress(StoreUnavailable):  # the rest is lost, as in a crash
+            for question in over:
                 self._settle(*self._encode_return(question))
 
     def _ask_store(self, questions: list[Question]) -> list[Decision]:
@@ -302,7 +316,14 @@ class Limiter(Shell):
         except CONNECTION_ERRORS as error:
             return [self._without_store(question, error) for question in questions]
         self._outage.ended()
-        return [self._read(*heard, sent) for heard in zip(questions, replies, strict=True)]
+        return [self._told(question, reply, sent) for question, reply in zip(questions, replies, strict=True)]
+
+    def _told(self, question: Question, reply: bytes | str, sent: int) -> Decision:
+        """Return what the store decided; what it could not give may have been leased meanwhile."""
+        decision = self._read(question, reply, sent)
+        if decision or not question.route.layout.lease:
+            return decision
+        return self._spend(question, time.monotonic_ns()) or decision
 
     def _settle(self, keys: list[str], args: list[str | float]) -> Settlement:
         try:
@@ -322,12 +343,13 @@ class Limiter(Shell):
         """Close every connection; stop the embedded server if nobody else uses it."""
         if self._closed:
             return
-        with self._spending:
-            self._closed = True
-            over = self._leases.over()
-            if self._timer is not None:
-                self._timer.cancel()
-        self._give_back(over)
+        with self._returning:
+            with self._spending:
+                self._closed = True
+                over = self._leases.over()
+                if self._timer is not None:
+                    self._timer.cancel()
+            self._give_back(over)
         self._opened.wire.close()
         self._opened.client.close()
         self._opened.client.connection_pool.disconnect()

@@ -71,7 +71,7 @@ class Shell:
         self._asker = Asker(as_policy(policy), self._asker.assigned)
 
     def _assigned(self, counter: bytes, assigned: Mapping[str, Assignment]) -> None:
-        self._asker = Asker(self.policy, assigned)
+        self._asker = self._asker.reassigned(assigned)
         self._assigned_at = counter
 
     def _ask(self, asked: AskedFor, options: CheckOptions | None = None, *, take: bool = True) -> Question:

@@ -26,12 +26,15 @@ from ratelimit.policy.spec import (
 from ratelimit.rate import MICROSECONDS, Rate, write_period
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 Kind = Literal["bucket", "post-paid", "slots", "failures"]
 
 DEFAULT_TTL: Final = 600 * MICROSECONDS
 """When an abandoned reservation frees its slot."""
+
+_IN_LEASE: Final = 3
+"""How deep a path is that ends in a lease: the limit's name, `lease`, and a field of it."""
 
 _named = pydantic.TypeAdapter(dict[Name, LimitSpec])
 
@@ -94,9 +97,7 @@ class Limit:
         try:
             [(_, spec)] = _named.validate_python({self.name: raw}).items()
         except pydantic.ValidationError as error:
-            raise PolicyError(
-                faults_of(error, lambda _: LimitSpec.model_fields, echo=True), f"Limit({self.name!r})"
-            ) from None
+            raise PolicyError(faults_of(error, _fields_at, echo=True), f"Limit({self.name!r})") from None
         object.__setattr__(self, "rate", spec.rate)
         object.__setattr__(self, "per", tuple(spec.per))
         object.__setattr__(self, "ttl", spec.ttl)
@@ -170,3 +171,7 @@ def check_alone(limit: Limit) -> None:
             "rate", "rates by model class need the `models` of a policy; use Policy.from_text or from_file"
         )
         raise PolicyError([fault], f"Limit({limit.name!r})")
+
+
+def _fields_at(path: tuple[str, ...]) -> Iterable[str]:
+    return LeaseSpec.model_fields if len(path) == _IN_LEASE else LimitSpec.model_fields

@@ -110,7 +110,10 @@ class LeaseSpec(_Spec):
     """How much of a bucket a process may take in advance, and for how long it may keep it."""
 
     share: float = Field(
-        gt=0, le=0.5, description="the part of the burst that one process takes at a time, up to a half"
+        gt=0,
+        le=0.5,
+        strict=True,
+        description="the part of the burst that one process takes at a time, up to a half",
     )
     ttl: PeriodText = Field(
         MICROSECONDS, description="when what is left of it goes back; 1s unless given, at most 60s"
@@ -228,6 +231,7 @@ def fields_at(path: tuple[str, ...]) -> list[str]:
     specs: dict[tuple[str, int], type[_Spec]] = {
         ("plans", 3): PlanSpec,
         ("plans", 5): LimitSpec,
+        ("plans", 6): LeaseSpec,
         ("keys", 3): KeySpec,
     }
     return list(specs.get((path[0], len(path)), PolicySpec).model_fields)

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from ratelimit import Policy, PolicyError
+from ratelimit import Limit, Policy, PolicyError
 
 GOOD = """default_plan: free
 models:
@@ -98,6 +98,84 @@ def test_a_fault_is_found_on_its_line_and_path(old, new, line, path, says):
     assert found[0].line == line
     assert says in found[0].message
     assert f"policy.yaml:{line}: {path}: " in str(error)
+
+
+LEASED = """plans:
+  p:
+    limits:
+      requests: {rate: 100/minute, lease: {share: 0.05, ttl: 1s}}
+      tokens:
+        unit: tokens
+        rate: 1000/minute
+        lease: {share: 0.05}
+"""
+IN_REQUESTS, IN_TOKENS = "plans.p.limits.requests", "plans.p.limits.tokens"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "path", "says"),
+    [
+        ("share: 0.05, ttl: 1s", "share: 0.51", 4, f"{IN_REQUESTS}.lease.share", "equal to 0.5"),
+        ("share: 0.05, ttl: 1s", "share: 0", 4, f"{IN_REQUESTS}.lease.share", "greater than 0"),
+        ("share: 0.05, ttl: 1s", "share: -0.1", 4, f"{IN_REQUESTS}.lease.share", "greater than 0"),
+        ("share: 0.05, ttl: 1s", "share: .nan", 4, f"{IN_REQUESTS}.lease.share", "not nan"),
+        ("share: 0.05, ttl: 1s", "share: 5%", 4, f"{IN_REQUESTS}.lease.share", "number"),
+        ("share: 0.05, ttl: 1s", "share: '0.05'", 4, f"{IN_REQUESTS}.lease.share", "number"),
+        ("share: 0.05, ttl: 1s", "ttl: 1s", 4, f"{IN_REQUESTS}.lease.share", "required"),
+        ("ttl: 1s", "ttl: 61s", 4, f"{IN_REQUESTS}.lease.ttl", "at most 60s"),
+        ("ttl: 1s", "ttl: 2m", 4, f"{IN_REQUESTS}.lease.ttl", "at most 60s"),
+        ("ttl: 1s", "ttl: 0s", 4, f"{IN_REQUESTS}.lease.ttl", "0s"),
+        ("ttl: 1s", "ttl: 1", 4, f"{IN_REQUESTS}.lease.ttl", "30s"),
+        ("ttl: 1s", "tll: 1s", 4, f"{IN_REQUESTS}.lease.tll", "share, ttl"),
+        ("{share: 0.05, ttl: 1s}", "0.05", 4, f"{IN_REQUESTS}.lease", "mapping"),
+        ("{share: 0.05}", "true", 8, f"{IN_TOKENS}.lease", "mapping"),
+        ("rate: 100/minute", "rate: 39/minute", 4, f"{IN_REQUESTS}.lease", "0.05 of a burst of 39 is less"),
+        ("rate: 100/minute", "rate: 100/minute, burst: 39", 4, f"{IN_REQUESTS}.lease", "burst of 39"),
+        ("rate: 100/minute", "rate: 100/minute, charge: settle", 4, f"{IN_REQUESTS}.lease", "charge: settle"),
+        ("unit: tokens\n        rate: 1000/minute", "unit: failures\n        rate: 100/minute", 8,
+         f"{IN_TOKENS}.lease", "unit 'failures' has no such field"),
+        ("unit: tokens\n        rate: 1000/minute", "unit: concurrent\n        capacity: 100", 8,
+         f"{IN_TOKENS}.lease", "unit 'concurrent' has no such field"),
+        ("        lease: {share: 0.05}\n", "", 5, f"{IN_TOKENS}.lease", "required beside requests"),
+        (", lease: {share: 0.05, ttl: 1s}", "", 4, f"{IN_REQUESTS}.lease", "required beside tokens"),
+    ],
+)  # fmt: skip
+def test_p9_a_lease_that_makes_no_sense_is_found_on_its_line_and_path(old, new, line, path, says):
+    assert Policy.from_text(LEASED)
+    assert old in LEASED
+    error = faults(LEASED.replace(old, new, 1))
+    found = [fault for fault in error.faults if fault.path == path]
+    assert found, str(error)
+    assert found[0].line == line
+    assert says in found[0].message
+    assert f"policy.yaml:{line}: {path}: " in str(error)
+
+
+def test_p9_a_lease_for_each_class_must_be_worth_it_in_each():
+    text = LEASED.replace("rate: 100/minute", "per: [key, model], rate: {a: 100/minute, other: 39/minute}")
+    [fault] = faults("models: {a: [a]}\n" + text).faults
+    assert (fault.line, fault.path) == (5, f"{IN_REQUESTS}.lease")
+    assert "burst of 39" in fault.message
+
+
+@pytest.mark.parametrize(
+    ("lease", "says"),
+    [
+        ({"shar": 0.1}, "share, ttl"),
+        ({"share": 0.6}, "0.5"),
+        ({"share": 0.1, "ttl": "2m"}, "60s"),
+        (5, "lease"),
+    ],
+)
+def test_p9_a_lease_in_python_is_held_to_the_same(lease, says):
+    with pytest.raises(PolicyError, match=says):
+        Limit("requests", "100/minute", lease=lease)
+
+
+def test_p9_some_limits_with_a_lease_and_some_without_are_refused_in_python_too():
+    lease = {"share": 0.1}
+    with pytest.raises(PolicyError, match="required beside requests"):
+        Policy.of(Limit("requests", "100/minute", lease=lease), Limit("tokens", "100/minute", unit="tokens"))
 
 
 def test_every_fault_is_told_in_the_order_of_the_file():

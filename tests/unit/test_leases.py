@@ -1,0 +1,292 @@
+"""Leases, with clocks of their own: when one is taken, what it decides, and what goes back."""
+
+import itertools
+
+import pytest
+
+from ratelimit import Limit, Policy
+from ratelimit.ask import Asker
+from ratelimit.call import read
+from ratelimit.leases import HOT, MOST, Leases
+from ratelimit.request import make_check
+
+NOW = 1_700_000_000_000_000  # the store's clock, microseconds
+START = 5_000_000_000  # ours, nanoseconds
+MS = 1_000_000
+TTL = 1_000 * MS
+SHARE = {"share": 0.1, "ttl": "1s"}
+REQUESTS = Limit("requests", "100/day", lease=SHARE)  # a lease holds 10
+TOKENS = Limit("tokens", "1000/day", unit="tokens", lease=SHARE)  # 100
+
+
+def asker(*limits):
+    ask = Asker(Policy.of(*(limits or (REQUESTS,))), {}).ask
+
+    def question(key="k", *, take=True, **fields):
+        return ask(make_check({"key": key, **fields}), take=take)
+
+    return question
+
+
+@pytest.fixture
+def leases():
+    return Leases()
+
+
+def granted(*states):
+    return f"1 {NOW} " + " ".join(states or ("-", "-"))
+
+
+def heat(leases, question, now=START):
+    """Ask as often as a key may before it counts as hot."""
+    assert [leases.wanted(question, now) for _ in range(HOT)] == [None] * HOT
+
+
+def hold(leases, question, now=START, *states):
+    """Take a lease and return the check that took it."""
+    heat(leases, question, now)
+    wanted = leases.wanted(question, now)
+    assert leases.granted(wanted, granted(*states or ("-", "-") * len(question.costs)), now, now)
+    return wanted
+
+
+def spend_all(leases, question, now=START):
+    return sum(1 for _ in itertools.takewhile(bool, iter(lambda: leases.spend(question, now), 0)))
+
+
+def given_back(leases, now=None):
+    return [(question.route.key, question.costs) for question in leases.over(now)]
+
+
+def test_p9_a_key_is_leased_once_it_is_hot(leases):
+    ask = asker()
+    heat(leases, ask())
+    wanted = leases.wanted(ask(), START + TTL)
+    assert (wanted.costs, wanted.route) == ((10.0,), ask().route)
+    assert leases.spend(ask(), START) is None
+
+
+def test_p9_a_key_that_is_asked_for_now_and_then_is_not(leases):
+    ask = asker()
+    heat(leases, ask())
+    heat(leases, ask(), START + TTL + 1)
+    assert leases.wanted(ask("another"), START + TTL + 1) is None
+
+
+def test_p9_a_check_that_costs_more_than_half_a_share_asks_the_store(leases):
+    ask = asker(REQUESTS, TOKENS)
+    for _ in range(3 * HOT):
+        assert leases.wanted(ask(cost={"tokens": 51}), START) is None
+        assert leases.wanted(ask(cost={"requests": 5.5}), START) is None
+    heat(leases, ask(cost={"tokens": 50}))
+    assert leases.wanted(ask(cost={"tokens": 50}), START).costs == (10.0, 100.0)
+
+
+PLAIN_NOT = [{"timestamp": NOW / 1e6}, {"request_id": "r"}, {"reserve": True}, {"take": False}]
+
+
+@pytest.mark.parametrize("fields", PLAIN_NOT, ids=lambda fields: next(iter(fields)))
+def test_p9_what_needs_the_store_neither_takes_a_lease_nor_spends_one(leases, fields):
+    ask = asker()
+    for _ in range(3 * HOT):
+        assert leases.wanted(ask(**fields), START) is None
+    hold(leases, ask())
+    assert leases.spend(ask(**fields), START) is None
+    assert leases.spend(ask(), START) is not None
+
+
+def test_p9_what_was_taken_is_spent_and_no_more(leases):
+    ask = asker()
+    hold(leases, ask())
+    assert spend_all(leases, ask()) == 10
+    assert leases.spend(ask(cost={"requests": 0}), START).source == "lease"
+    assert given_back(leases) == []
+
+
+def test_p9_several_limits_are_spent_together_or_not_at_all(leases):
+    ask = asker(REQUESTS, TOKENS)
+    hold(leases, ask(cost={"tokens": 10}))
+    assert leases.spend(ask(cost={"requests": 1, "tokens": 95}), START)
+    assert leases.spend(ask(cost={"requests": 1, "tokens": 6}), START) is None
+    assert leases.spend(ask(cost={"requests": 10, "tokens": 1}), START) is None
+    assert given_back(leases) == [("k", (9.0, 5.0))]
+
+
+def test_p9_fractions_are_spent_to_the_last_bit_and_not_below(leases):
+    ask = asker()
+    hold(leases, ask())
+    assert spend_all(leases, ask(cost={"requests": 2.5})) == 4
+    assert leases.spend(ask(cost={"requests": 1e-9}), START) is None
+
+
+def test_p9_a_lease_ends_when_its_time_is_over_counted_from_before_it_was_taken(leases):
+    ask = asker()
+    heat(leases, ask())
+    leases.granted(leases.wanted(ask(), START), granted(), START, START + 5 * MS)
+    assert leases.spend(ask(), START + TTL - 1)
+    assert leases.spend(ask(), START + TTL) is None
+    assert given_back(leases, START + TTL - 1) == []
+    assert given_back(leases, START + TTL) == [("k", (9.0,))]
+    assert (leases.held, given_back(leases)) == (0, [])
+
+
+def test_p9_the_shortest_time_of_a_plan_ends_the_lease(leases):
+    ask = asker(REQUESTS, Limit("slow", "100/day", lease={"share": 0.1, "ttl": "3s"}))
+    hold(leases, ask())
+    assert leases.spend(ask(), START + TTL) is None
+
+
+def test_p9_at_the_end_all_that_is_left_of_all_leases_is_given_back(leases):
+    ask = asker(REQUESTS, TOKENS)
+    for key in "ab":
+        hold(leases, ask(key))
+    leases.spend(ask("a", cost={"tokens": 7.5}), START)
+    assert given_back(leases) == [("a", (9.0, 92.5)), ("b", (10.0, 100.0))]
+    assert leases.spend(ask("a"), START) is None
+
+
+def test_p9_a_renewal_takes_what_is_missing_of_a_share(leases):
+    ask = asker(REQUESTS, TOKENS)
+    hold(leases, ask(cost={"tokens": 10}))
+    leases.spend(ask(cost={"requests": 8, "tokens": 40}), START)
+    wanted = leases.wanted(ask(cost={"requests": 3}), START + MS)
+    assert wanted.costs == (8.0, 40.0)
+    leases.spend(ask(), START + 2 * MS)  # while the renewal is under way
+    assert leases.granted(wanted, granted("10", str(NOW), "100", str(NOW)), START + MS, START + 3 * MS)
+    assert leases.spend(ask(cost={"requests": 0}), START + MS + TTL - 1)
+    assert given_back(leases) == [("k", (9.0, 100.0))]
+
+
+def test_p9_a_renewal_that_is_late_takes_a_share_at_the_most(leases):
+    """Two at once, where the store is slower than a lease is long: the second finds nothing missing."""
+    ask = asker()
+    heat(leases, ask())
+    first = leases.wanted(ask(), START)
+    later = START + TTL
+    second = leases.wanted(ask(), later)
+    for wanted in (first, second):
+        assert leases.granted(wanted, granted(), later, later)
+    leases.spend(ask(cost={"requests": 0.5}), later)
+    heat(leases, ask(), later + TTL + 1)
+    assert min(leases.wanted(ask(), later + TTL + 1).costs) == 0
+
+
+def test_p9_a_lease_that_was_refused_is_not_asked_for_again_for_its_time(leases):
+    ask = asker()
+    heat(leases, ask())
+    wanted = leases.wanted(ask(), START)
+    assert not leases.granted(wanted, f"0 {NOW} 95 {NOW}", START, START + MS)
+    assert (leases.held, leases.over()) == (0, [])
+    for now in (START + MS, START + TTL // 2, START + TTL - 1):
+        assert leases.wanted(ask(), now) is None
+    assert leases.wanted(ask(), START + TTL) is not None
+
+
+def test_p9_nor_is_one_whose_answer_is_still_to_come(leases):
+    ask = asker()
+    heat(leases, ask())
+    assert leases.wanted(ask(), START) is not None
+    assert leases.wanted(ask(), START + TTL - 1) is None
+
+
+def test_p9_one_that_was_granted_is_renewed_at_once_when_it_is_used_up(leases):
+    ask = asker()
+    hold(leases, ask())
+    assert spend_all(leases, ask()) == 10
+    assert leases.wanted(ask(), START + MS) is not None
+
+
+def test_p9_p11_another_policy_does_not_spend_it_and_gets_its_rest_back(leases):
+    old, new = asker(), asker(Limit("requests", "50/day", lease=SHARE))
+    hold(leases, old())
+    assert leases.spend(new(), START) is None
+    hold(leases, new(), START + MS)
+    assert spend_all(leases, new(), START + MS) == 5
+    assert given_back(leases, START + TTL) == [("k", (10.0,))]
+
+
+def test_p9_model_classes_of_one_key_have_a_lease_each(leases):
+    """Their buckets lie in one hash. A key that asks for both in turn must not take a lease each time."""
+    policy = Policy.from_text(
+        "models: {small: [s], large: [l]}\nplans: {p: {limits: {requests: {rate: 100/day, per: [key, model],"
+        " lease: {share: 0.1}}}}}"
+    )
+    ask = Asker(policy, {}).ask
+    small, large = (ask(make_check({"key": "k", "model": model}), take=True) for model in "sl")
+    for question in (small, large):
+        hold(leases, question)
+    assert leases.held == 2
+    assert [bool(leases.spend(question, START)) for question in (small, large) * 10] == [True] * 20
+    assert given_back(leases) == []
+
+
+def test_p9_what_a_shadow_limit_did_not_give_is_not_given_back_to_it(leases):
+    """It denies nothing, and takes nothing where it would have denied: such checks ask the store."""
+    ask = asker(REQUESTS, Limit("shadow", "100/day", mode="shadow", lease=SHARE))
+    heat(leases, ask())
+    wanted = leases.wanted(ask(), START)
+    leases.granted(wanted, granted("-", "-", "95", str(NOW)), START, START)
+    assert leases.spend(ask(), START) is None
+    assert leases.wanted(ask(), START + TTL - 1) is None
+    assert given_back(leases) == [("k", (10.0, 0.0))]
+
+
+def test_p9_after_a_reset_nothing_is_spent_or_given_back(leases):
+    ask = asker()
+    hold(leases, ask())
+    hold(leases, ask("another"))
+    leases.forget(["rl1:{k}:k", "rl1:{k}:t"])
+    assert leases.spend(ask(), START) is None
+    assert given_back(leases) == [("another", (10.0,))]
+
+
+def test_p9_a_reset_gives_back_what_was_taken_from_buckets_that_stay(leases):
+    """A key is reset, its tenant is not: what was leased of the tenant is the tenant's."""
+    ask = asker(REQUESTS, Limit("tenant", "100/day", per=["tenant"], lease=SHARE))
+    hold(leases, ask(tenant="t"))
+    leases.forget(["rl1:{t}:k:k"])
+    assert leases.spend(ask(tenant="t"), START) is None
+    assert leases.next_end is not None
+    assert given_back(leases, START) == [("k", (0.0, 10.0))]
+
+
+def test_p5_what_is_watched_is_bounded(leases):
+    ask = asker()
+    hold(leases, ask("held"))
+    for number in range(MOST + 10):
+        leases.wanted(ask(f"k{number}"), START)
+    assert len(leases._watched) <= MOST
+    assert leases.spend(ask("held"), START)
+
+
+def test_p9_the_next_lease_to_end_is_known(leases):
+    ask = asker()
+    assert leases.next_end is None
+    hold(leases, ask("late"), START + MS)
+    hold(leases, ask("soon"), START)
+    assert leases.next_end == START + TTL
+    leases.over(START + TTL)
+    assert leases.next_end == START + MS + TTL
+    leases.over()
+    assert leases.next_end is None
+
+
+def test_p9_a_decision_says_what_the_store_would_with_the_rest_in_the_bucket(leases):
+    ask = asker(Limit("requests", "1/second", burst=100, lease=SHARE), TOKENS)
+    hold(leases, ask(), START, "40", str(NOW), "7", str(NOW))
+    first = leases.spend(ask(cost={"tokens": 3}), START)
+    assert first == read(ask(cost={"tokens": 3}), f"1 {NOW} 40.0 {NOW} 7.0 {NOW}", "lease")
+    later = leases.spend(ask(), START + 500 * MS)
+    assert [state.remaining for state in later.limits] == [58, 990]
+    assert [state.reset_after for state in later.limits] == pytest.approx([41.5, 86.4 * 10 - 0.5])
+    assert [state.remaining for state in first.limits] == [59, 990]  # whenever it is asked
+    assert (first.retry_after, first.violated, first.reservation, first.clamped) == (0.0, (), None, False)
+    assert later.timestamp.timestamp() == NOW / 1e6 + 0.5
+
+
+def test_p9_a_decision_counts_no_refill_twice(leases):
+    """What came back to the bucket while tokens were out does not lift it above its capacity."""
+    ask = asker(Limit("requests", "10/second", burst=100, lease=SHARE))
+    hold(leases, ask())
+    [state] = leases.spend(ask(), START + 900 * MS).limits
+    assert (state.remaining, state.reset_after) == (99, pytest.approx(0.1))
