@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,8 +54,7 @@ class Shape:
         object.__setattr__(self, "tolerance", min(_TOLERANCE, self.count / self.period))
 
 
-@dataclass(frozen=True, slots=True)
-class Bucket:
+class Bucket(NamedTuple):
     """The state of one limit in one scope: `used` tokens were missing at time `at`."""
 
     used: float
@@ -64,7 +63,7 @@ class Bucket:
     def level(self, shape: Shape, t: int) -> float:
         """Return the tokens missing at `t` (microseconds), as a request of that time sees it."""
         level = self.used - float(t - self.at) * shape.count / shape.period
-        return max(level, 0.0)
+        return 0.0 if level < 0.0 else level
 
     def admits(self, shape: Shape, t: int, cost: float) -> bool:
         """Say whether a request of `cost` tokens at time `t` passes.

@@ -167,7 +167,7 @@ def members(question: Question, reply: str, reservation: str | None, source: Sou
         question,
         allowed=allowed,
         t=t,
-        retry_after=_longest_wait(waits),
+        retry_after=_longest_wait(waits) if waits else 0.0,
         violated=tuple(violated),
         reservation=reservation if allowed else None,
         source=source,
@@ -178,7 +178,7 @@ def members(question: Question, reply: str, reservation: str | None, source: Sou
 def _longest_wait(waits: Sequence[int | None]) -> float | None:
     """Return, in seconds, when every limit that denies would admit; None if one of them never does."""
     known = [wait for wait in waits if wait is not None]
-    return max(known, default=0) / MICROSECONDS if len(known) == len(waits) else None
+    return max(known) / MICROSECONDS if len(known) == len(waits) else None
 
 
 def answer(
