@@ -63,7 +63,7 @@ class Bucket(NamedTuple):
     def level(self, shape: Shape, t: int) -> float:
         """Return the tokens missing at `t` (microseconds), as a request of that time sees it."""
         level = self.used - float(t - self.at) * shape.count / shape.period
-        return 0.0 if level < 0.0 else level
+        return max(level, 0.0)
 
     def admits(self, shape: Shape, t: int, cost: float) -> bool:
         """Say whether a request of `cost` tokens at time `t` passes.
