@@ -213,4 +213,5 @@ def answer(
 
 def as_datetime(t: int) -> datetime:
     """Return microseconds since the epoch as an aware datetime, exactly."""
-    return _EPOCH + timedelta(microseconds=t)
+    seconds, microseconds = divmod(t, MICROSECONDS)
+    return _EPOCH + timedelta(0, seconds, microseconds)
