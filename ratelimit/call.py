@@ -174,7 +174,7 @@ def members(
         question,
         allowed=allowed,
         t=t,
-        retry_after=_longest_wait(waits),
+        retry_after=_longest_wait(waits) if waits else 0.0,
         violated=tuple(violated),
         reservation=reservation if allowed else None,
         source=source,
@@ -185,7 +185,7 @@ def members(
 def _longest_wait(waits: Sequence[int | None]) -> float | None:
     """Return, in seconds, when every limit that denies would admit; None if one of them never does."""
     known = [wait for wait in waits if wait is not None]
-    return max(known, default=0) / MICROSECONDS if len(known) == len(waits) else None
+    return max(known) / MICROSECONDS if len(known) == len(waits) else None
 
 
 def answer(
@@ -220,4 +220,5 @@ def answer(
 
 def as_datetime(t: int) -> datetime:
     """Return microseconds since the epoch as an aware datetime, exactly."""
-    return _EPOCH + timedelta(microseconds=t)
+    seconds, microseconds = divmod(t, MICROSECONDS)
+    return _EPOCH + timedelta(0, seconds, microseconds)

@@ -46,7 +46,17 @@ class LimitState:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the members of the JSON answer."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        return {
+            "name": self.name,
+            "unit": self.unit,
+            "limit": self.limit,
+            "period": self.period,
+            "burst": self.burst,
+            "remaining": self.remaining,
+            "reset_after": self.reset_after,
+            "retry_after": self.retry_after,
+            "mode": self.mode,
+        }
 
 
 @dataclass(frozen=True)
@@ -141,7 +151,7 @@ class Decision:
             "key": self.key,
             "plan": self.plan,
             "model_class": self.model_class,
-            "timestamp": self.timestamp.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "timestamp": self.timestamp.isoformat(timespec="microseconds").replace("+00:00", "Z"),
             "clamped": self.clamped,
             "retry_after": self.retry_after,
             "violated": list(self.violated),

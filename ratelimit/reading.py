@@ -95,15 +95,14 @@ def _failures(shape: Shape, first: str, second: str, t: int) -> Reading:
 
 def state_of(name: str, unit: str, kind: Kind, shape: Shape, mode: Mode, reading: Reading) -> LimitState:
     """Return a limit's state as people are told it."""
-    slots, failures = kind == "slots", kind == "failures"
+    wait, remaining, to_full = reading
+    limit, period, burst = shape.count, shape.period / MICROSECONDS, shape.burst
+    if kind == "slots":
+        limit, period = burst, 0.0
+    elif kind == "failures":
+        burst = limit
+    retry_after = None if wait is None else wait / MICROSECONDS
+    # In the order of its members: by name it takes half as long again.
     return LimitState(
-        name=name,
-        unit=unit,
-        limit=int(shape.burst if slots else shape.count),
-        period=0.0 if slots else shape.period / MICROSECONDS,
-        burst=int(shape.count if failures else shape.burst),
-        remaining=reading.remaining,
-        reset_after=reading.to_full / MICROSECONDS,
-        retry_after=None if reading.wait is None else reading.wait / MICROSECONDS,
-        mode=mode,
+        name, unit, int(limit), period, int(burst), remaining, to_full / MICROSECONDS, retry_after, mode
     )

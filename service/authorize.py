@@ -24,8 +24,6 @@ from service.tokens import require_gateway
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from service.identity import Identity
-
 _USABLE: Final = re.compile("[!-~]{1,128}")
 _NAMES: Final = {
     "plan": "X-RateLimit-Plan",
@@ -36,7 +34,8 @@ _NAMES: Final = {
     "cost": "X-RateLimit-Cost",
     "reserve": "X-RateLimit-Reserve",
 }
-_AS_STATED: Final = {name: _NAMES[name].lower() for name in ("plan", "model", "tenant", "timestamp")}
+_SENT: Final = {header.lower().encode(): header for header in _NAMES.values()}
+_AS_STATED: Final = {name: _NAMES[name].lower().encode() for name in ("plan", "model", "tenant", "timestamp")}
 _DENY_STATUSES: Final = {"401", "403", "429"}
 
 
@@ -49,8 +48,10 @@ async def authorize(request: Request) -> Response:
         deny_status = _deny_status(request)
         _refuse_doubles(headers)
         identity = identify(request, headers, sidecar.pepper, sidecar.settings.trusted_proxies)
-        check = {"key": identity.key, **_stated(headers), **_anonymous(sidecar, identity)}
-        decision = await sidecar.limiter.check(check)
+        stated = _stated(headers)
+        if identity.anonymous:
+            stated["plan"] = _anonymous(sidecar)
+        decision = await sidecar.limiter.check(identity.key, **stated)
     except InvalidRequest as error:
         raise _by_header(error) from None
     told = {**sidecar.headers(decision), "X-RateLimit-Key": identity.key}
@@ -59,27 +60,25 @@ async def authorize(request: Request) -> Response:
     return Response(headers=told) if decision else problems.denial(decision, told, deny_status)
 
 
-def _anonymous(sidecar: Sidecar, identity: Identity) -> dict[str, str]:
-    if not identity.anonymous:
-        return {}
+def _anonymous(sidecar: Sidecar) -> str:
     if ANONYMOUS not in sidecar.limiter.policy.plans:
         raise Problem(
             401,
             "the request carries no key, and the policy has no `anonymous` plan for such requests",
             headers={"WWW-Authenticate": "Bearer"},
         )
-    return {"plan": ANONYMOUS}
+    return ANONYMOUS
 
 
 def _stated(headers: Headers) -> dict[str, Any]:
     fields: dict[str, Any] = {
         field: text for field, header in _AS_STATED.items() if (text := headers.get(header))
     }
-    if cost := headers.get("x-ratelimit-cost"):
+    if cost := headers.get(b"x-ratelimit-cost"):
         fields["cost"] = _cost(cost)
-    if reserve := headers.get("x-ratelimit-reserve"):
+    if reserve := headers.get(b"x-ratelimit-reserve"):
         fields["reserve"] = _boolean(reserve)
-    if request_id := headers.get("x-request-id"):
+    if request_id := headers.get(b"x-request-id"):
         fields["request_id"] = request_id if _USABLE.fullmatch(request_id) else _digest(request_id)
     return fields
 
@@ -117,10 +116,8 @@ def _deny_status(request: Request) -> int:
 
 def _refuse_doubles(headers: Headers) -> None:
     """A header that comes twice may be the client's beside the gateway's: neither can be believed."""
-    doubled = headers.doubled()
-    for header in _NAMES.values():
-        if header.lower() in doubled:
-            raise Problem(400, f"{header} was sent more than once; the gateway must remove the client's own")
+    for name in sorted(headers.doubled() & _SENT.keys()):
+        raise Problem(400, f"{_SENT[name]} was sent more than once; the gateway must remove the client's own")
 
 
 def _by_header(error: InvalidRequest) -> InvalidRequest:

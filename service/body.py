@@ -10,6 +10,7 @@ from pydantic import Field
 from ratelimit import Check, Usage
 from ratelimit.assignments import Assign
 from ratelimit.request import MAX_BATCH, invalid
+from service.headers import Headers
 from service.problems import Problem
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ async def read(
 
 
 async def _bounded(request: Request) -> bytearray:
-    if int(request.headers.get("Content-Length") or 0) > MAX_BODY:
+    if int(Headers(request).get(b"content-length") or 0) > MAX_BODY:
         raise _too_large()
     body, more = bytearray(), True
     while more:

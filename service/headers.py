@@ -1,4 +1,4 @@
-"""A request's headers, gone through once rather than at every look."""
+"""A request's headers, gone through once, and read only where somebody looks."""
 
 from __future__ import annotations
 
@@ -9,21 +9,29 @@ if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
 
 
-class Headers(dict[str, str]):
-    """Values by lower-case name; of a header that was sent more than once, the first."""
+class Headers:
+    """Values by lower-case name; of a header that was sent more than once, the first.
+
+    Gateways pass on all that a client sent, which is a lot to decode for the few names that count here.
+    """
 
     def __init__(self, request: HTTPConnection) -> None:
-        self._pairs = [
-            (name.decode("latin-1"), value.decode("latin-1")) for name, value in request.scope["headers"]
-        ]
-        super().__init__(reversed(self._pairs))
+        self._pairs: list[tuple[bytes, bytes]] = [*request.scope["headers"]]
+        self._first = dict(reversed(self._pairs))
 
-    def all(self, name: str) -> list[str]:
+    def get(self, name: bytes) -> str:
+        """Return a value; nothing if it was not sent."""
+        return self._first[name].decode("latin-1") if name in self._first else ""
+
+    def __contains__(self, name: bytes) -> bool:
+        return name in self._first
+
+    def all(self, name: bytes) -> list[str]:
         """Return every value of one name, in the order sent."""
-        return [value for other, value in self._pairs if other == name]
+        return [value.decode("latin-1") for other, value in self._pairs if other == name]
 
-    def doubled(self) -> set[str]:
+    def doubled(self) -> set[bytes]:
         """Return the names that were sent more than once."""
-        if len(self) == len(self._pairs):
+        if len(self._first) == len(self._pairs):
             return set()
         return {name for name, times in Counter(name for name, _ in self._pairs).items() if times > 1}

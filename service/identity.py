@@ -6,9 +6,8 @@ anonymous plan on one made from the client's address. Secrets go no further than
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ratelimit.privacy import identifier_of
 
@@ -25,8 +24,7 @@ _UNKNOWN: Final = "unknown"
 _IPV6_SITE: Final = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """A key, and whether it only stands for an address."""
 
     key: str
@@ -35,12 +33,11 @@ class Identity:
 
 def identify(request: HTTPConnection, headers: Headers, pepper: str, trusted: Sequence[Network]) -> Identity:
     """Say whose request this is."""
-    stated = headers.get("x-ratelimit-key")
-    if stated is not None:
-        return Identity(stated)
-    scheme, _, secret = headers.get("authorization", "").partition(" ")
+    if b"x-ratelimit-key" in headers:
+        return Identity(headers.get(b"x-ratelimit-key"))
+    scheme, _, secret = headers.get(b"authorization").partition(" ")
     secret = secret.strip() if scheme.lower() == "bearer" else ""
-    secret = secret or headers.get("x-api-key", "").strip()
+    secret = secret or headers.get(b"x-api-key").strip()
     if secret:
         return Identity(identifier_of(secret, pepper))
     return Identity(identifier_of(client_address(request, headers, trusted), pepper, "anon_"), anonymous=True)
@@ -52,7 +49,7 @@ def client_address(request: HTTPConnection, headers: Headers, trusted: Sequence[
     X-Forwarded-For is read from the right, past every trusted proxy: what stands further left
     was written by whoever sent the request. IPv6 is taken by its /64, the least a site is given.
     """
-    hops = [hop.strip() for value in headers.all("x-forwarded-for") for hop in value.split(",")]
+    hops = [hop.strip() for value in headers.all(b"x-forwarded-for") for hop in value.split(",")]
     # A Unix socket has no address: only what is on this machine can be at its other end.
     address = request.client.host if request.client else None
     while hops and (address is None or _is_trusted(address, trusted)):
