@@ -102,7 +102,7 @@ def state_of(name: str, unit: str, kind: Kind, shape: Shape, mode: Mode, reading
     elif kind == "failures":
         burst = limit
     retry_after = None if wait is None else wait / MICROSECONDS
-    # In the order of its members: by name it takes half as long again.
+    # In the order of its members: by name it takes a third longer.
     return LimitState(
         name, unit, int(limit), period, int(burst), remaining, to_full / MICROSECONDS, retry_after, mode
     )
