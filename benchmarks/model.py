@@ -148,7 +148,7 @@ def told(status: int, body: bytes) -> Verdict | str:
     """Read what the sidecar answered; the bare answer where it is not a decision of the store."""
     try:
         answer = json.loads(body)
-        if answer["source"] != "store" or status != (_OK if answer["allowed"] else 429):
+        if answer["source"] == "outage" or status != (_OK if answer["allowed"] else 429):
             return _bare(status, body)
         return Verdict(
             allowed=answer["allowed"],

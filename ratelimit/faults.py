@@ -68,7 +68,10 @@ def _fault(
 
 
 def _path(detail: ErrorDetails, *, echo: bool) -> tuple[str, ...]:
-    steps = [str(step) for step in detail["loc"] if not str(step).startswith(TAG)]
+    steps = [str(step) for step in detail["loc"]]
+    # The name of a field that nobody knows is whatever was sent, though it look like a tag.
+    named = steps[-1:] if detail["type"] == "extra_forbidden" else []
+    steps = [step for step in steps[: len(steps) - len(named)] if not step.startswith(TAG)] + named
     if steps and steps[-1] == "[key]":
         # The name itself is at fault: a request's goes unrepeated, whatever was put there.
         steps = steps[:-1] if echo else steps[:-2]

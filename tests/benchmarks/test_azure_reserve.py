@@ -87,7 +87,7 @@ def test_a_bucket_that_ends_otherwise_is_caught_even_if_every_answer_was_right(r
         expected = expect(requests, limits)
         place = next(place for place in expected.buckets if place[1] == "tokens")
         bucket = expected.buckets[place]
-        expected.buckets[place] = replace(bucket, used=bucket.used + 1e-9)
+        expected.buckets[place] = bucket._replace(used=bucket.used + 1e-9)
         return expected
 
     monkeypatch.setattr(azure_reserve, "expect", wrong)
