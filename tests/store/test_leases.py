@@ -142,6 +142,15 @@ def test_p9_no_check_is_denied_for_the_sake_of_a_lease(limiter, async_limiter, u
     assert used() == 1000
 
 
+def test_p9_nor_is_one_in_a_batch(limiter, used):
+    """The first of them ask the store, and by then the lease has taken all there was."""
+    limits = limiter(SLOW)
+    limits.check("another", cost={"requests": 1000})
+    limits.check("k", cost={"requests": 950})
+    assert sum(map(bool, limits.check_many(["k"] * 52))) == 50
+    assert used() == 1000
+
+
 def test_p9_what_is_told_is_what_the_store_would_say(limiter):
     leasing, plain = limiter(SLOW, TOKENS), limiter(Limit("requests", "1000/365d"), TOKENS_PLAIN)
     for number in range(30):
@@ -195,6 +204,19 @@ def test_p9_asyncio_gives_back_when_idle_alike(async_limiter, used, eventually):
 
     admitted = asyncio.run(ask())
     assert used() == admitted
+
+
+def test_p9_asyncio_ends_a_short_lease_though_a_long_one_was_there_before(async_limiter, used, eventually):
+    """A real second, for the same reason."""
+
+    async def ask():
+        async with async_limiter(Policy.from_text(LONG_AND_SHORT)) as limits:
+            await heat_async(limits, "long", plan="a")
+            admitted = await heat_async(limits, plan="b")
+            await asyncio.to_thread(eventually, lambda: used() == admitted)
+            assert used(name="rl1:{long}:k") == HOT + 51
+
+    asyncio.run(ask())
 
 
 def test_p9_an_empty_bucket_is_denied_from_memory_and_asked_for_no_lease(limiter_of, real_url, commands):
@@ -368,7 +390,14 @@ def test_p9_a_thousand_leases_that_end_together_go_back_in_turn(async_limiter, c
     }
 
 
-def test_p9_threads_spend_each_token_once(limiter, used):
+def test_p9_threads_spend_each_token_once(limiter, used, monkeypatch):
+    """With another thread in the middle of every decision, as rarely but surely happens."""
+
+    def slowly(left, cost):
+        time.sleep(1e-6)
+        return left - cost
+
+    monkeypatch.setattr("ratelimit.leases.sub", slowly)
     limits = limiter(SLOW)
     admitted = []
 
