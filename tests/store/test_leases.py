@@ -19,6 +19,9 @@ SLOW = Limit("requests", "1000/365d", lease=SHARE)  # a lease holds 50
 TOKENS = Limit("tokens", "10000/365d", unit="tokens", lease=SHARE)  # 500
 K = "rl1:{k}:k"
 
+one_store = pytest.mark.parametrize("any_store", ["valkey"], indirect=True)
+"""For tests that wait for a real second, and of which the store sees nothing new."""
+
 
 @pytest.fixture
 def used(client):
@@ -182,6 +185,7 @@ plans:
 """
 
 
+@one_store
 def test_p9_a_short_lease_ends_though_a_long_one_was_there_before(limiter, used, eventually):
     """A real second, for the same reason."""
     limits = limiter(Policy.from_text(LONG_AND_SHORT))
@@ -206,6 +210,7 @@ def test_p9_asyncio_gives_back_when_idle_alike(async_limiter, used, eventually):
     assert used() == admitted
 
 
+@one_store
 def test_p9_asyncio_ends_a_short_lease_though_a_long_one_was_there_before(async_limiter, used, eventually):
     """A real second, for the same reason."""
 
@@ -238,6 +243,7 @@ def test_p9_a_denial_remembered_stops_no_check_that_the_lease_can_pay(limiter, u
     assert used() == HOT + 2
 
 
+@one_store
 def test_p9_what_a_lease_gives_back_is_seen_here_at_once(limiter, used, eventually):
     """A real second: what was denied for the sake of what is out on lease passes once that is back."""
     limits = limiter(Limit("requests", "1000/365d", lease=BRIEF))
