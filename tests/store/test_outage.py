@@ -143,6 +143,23 @@ def test_p8_the_end_of_an_outage_is_logged_and_the_store_decides_again(limiter_o
     assert "again" in caplog.records[1].getMessage()
 
 
+def test_p8_a_server_that_has_hung_up_meanwhile_is_no_outage(limiter_of, real_url, client_of):
+    """As it does when it starts anew, or with those who have been idle for long."""
+    limits = limiter_of(real_url, ALLOW)
+    limits.check("k")
+    client_of(real_url).client_kill_filter(_type="normal", skipme=True)
+    assert limits.check("k").source == "store"
+
+    async def ask():
+        async with AsyncLimiter(real_url, ALLOW, deadline=20) as limits:
+            await limits.check("k")
+            await asyncio.to_thread(client_of(real_url).client_kill_filter, _type="normal", skipme=True)
+            await limits.ping()  # on another connection: by now the end of ours has been heard of
+            return await limits.check("k")
+
+    assert asyncio.run(ask()).source == "store"
+
+
 def test_p8_p1_threads_share_exactly_the_burst_of_a_local_limit(limiter_of, tmp_path, hasty_threads):
     limits = limiter_of(f"unix://{tmp_path}/gone.sock", Limit("requests", "50/day", on_outage="local"))
     admitted = []

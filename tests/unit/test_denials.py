@@ -121,6 +121,13 @@ def test_p9_a_limit_beside_one_that_is_not_remembered_still_is(memory):
     assert memory.answer(ask(), HEARD).violated == ("on",)
 
 
+def test_p9_a_limit_in_shadow_mode_denies_nothing_however_empty_it_is(memory):
+    ask = asker(Limit("shadow", "1/day", mode="shadow"), BURST)
+    memory.note(ask(), denied(None, "1", str(NOW), "2", str(NOW)), SENT, HEARD)
+    assert memory.answer(ask(), SENT + 998_000_000).violated == ("requests",)
+    assert memory.answer(ask(), SENT + 1_000_000_000) is None
+
+
 @pytest.mark.parametrize("kind", ["failures", "post-paid"])
 def test_p9_keys_that_are_shut_and_debts_are_remembered(memory, kind):
     if kind == "failures":
