@@ -256,14 +256,16 @@ class AsyncLimiter(Shell):
         self._closed = True
         if self._alarm is not None:
             self._alarm.cancel()
-        await self._courier.rest()
-        await asyncio.sleep(0)  # a lease that has just been granted is held by now
-        await asyncio.gather(*self._returning)
-        await self._give_back(self._leases.over())
-        await self._opened.wire.close()
-        await self._opened.client.aclose()
-        await self._opened.client.connection_pool.disconnect()
-        await asyncio.to_thread(self._opened.release)
+        try:
+            await self._courier.rest()
+            await asyncio.sleep(0)  # a lease that has just been granted is held by now
+            await asyncio.gather(*self._returning)
+            await self._give_back(self._leases.over())
+        finally:
+            await self._opened.wire.close()
+            await self._opened.client.aclose()
+            await self._opened.client.connection_pool.disconnect()
+            await asyncio.to_thread(self._opened.release)
 
     async def __aenter__(self) -> Self:
         return self

@@ -7,8 +7,10 @@ path every layer between would cost more than the script.
 
 from __future__ import annotations
 
+import math
 import queue
 import select
+import time
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import hiredis
@@ -61,6 +63,7 @@ class Wires:
     def __init__(self, pool: redis.ConnectionPool, most: int, patience: float) -> None:
         self._pool = pool
         self._patience = patience
+        self._closed = False
         self._free: list[_Line] = []
         self._tickets: queue.SimpleQueue[None] = queue.SimpleQueue()
         for _ in range(most):
@@ -80,7 +83,10 @@ class Wires:
             except BaseException:
                 line.close()  # what it may still say would be taken for the answer to another call
                 raise
-            self._free.append(line)
+            if self._closed:
+                line.close()
+            else:
+                self._free.append(line)
         finally:
             self._tickets.put(None)
         return understood(reply)
@@ -99,6 +105,7 @@ class Wires:
 
     def close(self) -> None:
         """See `Wire`."""
+        self._closed = True  # a call that is under way closes its own
         while self._free:
             self._free.pop().close()
 
@@ -110,6 +117,7 @@ class _Line:
         self._connection = pool.connection_class(**pool.connection_kwargs)
         self._connection.connect()
         self._socket: socket.socket = self._connection._sock  # noqa: SLF001 - redis-py gives it no other name
+        self._deadline: float = self._socket.gettimeout() or math.inf
         self._reader = hiredis.Reader()
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
@@ -120,10 +128,15 @@ class _Line:
 
     def call(self, packed: bytes) -> Any:  # noqa: ANN401
         """Send one command and wait for its reply."""
+        start = time.monotonic()
         self._socket.sendall(packed)
         reply = self._reader.gets()
         while reply is False:
             chunk = self._socket.recv(_CHUNK)
+            if (
+                time.monotonic() - start > self._deadline
+            ):  # each piece may have been in time, but not the whole
+                raise TimeoutError
             if not chunk:
                 raise LostConnection("the server closed the connection")
             self._reader.feed(chunk)

@@ -1,7 +1,6 @@
 """The Azure trace reserved and settled end to end: every answer and every bucket at the end is checked."""
 
 import json
-from dataclasses import replace
 
 import pytest
 
