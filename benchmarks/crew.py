@@ -32,6 +32,7 @@ class Worker:
 
     def __init__(self, name: str, mode: str) -> None:
         self.name = name
+        self._met: set[tuple[object, ...]] = set()
         self._child = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.worker", name, mode],
             cwd=ROOT,
@@ -67,6 +68,13 @@ class Worker:
     def warm(self, order: Order) -> None:
         """Do the same for a moment, to a key that is not measured, for what only the first calls cost."""
         self.run(replace(order, prefix="warm-", keys=1, calls=WARM * order.concurrency))
+
+    def meet(self, order: Order) -> None:
+        """Ask for every key of an order once, so that nobody's first sight of a key is measured."""
+        met = (order.quotas, order.prefix, order.keys)
+        if met not in self._met:
+            self._met.add(met)
+            self.run(replace(order, calls=order.keys))
 
     def close(self) -> None:
         """Let the child close what it has open, and end."""

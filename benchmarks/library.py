@@ -95,7 +95,7 @@ class Size:
     """
 
     cells: tuple[Cell, ...] = MATRIX
-    seconds: float = 0.2
+    seconds: float = 0.4
     rounds: int = 3
     headlines: int = 5
     names: tuple[str, ...] = tuple(CONTESTANTS)
@@ -129,6 +129,7 @@ def run(size: Size = FULL) -> Result:
                     if cell.mode == mode:
                         for worker in _turn(workers, cell, number):
                             order = cell.order(target.url, size.seconds)
+                            worker.meet(order)
                             found[cell][worker.name].append(crew.measure(target, worker, order))
                             bar.advance(task)
     return _result(size, found)
@@ -162,7 +163,7 @@ def _result(size: Size, found: _Found) -> Result:
     figures = {
         "event_loop": LOOP,
         "seconds_each": size.seconds,
-        "warm_up_calls": f"{crew.WARM} for each task or thread, not counted",
+        "warm_up_calls": f"{crew.WARM} for each task or thread, and one for each key, not counted",
         "cells": cells,
     }
     headlines = {cell.label for cell in HEADLINES}

@@ -81,30 +81,27 @@ class _Player(Protocol):
 class _Threads:
     def __init__(self, contestant: Contestant) -> None:
         self._contestant = contestant
-        self._plays: tuple[str, tuple[Quota, ...]] | None = None
-        self._opened: Blocking | None = None
+        self._open: dict[object, Blocking] = {}
         self._keys = _Keys()
 
     def play(self, order: Order) -> Sample:
-        if self._opened is None or self._plays != (order.url, order.quotas):
-            self.close()
-            self._opened = self._contestant.blocking(order.url, order.quotas)
-            self._plays = (order.url, order.quotas)
-        check, cost = self._opened.check, order.cost
+        plays = order.url, order.quotas
+        if plays not in self._open:
+            self._open[plays] = self._contestant.blocking(*plays)
+        check, cost = self._open[plays].check, order.cost
         return drive.threads(
             lambda key: check(key, cost), self._keys.of(order), order.concurrency, _seconds(order)
         )
 
     def close(self) -> None:
-        if self._opened is not None:
-            self._opened.close()
+        for opened in self._open.values():
+            opened.close()
 
 
 class _Tasks:
     def __init__(self, contestant: Contestant) -> None:
         self._contestant = contestant
-        self._plays: tuple[str, tuple[Quota, ...]] | None = None
-        self._opened: Asyncio | None = None
+        self._open: dict[object, Asyncio] = {}
         self._keys = _Keys()
         self._runner = asyncio.Runner(loop_factory=new_event_loop)
 
@@ -112,20 +109,18 @@ class _Tasks:
         return self._runner.run(self._play(order))
 
     async def _play(self, order: Order) -> Sample:
-        if self._opened is None or self._plays != (order.url, order.quotas):
-            if self._opened is not None:
-                await self._opened.close()
-            self._opened = self._contestant.asyncio(order.url, order.quotas)
-            self._plays = (order.url, order.quotas)
-            await self._opened.open()
-        check, cost = self._opened.check, order.cost
+        plays = order.url, order.quotas
+        if plays not in self._open:
+            self._open[plays] = self._contestant.asyncio(*plays)
+            await self._open[plays].open()
+        check, cost = self._open[plays].check, order.cost
         return await drive.tasks(
             lambda key: check(key, cost), self._keys.of(order), order.concurrency, _seconds(order)
         )
 
     def close(self) -> None:
-        if self._opened is not None:
-            self._runner.run(self._opened.close())
+        for opened in self._open.values():
+            self._runner.run(opened.close())
         self._runner.close()
 
 

@@ -13,7 +13,8 @@ answer is known here. It is never given where the store's could differ:
 - A check with a request id may have been admitted before, and is always asked.
 - Slots are freed at any time, so limits on `concurrent` are never remembered.
 
-What is given back to a bucket elsewhere, by a refund or a reset, is seen a second later at the most.
+What is given back to a bucket elsewhere, by a refund, a reset or a lease that ends, is seen a second
+later at the most.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 A lease is an ordinary check for a share of the burst, all limits or none. What it took is spent here,
 check by check, until it is used up or its time is over; then what is left goes back. So nothing is
-ever spent that was not paid for: the bound grows by what is out on lease at its beginning, at most one
-share a process, and by nothing else. A process that crashes takes what was left of its lease with it.
+ever spent that was not paid for: the bound grows by what is out on lease at its beginning, and by
+nothing else. That is one share at most for each process, key and class of models that asks for the
+bucket. A process that crashes takes what was left of its leases with it.
 
 Only checks that go by the store's clock, and need no record there, are decided here: those without a
 timestamp, a request id or a reservation.

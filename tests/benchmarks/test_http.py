@@ -55,7 +55,7 @@ def test_the_whole_of_it_on_real_servers(monkeypatch, tmp_path, capsys):
     for ratio in figures["ratios"].values():
         assert 0 < ratio["min"] <= ratio["median"] <= ratio["max"]
     assert set(figures["half_load_p99_ms"]) == {"noop", "check", "authorize"}
-    assert all(p99 > 0 for p99 in figures["half_load_p99_ms"].values())
+    assert all(p99["min"] > 0 for p99 in figures["half_load_p99_ms"].values())
     assert set(figures["by_connections"]) == {"1", "8", "64"}
     for contestants in figures["by_connections"].values():
         assert set(contestants) == {"noop", *NAMES}
