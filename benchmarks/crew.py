@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -23,8 +24,12 @@ WARM: Final = 2
 """Calls of each thread or task before the clock starts: connections are made, scripts are known."""
 
 
+PATIENCE = 120.0
+"""Seconds for one order; the longest takes some ten. A contestant may wait in a call for ever."""
+
+
 class CrewError(RuntimeError):
-    """A child ended before it was told to."""
+    """A child ended before it was told to, or hangs."""
 
 
 class Worker:
@@ -53,9 +58,12 @@ class Worker:
         """Return what came of the order.
 
         Raises:
-            CrewError: the child is gone; it has said why on standard error.
+            CrewError: the child is gone, and has said why on standard error; or it says nothing at all.
         """
         assert self._child.stdout is not None  # noqa: S101 - it was asked for
+        if not select.select([self._child.stdout], [], [], PATIENCE)[0]:
+            self._child.kill()
+            raise CrewError(f"the process that plays {self.name} said nothing for {PATIENCE:g} s")
         line = self._child.stdout.readline()
         if not line:
             raise CrewError(f"the process that plays {self.name} ended with {self._child.wait()}")

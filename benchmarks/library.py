@@ -83,7 +83,8 @@ MATRIX: Final = tuple(
 
 
 WAITING: Final = tuple(name for name in CONTESTANTS if name.startswith("pyrate"))
-"""These wait inside the call until there is room, so they are not sent through all keys beforehand."""
+"""Not sent through all keys beforehand: with threads that run never ended, asleep inside a call. They keep
+an object for each key, so what is measured of them may include making it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,3 +179,13 @@ def test_rounds_begin_with_someone_else_each_time():
 
 def test_spread_of_rounds_keeps_every_round():
     assert report.spread_of_rounds([3, 1, 2]) == {"median": 2, "min": 1, "max": 3, "rounds": [3, 1, 2]}
+
+
+def test_a_contestant_that_says_nothing_does_not_hold_the_command(monkeypatch):
+    monkeypatch.setattr(crew, "PATIENCE", 0.01)
+    with (
+        server.running() as target,
+        crew.hired([EMPTY], "blocking") as [worker],
+        pytest.raises(crew.CrewError, match="said nothing"),
+    ):
+        worker.run(Order(target.url, THREE[:1], seconds=30))

@@ -33,3 +33,14 @@ def proxy(real_url):
     proxy = Proxy(real_url.removeprefix("unix://"))
     yield proxy
     proxy.close()
+
+
+@pytest.fixture
+def commands(client_of, real_url):
+    """Count the commands that the server has run, but for those that ask."""
+
+    def count():
+        stats = client_of(real_url).info("commandstats")
+        return sum(values["calls"] for name, values in stats.items() if name != "cmdstat_info")
+
+    return count

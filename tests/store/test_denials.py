@@ -12,17 +12,6 @@ TOKENS = Limit("tokens", "100/day", unit="tokens")
 
 
 @pytest.fixture
-def commands(client_of, real_url):
-    """Count the commands that the server has run, but for those that ask."""
-
-    def count():
-        stats = client_of(real_url).info("commandstats")
-        return sum(values["calls"] for name, values in stats.items() if name != "cmdstat_info")
-
-    return count
-
-
-@pytest.fixture
 def clock(monkeypatch):
     """Our own clock, which tests move."""
 

@@ -33,17 +33,6 @@ def used(client):
     return read
 
 
-@pytest.fixture
-def commands(client_of, real_url):
-    """Count the commands that the server has run, but for those that ask."""
-
-    def count():
-        stats = client_of(real_url).info("commandstats")
-        return sum(values["calls"] for name, values in stats.items() if name != "cmdstat_info")
-
-    return count
-
-
 def heat(limits, key="k", **options):
     """Ask until a key is hot and the next check is decided here; return how many passed."""
     decisions = [limits.check(key, **options) for _ in range(HOT + 1)]
