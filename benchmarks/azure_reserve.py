@@ -19,11 +19,12 @@ from benchmarks.model import Model, told, told_settled
 from benchmarks.replay import Mismatch, Pace, faults_of, lanes_of, open_trace, play
 from benchmarks.report import Result, share
 from ratelimit.bucket import Bucket
-from ratelimit.layout import hash_of
+from ratelimit.layout import owner_name
+from ratelimit.reading import buckets_in
 from ratelimit.stores import connect
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from benchmarks.client import Answer
@@ -182,10 +183,9 @@ def stored_buckets(store: str, keys: Iterable[str], prefix: str) -> Buckets:
         found: Buckets = {}
         for key in keys:
             owner = prefix + key
-            fields: Mapping[bytes, bytes] = asked.hgetall(hash_of("key", owner, owner))
-            for name, used in fields.items():
-                if not name.endswith(b"@"):
-                    found[key, name.decode()] = Bucket(float(used), int(fields[name + b"@"]))
+            state: bytes = asked.get(owner_name("key", owner, owner)) or b""
+            for name, (used, at) in buckets_in(state).items():
+                found[key, name] = Bucket(used, at)
         return found
     finally:
         opened.client.close()

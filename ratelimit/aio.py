@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from ratelimit.ask import Question
+    from ratelimit.call import Word
     from ratelimit.policy import Limit, Policy
     from ratelimit.request import CheckOptions
     from ratelimit.scripts import Script
@@ -235,14 +236,14 @@ class AsyncLimiter(Shell):
         self._outage.ended()
         return replies
 
-    async def _settle(self, keys: list[str], args: list[str | float]) -> Settlement:
+    async def _settle(self, keys: list[str], args: list[Word]) -> Settlement:
         try:
             reply = await self._run(SETTLE, keys, args)
         except CONNECTION_ERRORS as error:
             raise self._unavailable(error) from None
         return self._read_settle(reply)
 
-    async def _run(self, script: Script, keys: list[str], args: list[str | float]) -> Any:  # noqa: ANN401 - likewise
+    async def _run(self, script: Script, keys: list[str], args: list[Word]) -> Any:  # noqa: ANN401 - likewise
         call = self._opened.wire.call
         try:
             return await call("EVALSHA", script.sha, len(keys), *keys, *args)

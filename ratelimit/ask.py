@@ -81,7 +81,7 @@ class Question(NamedTuple):
     def parts(self) -> list[Part]:
         """Every limit it touches, in the order in which the script reports them."""
         groups = zip(self.route.names, self.route.layout.groups, strict=True)
-        places = ((name, place) for name, (_, places) in groups for place in places)
+        places = ((name, place) for name, (_, _, places) in groups for place in places)
         return [Part(place, name, cost) for (name, place), cost in zip(places, self.costs, strict=True)]
 
     @property
@@ -94,8 +94,11 @@ class Question(NamedTuple):
     def only(self, wanted: Callable[[Place], bool]) -> Question:
         """Return the question about some of its limits, with nothing to reserve."""
         layout, parts = self.route.layout, self.parts
-        kept = ((owner, tuple(place for place in places if wanted(place))) for owner, places in layout.groups)
-        groups = [(name, group) for name, group in zip(self.route.names, kept, strict=True) if group[1]]
+        kept = (
+            (owner, file, tuple(place for place in places if wanted(place)))
+            for owner, file, places in layout.groups
+        )
+        groups = [(name, group) for name, group in zip(self.route.names, kept, strict=True) if group[2]]
         route = self.route._replace(
             layout=Layout(tuple(group for _, group in groups)), names=tuple(name for name, _ in groups)
         )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import redis
 
     from ratelimit.ask import Question
+    from ratelimit.call import Word
     from ratelimit.decision import Decision
     from ratelimit.policy import Limit, Policy
     from ratelimit.scripts import Script
@@ -127,21 +128,21 @@ class Blocking(Shell):
         self._outage.ended()
         return [self._told(question, reply, sent) for question, reply in zip(questions, replies, strict=True)]
 
-    def _told(self, question: Question, reply: bytes | str, sent: int) -> Decision:
+    def _told(self, question: Question, reply: bytes, sent: int) -> Decision:
         """Return what the store decided; what it could not give may have been leased meanwhile."""
         decision = self._read(question, reply, sent)
         if decision or not question.route.layout.lease:
             return decision
         return self._spend(question, time.monotonic_ns()) or decision
 
-    def _settle(self, keys: list[str], args: list[str | float]) -> Settlement:
+    def _settle(self, keys: list[str], args: list[Word]) -> Settlement:
         try:
             reply = self._run(SETTLE, keys, args)
         except CONNECTION_ERRORS as error:
             raise self._unavailable(error) from None
         return self._read_settle(reply)
 
-    def _run(self, script: Script, keys: list[str], args: list[str | float]) -> Any:  # noqa: ANN401 - whatever it says
+    def _run(self, script: Script, keys: list[str], args: list[Word]) -> Any:  # noqa: ANN401 - whatever it says
         call = self._opened.wire.call
         try:
             return call("EVALSHA", script.sha, len(keys), *keys, *args)

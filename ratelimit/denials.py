@@ -22,15 +22,16 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from ratelimit.call import members, text_of
+from ratelimit.call import judged_again, members
 from ratelimit.decision import Decision
-from ratelimit.reading import read_place
+from ratelimit.reading import read_place, states_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ratelimit.ask import Question
     from ratelimit.layout import Layout
+    from ratelimit.reading import State
 
 LONGEST: Final = 1_000_000_000
 """Nanoseconds that a denial is remembered at the most."""
@@ -51,7 +52,7 @@ class _Denial(NamedTuple):
         clock: what the store's clock showed, if the check went by that.
         sent: nanoseconds of our own clock, before the script ran.
         heard: likewise, after it ran.
-        states: what the script said of each limit.
+        reply: what the script said.
     """
 
     layout: Layout
@@ -62,7 +63,7 @@ class _Denial(NamedTuple):
     clock: int | None
     sent: int
     heard: int
-    states: str
+    reply: bytes
 
 
 class Denials:
@@ -106,18 +107,16 @@ class Denials:
             latest = t
         if latest >= denial.admits_at:
             return None
-        return Decision.deferred(False, "denial-memory", _members, question, t, denial.states)
+        return Decision.deferred(False, "denial-memory", _members, question, t, denial.reply)
 
-    def note(self, question: Question, reply: bytes | str, sent: int, heard: int) -> None:
+    def note(self, question: Question, reply: bytes, sent: int, heard: int) -> None:
         """Remember what the store said to a question that it denied."""
-        text = text_of(reply)
-        if not question.take or not text.startswith("0 "):
+        if not question.take or not reply.startswith(b"0"):
             return
-        _, judged, states = text.split(" ", 2)
-        t = int(judged)
+        t, states = states_of(question.route.layout, reply)
         stamped = question.timestamp is not None
         self._ahead = max(self._ahead, t - heard // 1000 + (0 if stamped else self._max_skew or 0))
-        denier = _longest(question, states.split(" "), t)
+        denier = _longest(question, states, t)
         if denier is None:
             return
         number, wait = denier
@@ -132,7 +131,7 @@ class Denials:
             None if stamped else t,
             sent,
             heard,
-            states,
+            reply,
         )
 
     def admitted(self, question: Question) -> None:
@@ -147,19 +146,18 @@ class Denials:
         self._given_back.update(dict.fromkeys(names, now))
 
 
-def _longest(question: Question, states: list[str], t: int) -> tuple[int, float] | None:
+def _longest(question: Question, states: list[State], t: int) -> tuple[int, float] | None:
     """Return which limit denies for the longest, of those that may be remembered, and for how long."""
     longest: tuple[int, float] | None = None
     for number, place in enumerate(question.route.layout.places):
         if place.is_slots or place.limit.mode == "shadow" or not place.limit.denial_memory:
             continue
-        first, second = states[number * 2 : number * 2 + 2]
-        wait = read_place(place, question.costs[number], first, second, t, taken=False).wait
+        wait = read_place(place, question.costs[number], states[number], t, taken=False).wait
         microseconds = math.inf if wait is None else wait
         if microseconds > (longest[1] if longest else 0):
             longest = number, microseconds
     return longest
 
 
-def _members(question: Question, t: int, states: str) -> dict[str, Any]:
-    return members(question, f"0 {t} {states}", None, "denial-memory")
+def _members(question: Question, t: int, reply: bytes) -> dict[str, Any]:
+    return members(question, judged_again(reply, t), None, "denial-memory")

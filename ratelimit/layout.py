@@ -1,11 +1,13 @@
 """Where in the store the limits of a plan are kept.
 
-One hash holds all the buckets of one owner, two fields a limit:
+One string holds all the buckets of one owner, packed by lua/prelude.lua:
 
     rl1:{tenant}:k:key   buckets of a key          rl1:{key}:k   where the key is its own tenant
     rl1:{tenant}:t       buckets of a tenant
     rl1:{*}              buckets that everyone shares
-    …#limit              beside a hash, the sorted set of a limit's slots
+    …/class              those of one class of models
+    …!limit              beside them, what a limit on failures has counted
+    …#limit              likewise, the sorted set of a limit's slots
     rl1:{tenant}:r:id    the record of a reservation
     rl1:{tenant}:q:key:id  the answer to a check, remembered by its request id
     rl1:usage            the stream of usage records
@@ -18,16 +20,16 @@ percent code, so no key or tenant can be read as another's, nor as the `*` of ev
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from struct import Struct
+from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import quote
 
 from ratelimit.policy.spec import OTHER, LeaseSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from ratelimit.bucket import Shape
     from ratelimit.policy import Limit, Policy
     from ratelimit.policy.limit import Kind
@@ -41,8 +43,8 @@ EVERYONE = f"{PREFIX}:{{*}}"
 USAGE = f"{PREFIX}:usage"
 KEYS = f"{PREFIX}:keys"
 
-FAILURES_MARK = "!"
-"""Ends the field of a limit on failures, whose state a bucket of the same name could not read."""
+_MARKS: Final[dict[Kind, str]] = {"failures": "!", "slots": "#"}
+"""What parts the name of a limit that is no bucket from that of its owner."""
 
 _PLAIN = re.compile("[A-Za-z0-9_.~-]+")
 """What needs no percent codes: most keys."""
@@ -50,13 +52,19 @@ _PLAIN = re.compile("[A-Za-z0-9_.~-]+")
 LETTERS: dict[Kind, str] = {"bucket": "b", "post-paid": "p", "failures": "f", "slots": "s"}
 """How the scripts call each kind of limit; in upper case one in shadow mode."""
 
+_NUMBERS: Final = {"b": 1.0, "B": 2.0, "p": 3.0, "P": 4.0}
+"""How lua/check.lua calls the kinds of buckets."""
+
+_BUCKET: Final = Struct("<5d")
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where one limit is kept.
 
     Attributes:
-        field: its field in the owner's hash; for slots, what follows the `#`.
+        file: what follows the name of its owner: the class of models, if it has one, and a mark
+            where it is not among the owner's buckets.
         position: its place among the plan's limits.
         kind: what the limit is kept as.
         unit: what it counts.
@@ -65,7 +73,7 @@ class Place:
 
     limit: Limit
     shape: Shape
-    field: str
+    file: str
     position: int
     kind: Kind
     unit: str
@@ -73,8 +81,12 @@ class Place:
 
     @property
     def is_slots(self) -> bool:
-        """Whether this limit has a set of its own beside the owner's hash."""
+        """Whether this limit has a set of its own beside the owner's buckets."""
         return self.kind == "slots"
+
+
+Group = tuple[Owner, str, tuple[Place, ...]]
+"""What lies under one of the store's keys: whose it is, what follows the owner's name, and the limits."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,31 +94,37 @@ class Layout:
     """The places of one plan's limits for one model class, grouped by the store's key they lie in.
 
     Attributes:
-        groups: each owner, and what is kept under one key of that owner.
+        groups: what is kept under each key.
         places: all of them, in the order in which the script reports them.
         ordered: the numbers of the places, in the policy's order.
         weight: how many limits the store looks at.
         words: all of it as lua/check.lua is told.
+        question: packs a check for lua/check.lua, and `states` unpacks its reply.
         lease: what a process may take of each limit in advance; empty where it may not.
         lease_ttl: microseconds for which it may keep that.
     """
 
-    groups: tuple[tuple[Owner, tuple[Place, ...]], ...]
+    groups: tuple[Group, ...]
     places: tuple[Place, ...] = field(init=False)
     ordered: tuple[int, ...] = field(init=False)
     weight: int = field(init=False)
-    words: tuple[str, ...] = field(init=False)
+    words: tuple[str | bytes, ...] = field(init=False)
+    question: Struct = field(init=False)
+    states: Struct = field(init=False)
     lease: tuple[float, ...] = field(init=False)
     lease_ttl: int = field(init=False)
 
     def __post_init__(self) -> None:
         """Work out once what every check needs."""
-        places = tuple(place for _, group in self.groups for place in group)
+        places = tuple(place for _, _, group in self.groups for place in group)
         numbers = sorted(range(len(places)), key=lambda number: places[number].position)
         object.__setattr__(self, "places", places)
         object.__setattr__(self, "ordered", tuple(numbers))
         object.__setattr__(self, "weight", max(1, len(places)))
-        object.__setattr__(self, "words", (str(len(self.groups)), *_words(self.groups)))
+        words = itertools.chain.from_iterable(_words(group) for _, _, group in self.groups)
+        object.__setattr__(self, "words", tuple(words))
+        object.__setattr__(self, "question", Struct(f"<{4 + len(places)}d"))
+        object.__setattr__(self, "states", Struct(f"<{1 + 2 * len(places)}d"))
         leases = [(place, lease) for place in places if isinstance(lease := place.limit.lease, LeaseSpec)]
         amounts = tuple(float(int(lease.share * place.shape.burst)) for place, lease in leases)
         object.__setattr__(self, "lease", amounts if len(amounts) == len(places) else ())
@@ -114,60 +132,54 @@ class Layout:
 
     def names(self, key: str, tenant: str) -> tuple[str, ...]:
         """Return the store's keys, one for each group."""
-        return tuple(
-            slots_of(hash_of(owner, key, tenant), places[0].field)
-            if places[0].is_slots
-            else hash_of(owner, key, tenant)
-            for owner, places in self.groups
-        )
+        return tuple(owner_name(owner, key, tenant) + file for owner, file, _ in self.groups)
 
 
 def lay_out(policy: Policy, plan: str, model_class: str | None) -> Layout:
     """Return where the limits of `plan` are kept for requests of a model class."""
-    hashes: dict[Owner, list[Place]] = {}
-    slots: list[tuple[Owner, tuple[Place, ...]]] = []
+    buckets: dict[tuple[Owner, str], list[Place]] = {}
+    others: list[Group] = []
     for position, limit in enumerate(policy.plans[plan].limits):
         owner: Owner = "key" if "key" in limit.per else "tenant" if "tenant" in limit.per else "everyone"
-        name = f"{limit.name}:{model_class or OTHER}" if "model" in limit.per else limit.name
-        if limit.kind == "failures":
-            name += FAILURES_MARK
-        shape = limit.shape_of(model_class)
+        file = file_of(limit, model_class)
         letter = LETTERS[limit.kind]
         letter = letter.upper() if limit.mode == "shadow" else letter
-        place = Place(limit, shape, name, position, limit.kind, limit.unit, letter)
-        if place.is_slots:
-            slots.append((owner, (place,)))
+        place = Place(limit, limit.shape_of(model_class), file, position, limit.kind, limit.unit, letter)
+        if limit.kind in _MARKS:
+            others.append((owner, file, (place,)))
         else:
-            hashes.setdefault(owner, []).append(place)
-    return Layout((*((owner, tuple(places)) for owner, places in hashes.items()), *slots))
+            buckets.setdefault((owner, file), []).append(place)
+    return Layout((*((owner, file, tuple(places)) for (owner, file), places in buckets.items()), *others))
 
 
-def _words(groups: tuple[tuple[Owner, tuple[Place, ...]], ...]) -> Iterator[str]:
-    for _, places in groups:
-        if places[0].is_slots:
-            shape = places[0].shape
-            yield from ("0", f"{shape.burst:.0f}", f"{shape.period:.0f}", places[0].letter)
-            continue
-        yield str(len(places))
-        for place in places:
-            shape = place.shape
-            yield from (place.field, f"{shape.count:.0f}", f"{shape.period:.0f}", f"{shape.burst:.0f}")
-            yield place.letter
+def file_of(limit: Limit, model_class: str | None) -> str:
+    """Return what follows the name of a limit's owner in the store's key that holds its state."""
+    file = f"/{model_class or OTHER}" if "model" in limit.per else ""
+    return f"{file}{_MARKS[limit.kind]}{limit.name}" if limit.kind in _MARKS else file
 
 
-def hash_of(owner: Owner, key: str, tenant: str) -> str:
-    """Return the name of the hash that holds the buckets of `owner`."""
+def _words(places: tuple[Place, ...]) -> tuple[str, bytes]:
+    """Return what lua/check.lua is told of a group: names, or a letter for what is no bucket; and numbers."""
+    [first, *_] = places
+    if first.kind == "slots":
+        return first.letter, Struct("<2d").pack(first.shape.burst, first.shape.period)
+    if first.kind == "failures":
+        return first.letter, b""
+    shapes = ((place.shape, _NUMBERS[place.letter]) for place in places)
+    numbers = (
+        _BUCKET.pack(shape.count, shape.period, shape.burst, shape.tolerance, kind) for shape, kind in shapes
+    )
+    return ",".join(place.limit.name for place in places) + "|", b"".join(numbers)
+
+
+def owner_name(owner: Owner, key: str, tenant: str) -> str:
+    """Return the name under which the buckets of `owner` are kept."""
     if owner == "everyone":
         return EVERYONE
     tag = _tag(tenant)
     if owner == "tenant":
         return f"{tag}:t"
     return f"{tag}:k" if key == tenant else f"{tag}:k:{_escape(key)}"
-
-
-def slots_of(name: str, field: str) -> str:
-    """Return the name of the set that holds a limit's slots, beside the hash of its owner."""
-    return f"{name}#{field}"
 
 
 def record_of(tenant: str, token: str) -> str:

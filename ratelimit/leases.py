@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ratelimit.call import members
 from ratelimit.decision import Decision
-from ratelimit.reading import bucket_of
+from ratelimit.reading import bucket_of, states_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,17 +56,14 @@ class _Lease:
 
     __slots__ = ("_buckets", "_clock", "_heard", "left", "question", "until", "whole")
 
-    def __init__(self, question: Question, reply: str, sent: int, heard: int) -> None:
-        words = reply.split(" ")
-        t = int(words[1])
+    def __init__(self, question: Question, reply: bytes, sent: int, heard: int) -> None:
         layout = question.route.layout
+        t, states = states_of(layout, reply)
         self.question = question
         self._buckets: list[Bucket] = []
         given: list[float] = []
-        for place, cost, first, second in zip(
-            layout.places, question.costs, words[2::2], words[3::2], strict=True
-        ):
-            bucket, shape = bucket_of(first, second, t), place.shape
+        for place, cost, state in zip(layout.places, question.costs, states, strict=True):
+            bucket, shape = bucket_of(state), place.shape
             gives = bucket.admits(shape, t, cost)
             self._buckets.append(bucket.take(shape, t, cost) if gives else bucket)
             given.append(cost if gives else 0.0)
@@ -93,7 +90,7 @@ class _Lease:
 class Leases:
     """The leases of one limiter. Times are nanoseconds of one clock that never goes back.
 
-    A key has one for each layout, such as for each class of models: their buckets may lie in one hash.
+    A key has one for each layout, such as for each class of models: their buckets may lie in one string.
     """
 
     def __init__(self) -> None:
@@ -141,13 +138,12 @@ class Leases:
         missing = map(sub, amounts, lease.left)
         return question._replace(costs=tuple(max(cost, 0.0) for cost in missing))
 
-    def granted(self, question: Question, reply: bytes | str, sent: int, heard: int) -> bool:
+    def granted(self, question: Question, reply: bytes, sent: int, heard: int) -> bool:
         """Hold what the check of `wanted` was told that it took; False if it was denied."""
-        text = reply if isinstance(reply, str) else reply.decode()
-        if not text.startswith("1 "):
+        if not reply.startswith(b"1"):
             return False  # not asked again before the time of a lease has passed
         whose = question.route.layout, question.route.names
-        lease, before = _Lease(question, text, sent, heard), self._held.get(whose)
+        lease, before = _Lease(question, reply, sent, heard), self._held.get(whose)
         if before is not None:
             lease.left = tuple(map(add, lease.left, before.left))
         self._held[whose] = lease
@@ -184,9 +180,8 @@ def _is_plain(question: Question) -> bool:
 
 def _members(question: Question, buckets: list[Bucket], left: tuple[float, ...], t: int) -> dict[str, Any]:
     """What is left of the lease is as good as in the bucket: that is what the check found."""
-    places = question.route.layout.places
-    states = (
-        f"{max(bucket.level(place.shape, t) - rest, 0.0)!r} {t}"
-        for place, bucket, rest in zip(places, buckets, left, strict=True)
-    )
-    return members(question, f"1 {t} {' '.join(states)}", None, "lease")
+    layout = question.route.layout
+    states: list[float] = []
+    for place, bucket, rest in zip(layout.places, buckets, left, strict=True):
+        states += (max(bucket.level(place.shape, t) - rest, 0.0), t)
+    return members(question, b"1" + layout.states.pack(t, *states), None, "lease")

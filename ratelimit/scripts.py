@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from importlib import resources
+from typing import Final
+
+_BEFORE: Final = ("struct", "prelude")
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,9 +19,9 @@ class Script:
 
     @classmethod
     def load(cls, name: str) -> Script:
-        """Read `lua/<name>.lua`, with `lua/prelude.lua` in front of it."""
+        """Read `lua/<name>.lua`, with what every script starts with in front of it."""
         folder = resources.files("ratelimit").joinpath("lua")
-        files = [folder.joinpath(f"{part}.lua").read_text(encoding="utf-8") for part in ("prelude", name)]
+        files = [folder.joinpath(f"{part}.lua").read_text(encoding="utf-8") for part in (*_BEFORE, name)]
         source = "\n".join(files)
         return cls(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ratelimit.ask import record_named
 from ratelimit.bucket import Shape
-from ratelimit.call import limits_text
+from ratelimit.call import Word, head_of, limits_text
 from ratelimit.decision import LimitState
 from ratelimit.errors import UnknownReservation
-from ratelimit.layout import FAILURES_MARK, LETTERS, USAGE
+from ratelimit.layout import LETTERS, USAGE
 from ratelimit.reading import read_settled, state_of
 from ratelimit.request import Check, fault, make_check
 
@@ -52,7 +52,7 @@ class Settlement:
 
 def encode_settle(
     asker: Asker, usage: Usage, max_skew: int | None, remember: int
-) -> tuple[list[str], list[str | float]]:
+) -> tuple[list[str], list[Word]]:
     """Return KEYS and ARGV of lua/settle.lua for a usage record.
 
     Args:
@@ -81,7 +81,7 @@ def encode_settle(
 
 def encode_reservation(
     what: What, reservation: str, max_skew: int | None, remember: int
-) -> tuple[list[str], list[str | float]]:
+) -> tuple[list[str], list[Word]]:
     """Return KEYS and ARGV of lua/settle.lua that cancel a reservation, or release what it holds.
 
     Raises:
@@ -91,9 +91,7 @@ def encode_reservation(
     return [USAGE, _record(reservation)], [*header, "", MOST_RECORDS, 0, ""]
 
 
-def encode_return(
-    question: Question, max_skew: int | None, remember: int
-) -> tuple[list[str], list[str | float]]:
+def encode_return(question: Question, max_skew: int | None, remember: int) -> tuple[list[str], list[Word]]:
     """Return KEYS and ARGV of lua/settle.lua that give back what a question says it took."""
     header = _header(max_skew, None, "cancel", remember, failed=False)
     return [USAGE], [*header, limits_text(question), MOST_RECORDS, 0, ""]
@@ -101,9 +99,8 @@ def encode_return(
 
 def _header(
     max_skew: int | None, timestamp: int | None, what: What, remember: int, *, failed: bool
-) -> list[str | float]:
-    skew = -1 if max_skew is None else max_skew
-    return [skew, "" if timestamp is None else timestamp, what, remember, int(failed)]
+) -> list[Word]:
+    return [head_of(max_skew), "" if timestamp is None else timestamp, what, remember, int(failed)]
 
 
 def _record(reservation: str) -> str:
@@ -158,9 +155,9 @@ def read_settle(reply: Sequence[Any]) -> Settlement:
 
 
 def _state(entry: str, first: str, second: str, t: int) -> LimitState:
-    letter, _, field, count, period, burst, unit, _ = entry.split(" ")
+    letter, _, name, count, period, burst, unit, _ = entry.split(" ")
     kind: Kind = _KINDS[letter.lower()]
     mode: Mode = "enforce" if letter.islower() else "shadow"
     shape = Shape(float(count), float(period), float(burst))
     reading = read_settled(kind, shape, first, second, t)
-    return state_of(field.removesuffix(FAILURES_MARK).partition(":")[0], unit, kind, shape, mode, reading)
+    return state_of(name, unit, kind, shape, mode, reading)

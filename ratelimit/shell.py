@@ -11,10 +11,10 @@ from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissi
 
 from ratelimit import assignments
 from ratelimit.ask import Asker, Question
-from ratelimit.call import encode, read, text_of
+from ratelimit.call import Word, encode, read, text_of
 from ratelimit.denials import Denials
 from ratelimit.errors import Fault, InvalidRequest, PolicyError, StoreUnavailable
-from ratelimit.layout import KEYS, hash_of, slots_of
+from ratelimit.layout import KEYS, file_of, owner_name
 from ratelimit.leases import Leases
 from ratelimit.outage import Outage
 from ratelimit.policy import Limit, Policy
@@ -26,6 +26,7 @@ from ratelimit.usage import make_usage
 
 if TYPE_CHECKING:
     from ratelimit.decision import Decision
+    from ratelimit.layout import Owner
     from ratelimit.policy.policy import Assignment
     from ratelimit.request import CheckOptions
     from ratelimit.settlement import Settlement, What
@@ -97,7 +98,7 @@ class Shell:
                 raise InvalidRequest(list(faults)) from None
         return questions
 
-    def _encode(self, questions: Sequence[Question]) -> tuple[list[str], list[str | float]]:
+    def _encode(self, questions: Sequence[Question]) -> tuple[list[str], list[Word]]:
         return encode(questions, self.max_skew, self.remember)
 
     def _ask_acquire(self, asked: AskedFor, options: CheckOptions) -> Question:
@@ -113,14 +114,14 @@ class Shell:
 
     def _encode_settle(
         self, usage: Usage | Mapping[str, Any], reservation: str | None
-    ) -> tuple[list[str], list[str | float]]:
+    ) -> tuple[list[str], list[Word]]:
         more = {} if reservation is None else {"reservation": reservation}
         return encode_settle(self._asker, make_usage(usage, more), self.max_skew, self.remember)
 
-    def _encode_reservation(self, what: What, reservation: str) -> tuple[list[str], list[str | float]]:
+    def _encode_reservation(self, what: What, reservation: str) -> tuple[list[str], list[Word]]:
         return encode_reservation(what, reservation, self.max_skew, self.remember)
 
-    def _encode_return(self, question: Question) -> tuple[list[str], list[str | float]]:
+    def _encode_return(self, question: Question) -> tuple[list[str], list[Word]]:
         return encode_return(question, self.max_skew, self.remember)
 
     def _emptied(self, names: Sequence[str]) -> None:
@@ -142,7 +143,7 @@ class Shell:
         self._denials.forget(names_in(texts), time.monotonic_ns())
         return read_settle(texts)
 
-    def _read(self, question: Question, reply: bytes | str, sent: int) -> Decision:
+    def _read(self, question: Question, reply: bytes, sent: int) -> Decision:
         """Return what the store decided, asked at `sent` (monotonic nanoseconds)."""
         decision = read(question, reply)
         if decision.allowed:
@@ -159,24 +160,15 @@ class Shell:
         return StoreUnavailable(f"{self.store}: {explain(error)}", refused=isinstance(error, REFUSALS))
 
     def _owned(self, key: str, tenant: str | None) -> list[str]:
-        """Return the hashes that hold what a key has used, and nobody else's."""
+        """Return the names under which lies what a key has used, and nobody else."""
         check = make_check({"key": key, "tenant": tenant})
         _, owner, _ = self._asker.who(key, None, check.tenant)
-        hashes = [hash_of("key", key, owner)]
-        if owner == key:
-            hashes.append(hash_of("tenant", key, owner))
-        limits = (
-            limit for plan in self.policy.plans.values() for limit in plan.limits if limit.kind == "slots"
-        )
         classes = {*self.policy.classes.values(), OTHER}
-        fields = {
-            field
-            for limit in limits
-            for field in (
-                [f"{limit.name}:{name}" for name in classes] if "model" in limit.per else [limit.name]
-            )
-        }
-        return [*hashes, *(slots_of(name, field) for name in hashes for field in sorted(fields))]
+        limits = [limit for plan in self.policy.plans.values() for limit in plan.limits]
+        files = {"", *(f"/{name}" for name in classes)}  # whatever the limits were before an edit
+        files.update(file_of(limit, name) for limit in limits for name in classes)
+        owners: tuple[Owner, ...] = ("key", "tenant") if owner == key else ("key",)
+        return [owner_name(whose, key, owner) + file for whose in owners for file in sorted(files)]
 
 
 def as_policy(policy: Policy | Limit | Iterable[Limit]) -> Policy:

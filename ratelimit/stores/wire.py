@@ -28,7 +28,7 @@ _CHUNK: Final = 65_536
 class Wire(Protocol):
     """Carries one command to the store at a time."""
 
-    def call(self, *command: str | float) -> Any:  # noqa: ANN401 - whatever the store says
+    def call(self, *command: str | bytes | float) -> Any:  # noqa: ANN401 - whatever the store says
         """Send a command and return its reply; raises what redis-py would."""
         ...
 
@@ -43,7 +43,7 @@ class ClientWire:
     def __init__(self, client: redis.Redis) -> None:
         self._client: Any = client  # redis-py leaves execute_command untyped
 
-    def call(self, *command: str | float) -> Any:  # noqa: ANN401
+    def call(self, *command: str | bytes | float) -> Any:  # noqa: ANN401
         """See `Wire`."""
         return self._client.execute_command(*command)
 
@@ -69,7 +69,7 @@ class Wires:
         for _ in range(most):
             self._tickets.put(None)
 
-    def call(self, *command: str | float) -> Any:  # noqa: ANN401
+    def call(self, *command: str | bytes | float) -> Any:  # noqa: ANN401
         """See `Wire`."""
         packed = hiredis.pack_command(cast("Any", command))  # its stub knows a tuple of one
         try:

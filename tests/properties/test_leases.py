@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from ratelimit import Limit, Limiter
 
+from ..stored import used
+
 BURST, KEYS = 60, ("a", "b")
 LIMITS = [
     Limit("requests", f"{BURST}/365d", lease={"share": 0.2, "ttl": "60s"}),  # a lease holds 12
@@ -39,7 +41,7 @@ def two(valkey_url, client_of):
                 limiter.close()
 
         def used(self, name, field):
-            return round(float(client_of(valkey_url).hget(name, field) or 0), 2)
+            return round(used(client_of(valkey_url), field, name), 2)
 
     return Two
 

@@ -14,6 +14,7 @@ from hypothesis.stateful import (
 
 from ratelimit import Limit, Policy, UnknownReservation, Usage
 
+from ..stored import buckets
 from .metering import Metering
 
 SECOND = 1_000_000
@@ -150,10 +151,9 @@ class History(RuleBasedStateMachine):
         stored = {}
         for name in self.client.keys("rl1:{*}:k"):
             key = name[5:-3]
-            for field, value in self.client.hgetall(name).items():
-                if not field.endswith("@") and not field.startswith("failures"):
-                    stored[key, field] = (float(value), int(self.client.hget(name, f"{field}@")))
-        assert stored == {place: (bucket.used, bucket.at) for place, bucket in self.model.buckets.items()}
+            stored |= {(key, limit): bucket for limit, bucket in buckets(self.client, name).items()}
+        written = {place: bucket for place, bucket in stored.items() if bucket != (0, 0)}
+        assert written == {place: (bucket.used, bucket.at) for place, bucket in self.model.buckets.items()}
 
     def teardown(self):
         for name in self.client.keys("*"):

@@ -10,6 +10,7 @@ from ratelimit.call import read
 from ratelimit.request import make_check
 from ratelimit.simulate import Buckets
 
+from ..stored import buckets
 from .model import Model, told, worst_window
 from .worlds import BASE, SECOND, busy_worlds, worlds
 
@@ -50,13 +51,8 @@ def asker(policy):
 
 def kept(client):
     """Return every bucket in the store."""
-    fields = [client.hgetall(key) for key in client.scan_iter(count=1_000)]
-    return sorted(
-        (float(values[name]), int(values[f"{name}@"]))
-        for values in fields
-        for name in values
-        if not name.endswith("@")
-    )
+    found = [buckets(client, name) for name in client.scan_iter(count=1_000)]
+    return sorted(bucket for group in found for bucket in group.values() if bucket != (0, 0))
 
 
 def assert_follows_the_model(limiter, client, world):

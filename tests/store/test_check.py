@@ -9,6 +9,8 @@ import pytest
 
 from ratelimit import Check, Decision, InvalidRequest, Limit, Policy, RateLimited
 
+from ..stored import put
+
 BASE = 1_700_000_000
 FIVE = Limit("requests", "5/minute")
 
@@ -135,7 +137,7 @@ def test_a_check_that_costs_nothing_passes_an_empty_bucket(limiter):
 def test_debt_stops_even_a_check_that_costs_nothing(limiter, client):
     limits = limiter(FIVE)
     limits.check("k", timestamp=BASE)
-    client.hset("rl1:{k}:k", "requests", "7")
+    put(client, "rl1:{k}:k", requests=(7, BASE * 1_000_000))
 
     decision = limits.check("k", timestamp=BASE, cost={"requests": 0})
 

@@ -1,6 +1,7 @@
 """What an operator finds in the store after a day's traffic, and when it is over."""
 
 import random
+import struct
 import time
 
 import fakeredis
@@ -9,6 +10,9 @@ import pytest
 from ratelimit import Limiter, Policy, RateLimited, Usage
 from ratelimit.privacy import identifier_of
 from ratelimit.stores.clients import _fake_server
+
+from ..conftest import TEXT
+from ..stored import buckets
 
 DAY = 86_400
 MORNING = 1_771_545_600.0
@@ -49,7 +53,7 @@ def clock(monkeypatch):
 @pytest.fixture
 def store(clock):
     with Limiter("memory://a-day", POLICY) as limiter:
-        yield limiter, fakeredis.FakeRedis(server=_fake_server("a-day"), decode_responses=True)
+        yield limiter, fakeredis.FakeRedis(server=_fake_server("a-day"), **TEXT)
 
 
 def live_a_day(limiter, clock, secrets):
@@ -84,6 +88,10 @@ def contents_of(client, name):
     kind = client.type(name)
     if kind == "hash":
         return client.hgetall(name)
+    if kind == "string" and name.endswith((":k", ":t", "/small", "/large", "/other", "{*}")):
+        return buckets(client, name)
+    if kind == "string" and name.endswith("!failures"):
+        return list(struct.iter_unpack("<d", client.get(name).encode("latin-1")))
     if kind == "zset":
         return client.zrange(name, 0, -1)
     return client.get(name) if kind == "string" else client.xrange(name)

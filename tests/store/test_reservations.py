@@ -1,6 +1,7 @@
 """Reserve and settle: what is charged, once, and what is freed (P6, P7)."""
 
 import json
+import time
 
 import pytest
 
@@ -182,6 +183,16 @@ def test_failures_count_in_a_sliding_window(limiter):
     assert not limits.check("k", timestamp=BASE + 89.9)
 
 
+def test_p5_a_failure_told_late_does_not_shorten_the_life_of_the_others(limiter, client):
+    limits = limiter(Limit("failures", "2/60m", unit="failures"), max_skew=7200)
+    now = time.time()
+    limits.settle({"key": "k", "status": 500, "timestamp": now})
+    limits.settle({"key": "k", "status": 500, "timestamp": now - 1800})
+    assert client.pttl("rl1:{k}:k!failures") == pytest.approx(1000 * (3600 + 7200), abs=20_000)
+    limits.settle({"key": "k", "status": 500, "timestamp": now})
+    assert limits.peek("k", timestamp=now).retry_after == pytest.approx(3600, abs=1)
+
+
 def test_a_record_of_each_settlement_goes_to_the_usage_stream(limiter, client):
     limits = limiter(TOKENS)
     held = limits.reserve("vk_1", tenant="acme", model="m", timestamp=BASE)
@@ -207,11 +218,17 @@ def test_a_record_of_each_settlement_goes_to_the_usage_stream(limiter, client):
     assert client.pttl("rl1:usage") > 0
 
 
-def test_reset_forgets_slots_too(limiter, client):
-    limits = limiter(PARALLEL, Limit("by-class", unit="concurrent", capacity=1, per=["key", "model"]))
+def test_reset_forgets_slots_and_failures_and_what_each_class_of_models_used(limiter, client):
+    by_class = Limit("by-class", unit="concurrent", capacity=1, per=["key", "model"])
+    failures = Limit("failures", "5/day", unit="failures")
+    limits = limiter(PARALLEL, by_class, failures, Limit("requests", "5/day", per=["key", "model"]))
     limits.reserve("k")
+    limits.settle({"key": "k", "status": 500})
+    kept = {name for name in client.scan_iter() if ":r:" in name or name == "rl1:usage"}
+    assert len(set(client.scan_iter()) - kept) == 4
+    limits.policy = [PARALLEL, by_class, failures]
     limits.reset("k")
-    assert [name for name in client.scan_iter() if ":r:" not in name] == []
+    assert set(client.scan_iter()) == kept
 
 
 def test_p5_a_settlement_into_debt_makes_the_key_outlive_its_debt(limiter, client):

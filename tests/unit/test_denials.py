@@ -8,6 +8,8 @@ from ratelimit.call import read
 from ratelimit.denials import LONGEST, MOST, Denials
 from ratelimit.request import make_check
 
+from ..stored import reply
+
 NOW = 1_700_000_000_000_000  # the store's clock, microseconds
 SENT, HEARD = 5_000_000_000, 5_002_000_000  # ours, nanoseconds: the script ran somewhere in these 2 ms
 SECOND = 1_000_000
@@ -30,7 +32,7 @@ def memory():
 
 
 def denied(question, *states, at=NOW):
-    return f"0 {at} " + " ".join(states or ("2", str(at)))
+    return reply(0, at, *(states or (2, at)))
 
 
 def test_p9_a_denial_is_repeated_until_the_bucket_admits(memory):
@@ -39,7 +41,7 @@ def test_p9_a_denial_is_repeated_until_the_bucket_admits(memory):
     decision = memory.answer(ask(), HEARD + 500_000_000)
     assert (decision.allowed, decision.source, decision.violated) == (False, "denial-memory", ("requests",))
     assert decision.retry_after == pytest.approx(0.5, abs=1e-5)
-    assert decision == read(ask(), denied(ask(), "2", str(NOW), at=NOW + 500_000), "denial-memory")
+    assert decision == read(ask(), denied(ask(), 2, NOW, at=NOW + 500_000), "denial-memory")
 
 
 def test_p9_a_doubt_about_the_clock_is_the_stores_to_settle(memory):
@@ -77,7 +79,7 @@ def test_p9_a_smaller_cost_may_pass_and_is_asked(memory, cost, answered):
 
 def test_p9_what_can_never_pass_is_told_so(memory):
     ask = asker(SLOW)
-    memory.note(ask(cost={"requests": 3}), denied(None, "-", "-"), SENT, HEARD)
+    memory.note(ask(cost={"requests": 3}), denied(None, 0, 0), SENT, HEARD)
     assert memory.answer(ask(cost={"requests": 3}), HEARD).retry_after is None
     assert memory.answer(ask(cost={"requests": 2}), HEARD) is None
 
@@ -109,21 +111,21 @@ def test_p9_another_policy_is_asked(memory):
 )
 def test_p9_what_is_not_to_be_remembered_is_not(memory, limit):
     ask = asker(limit)
-    memory.note(ask(reserve=True), denied(None, "1", "60000000"), SENT, HEARD)
+    memory.note(ask(reserve=True), denied(None, 1, 60000000), SENT, HEARD)
     assert memory.answer(ask(reserve=True), HEARD) is None
 
 
 def test_p9_a_limit_beside_one_that_is_not_remembered_still_is(memory):
     ask = asker(Limit("off", "1/minute", denial_memory=False), Limit("on", "1/minute"))
-    memory.note(ask(), denied(None, "1", str(NOW), "-", "-"), SENT, HEARD)
+    memory.note(ask(), denied(None, 1, NOW, 0, 0), SENT, HEARD)
     assert memory.answer(ask(), HEARD) is None
-    memory.note(ask(), denied(None, "-", "-", "1", str(NOW)), SENT, HEARD)
+    memory.note(ask(), denied(None, 0, 0, 1, NOW), SENT, HEARD)
     assert memory.answer(ask(), HEARD).violated == ("on",)
 
 
 def test_p9_a_limit_in_shadow_mode_denies_nothing_however_empty_it_is(memory):
     ask = asker(Limit("shadow", "1/day", mode="shadow"), BURST)
-    memory.note(ask(), denied(None, "1", str(NOW), "2", str(NOW)), SENT, HEARD)
+    memory.note(ask(), denied(None, 1, NOW, 2, NOW), SENT, HEARD)
     assert memory.answer(ask(), SENT + 998_000_000).violated == ("requests",)
     assert memory.answer(ask(), SENT + 1_000_000_000) is None
 
@@ -131,9 +133,9 @@ def test_p9_a_limit_in_shadow_mode_denies_nothing_however_empty_it_is(memory):
 @pytest.mark.parametrize("kind", ["failures", "post-paid"])
 def test_p9_keys_that_are_shut_and_debts_are_remembered(memory, kind):
     if kind == "failures":
-        ask, states = asker(Limit("failures", "2/30s", unit="failures")), ("", str(NOW + 30 * SECOND))
+        ask, states = asker(Limit("failures", "2/30s", unit="failures")), (NOW + 30 * SECOND, 0)
     else:
-        ask, states = asker(Limit("paid", "1/minute", unit="tokens", charge="settle")), ("7", str(NOW))
+        ask, states = asker(Limit("paid", "1/minute", unit="tokens", charge="settle")), (7, NOW)
     memory.note(ask(), denied(None, *states), SENT, HEARD)
     assert memory.answer(ask(), HEARD) is not None
 
@@ -169,7 +171,7 @@ def test_p9_what_is_given_back_here_is_seen_at_once(memory):
 
 def test_p9_what_was_taken_meanwhile_makes_the_rest_untrue(memory):
     ask = asker(SLOW)
-    memory.note(ask(cost={"requests": 2}), denied(None, "1", str(NOW)), SENT, HEARD)
+    memory.note(ask(cost={"requests": 2}), denied(None, 1, NOW), SENT, HEARD)
     memory.admitted(ask())
     assert memory.answer(ask(cost={"requests": 2}), HEARD) is None
 
@@ -186,6 +188,6 @@ def test_p5_the_memory_is_bounded(memory):
 
 def test_p9_an_answer_given_again_or_a_look_is_no_denial_to_remember(memory):
     ask = asker(SLOW)
-    memory.note(ask(), f"again - 12345678 1 {NOW} - -", SENT, HEARD)
+    memory.note(ask(), b"again - 12345678 " + reply(1, NOW, 0, 0), SENT, HEARD)
     memory.note(ask(take=False), denied(None), SENT, HEARD)
     assert memory.answer(ask(), HEARD) is None

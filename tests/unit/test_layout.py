@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from redis.crc import key_slot
 
 from ratelimit import Limit, Policy
-from ratelimit.layout import EVERYONE, hash_of, lay_out
+from ratelimit.layout import EVERYONE, lay_out, owner_name
 
 visible = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=12)
 nasty = st.text("{}:*%a2Bk/", min_size=1, max_size=6)
@@ -15,16 +15,16 @@ pieces = st.lists(st.sampled_from(["a", "b", "}:k:", ":k:", "}", "{", ":t", "*"]
 pairs = st.tuples(identifiers | pieces.map("".join), identifiers | pieces.map("".join))
 
 
-def hashes(key, tenant):
-    return {"key": hash_of("key", key, tenant), "tenant": hash_of("tenant", key, tenant)}
+def names(key, tenant):
+    return {"key": owner_name("key", key, tenant), "tenant": owner_name("tenant", key, tenant)}
 
 
 @given(pairs, pairs)
 @example(("a", "b:k:a"), ("b", "b"))
 @example(("x:k", "y"), ("y", "x:k"))
 @example(("a}:k:x", "y"), ("x", "y}:k:a"))
-def test_no_two_owners_share_a_hash(one, other):
-    mine, yours = hashes(*one), hashes(*other)
+def test_no_two_owners_share_a_name(one, other):
+    mine, yours = names(*one), names(*other)
     assert (mine["key"] == yours["key"]) == (one == other)
     assert (mine["tenant"] == yours["tenant"]) == (one[1] == other[1])
     assert mine["key"] != yours["tenant"]
@@ -34,44 +34,62 @@ def test_no_two_owners_share_a_hash(one, other):
 @given(pairs)
 def test_all_of_a_tenant_lies_in_one_cluster_slot(pair):
     key, tenant = pair
-    assert len({key_slot(name.encode()) for name in hashes(key, tenant).values()}) == 1
-    assert all(name.count("{") == name.count("}") == 1 for name in hashes(key, tenant).values())
+    assert len({key_slot(name.encode()) for name in names(key, tenant).values()}) == 1
+    assert all(name.count("{") == name.count("}") == 1 for name in names(key, tenant).values())
 
 
 @given(pairs)
-def test_a_hash_says_its_version_and_holds_nothing_that_needs_quoting(pair):
-    for name in hashes(*pair).values():
+def test_a_name_says_its_version_and_holds_nothing_that_needs_quoting(pair):
+    for name in names(*pair).values():
         assert name.startswith("rl1:{")
         assert name.isascii()
         assert not set(name) & set(" *?[]\"'\\\n")
 
 
 def test_plain_names_stay_readable():
-    assert hash_of("key", "vk_9f3", "acme") == "rl1:{acme}:k:vk_9f3"
-    assert hash_of("key", "vk_9f3", "vk_9f3") == "rl1:{vk_9f3}:k"
-    assert hash_of("tenant", "vk_9f3", "acme") == "rl1:{acme}:t"
-    assert hash_of("everyone", "vk_9f3", "acme") == "rl1:{*}"
+    assert owner_name("key", "vk_9f3", "acme") == "rl1:{acme}:k:vk_9f3"
+    assert owner_name("key", "vk_9f3", "vk_9f3") == "rl1:{vk_9f3}:k"
+    assert owner_name("tenant", "vk_9f3", "acme") == "rl1:{acme}:t"
+    assert owner_name("everyone", "vk_9f3", "acme") == "rl1:{*}"
 
 
 @pytest.mark.parametrize(
-    ("per", "owner", "field"),
+    ("per", "owner", "file"),
     [
-        (["key"], "key", "requests"),
-        (["key", "model"], "key", "requests:other"),
-        (["tenant"], "tenant", "requests"),
-        (["tenant", "model"], "tenant", "requests:other"),
-        (["key", "tenant"], "key", "requests"),
-        (["model"], "everyone", "requests:other"),
-        ([], "everyone", "requests"),
+        (["key"], "key", ""),
+        (["key", "model"], "key", "/other"),
+        (["tenant"], "tenant", ""),
+        (["tenant", "model"], "tenant", "/other"),
+        (["key", "tenant"], "key", ""),
+        (["model"], "everyone", "/other"),
+        ([], "everyone", ""),
     ],
 )
-def test_a_limits_scope_says_whose_hash_and_which_field(per, owner, field):
+def test_a_limits_scope_says_whose_it_is_and_of_which_class(per, owner, file):
     policy = Policy.of(Limit("requests", "1/day", per=per))
-    [(found, [slot])] = lay_out(policy, "default", "other").groups
-    assert (found, slot.field) == (owner, field)
+    [(found, after, [place])] = lay_out(policy, "default", "other").groups
+    assert (found, after, place.file) == (owner, file, file)
 
 
-def test_all_limits_of_one_owner_share_one_hash():
-    limits = [Limit(f"limit-{n}", "1/day", per=["tenant"] if n % 2 else ["key"]) for n in range(6)]
-    groups = dict(lay_out(Policy.of(*limits), "default", None).groups)
-    assert {owner: len(slots) for owner, slots in groups.items()} == {"key": 3, "tenant": 3}
+@pytest.mark.parametrize(
+    ("limit", "file"),
+    [
+        (Limit("parallel", unit="concurrent", capacity=2), "#parallel"),
+        (Limit("parallel", unit="concurrent", capacity=2, per=["key", "model"]), "/small#parallel"),
+        (Limit("failures", "5/minute", unit="failures"), "!failures"),
+        (Limit("failures", "5/minute", unit="failures", per=["key", "model"]), "/small!failures"),
+    ],
+)
+def test_what_is_no_bucket_lies_beside_the_buckets(limit, file):
+    layout = lay_out(Policy.of(Limit("requests", "1/day"), limit), "default", "small")
+    assert [after for _, after, _ in layout.groups] == ["", file]
+
+
+def test_all_buckets_of_one_owner_and_class_lie_together():
+    limits = [
+        Limit(f"limit-{n}", "1/day", per=["tenant"] if n % 2 else ["key", "model"] if n % 3 else ["key"])
+        for n in range(6)
+    ]
+    groups = lay_out(Policy.of(*limits), "default", "small").groups
+    found = {(owner, file): [place.limit.name[-1] for place in places] for owner, file, places in groups}
+    assert found == {("key", ""): ["0"], ("key", "/small"): ["2", "4"], ("tenant", ""): ["1", "3", "5"]}

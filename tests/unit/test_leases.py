@@ -10,6 +10,8 @@ from ratelimit.call import read
 from ratelimit.leases import HOT, MOST, Leases
 from ratelimit.request import make_check
 
+from ..stored import reply
+
 NOW = 1_700_000_000_000_000  # the store's clock, microseconds
 START = 5_000_000_000  # ours, nanoseconds
 MS = 1_000_000
@@ -34,7 +36,7 @@ def leases():
 
 
 def granted(*states):
-    return f"1 {NOW} " + " ".join(states or ("-", "-"))
+    return reply(1, NOW, *(states or (0, 0)))
 
 
 def heat(leases, question, now=START):
@@ -46,7 +48,7 @@ def hold(leases, question, now=START, *states):
     """Take a lease and return the check that took it."""
     heat(leases, question, now)
     wanted = leases.wanted(question, now)
-    assert leases.granted(wanted, granted(*states or ("-", "-") * len(question.costs)), now, now)
+    assert leases.granted(wanted, granted(*states or (0, 0) * len(question.costs)), now, now)
     return wanted
 
 
@@ -152,7 +154,7 @@ def test_p9_a_renewal_takes_what_is_missing_of_a_share(leases):
     wanted = leases.wanted(ask(cost={"requests": 3}), START + MS)
     assert wanted.costs == (8.0, 40.0)
     leases.spend(ask(), START + 2 * MS)  # while the renewal is under way
-    assert leases.granted(wanted, granted("10", str(NOW), "100", str(NOW)), START + MS, START + 3 * MS)
+    assert leases.granted(wanted, granted(10, NOW, 100, NOW), START + MS, START + 3 * MS)
     assert leases.spend(ask(cost={"requests": 0}), START + MS + TTL - 1)
     assert given_back(leases) == [("k", (9.0, 100.0))]
 
@@ -175,7 +177,7 @@ def test_p9_a_lease_that_was_refused_is_not_asked_for_again_for_its_time(leases)
     ask = asker()
     heat(leases, ask())
     wanted = leases.wanted(ask(), START)
-    assert not leases.granted(wanted, f"0 {NOW} 95 {NOW}", START, START + MS)
+    assert not leases.granted(wanted, reply(0, NOW, 95, NOW), START, START + MS)
     assert (leases.held, leases.over()) == (0, [])
     for now in (START + MS, START + TTL // 2, START + TTL - 1):
         assert leases.wanted(ask(), now) is None
@@ -225,7 +227,7 @@ def test_p9_what_a_shadow_limit_did_not_give_is_not_given_back_to_it(leases):
     ask = asker(REQUESTS, Limit("shadow", "100/day", mode="shadow", lease=SHARE))
     heat(leases, ask())
     wanted = leases.wanted(ask(), START)
-    leases.granted(wanted, granted("-", "-", "95", str(NOW)), START, START)
+    leases.granted(wanted, granted(0, 0, 95, NOW), START, START)
     assert leases.spend(ask(), START) is None
     assert leases.wanted(ask(), START + TTL - 1) is None
     assert given_back(leases) == [("k", (10.0, 0.0))]
@@ -273,9 +275,9 @@ def test_p9_the_next_lease_to_end_is_known(leases):
 
 def test_p9_a_decision_says_what_the_store_would_with_the_rest_in_the_bucket(leases):
     ask = asker(Limit("requests", "1/second", burst=100, lease=SHARE), TOKENS)
-    hold(leases, ask(), START, "40", str(NOW), "7", str(NOW))
+    hold(leases, ask(), START, 40, NOW, 7, NOW)
     first = leases.spend(ask(cost={"tokens": 3}), START)
-    assert first == read(ask(cost={"tokens": 3}), f"1 {NOW} 40.0 {NOW} 7.0 {NOW}", "lease")
+    assert first == read(ask(cost={"tokens": 3}), reply(1, NOW, 40, NOW, 7, NOW), "lease")
     later = leases.spend(ask(), START + 500 * MS)
     assert [state.remaining for state in later.limits] == [58, 990]
     assert [state.reset_after for state in later.limits] == pytest.approx([41.5, 86.4 * 10 - 0.5])
