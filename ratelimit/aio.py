@@ -68,7 +68,9 @@ class AsyncLimiter(Shell):
 
     async def check(self, key: AskedFor, **options: Unpack[CheckOptions]) -> Decision:
         """See `Limiter.check`."""
-        return await self._one(self._ask(key, options))
+        question, now = self._ask(key, options), time.monotonic_ns()
+        begun = self._begin(question, now)
+        return begun if isinstance(begun, Decision) else await self._answer(question, begun, now)
 
     async def check_many(self, checks: Sequence[AskedFor]) -> list[Decision]:
         """See `Limiter.check_many`."""
@@ -177,9 +179,9 @@ class AsyncLimiter(Shell):
     def _begin(self, question: Question, now: int) -> Decision | asyncio.Future[Reply]:
         """Return the decision if it needs no asking, or what will be the store's reply."""
         leases = question.route.layout.lease
-        decision = self._leases.spend(question, now) if leases else None
-        decision = decision or self._denials.answer(question, now)
-        if decision is not None:
+        if leases and (decision := self._leases.spend(question, now)) is not None:
+            return decision
+        if (decision := self._denials.answer(question, now)) is not None:
             return decision
         if leases and (wanted := self._leases.wanted(question, now)):
             self._lease(wanted, now)

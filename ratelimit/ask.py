@@ -7,7 +7,7 @@ import binascii
 import secrets
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from ratelimit.layout import Layout, answer_of, lay_out, record_of
+from ratelimit.layout import FIRST, Layout, answer_of, lay_out, record_of
 from ratelimit.policy.spec import CONCURRENT, FAILURES
 from ratelimit.rate import MAX_COUNT
 from ratelimit.request import Check, CheckOptions, fault
@@ -25,7 +25,10 @@ _OURS = frozenset({CONCURRENT, FAILURES})
 _PLAIN: Final = frozenset({"plan", "model", "tenant", "cost"})
 _NUMBERS: Final = frozenset({int, float})  # not bool, which is an int that nobody means
 _NOTHING: Final[dict[str, float]] = {}
-_MOST_ROUTES: Final = 32_768
+_MOST_KNOWN: Final = 32_768
+
+_Asked = str | tuple[str, str | None, str | None, str | None]
+"""How a key asks: with plan, model and tenant, or just by itself."""
 
 
 class Part(NamedTuple):
@@ -43,7 +46,6 @@ class Route(NamedTuple):
         blocked: whether an operator has shut the key.
         layout: the limits it is held to.
         names: the store's keys they lie in, one for each group of the layout.
-        costs: what a check that states no cost takes of each limit.
     """
 
     key: str
@@ -53,7 +55,6 @@ class Route(NamedTuple):
     blocked: bool
     layout: Layout
     names: tuple[str, ...]
-    costs: tuple[float, ...]
 
 
 class Question(NamedTuple):
@@ -67,6 +68,8 @@ class Question(NamedTuple):
         model: the model asked for.
         request_id: makes it repeatable.
         reservation: the id that its reservation will have, if one was asked for.
+        packed: the whole of it as lua/check.lua is told, where its layout comes first: of a check with
+            nothing but the usual cost, which is packed once.
     """
 
     route: Route
@@ -76,6 +79,14 @@ class Question(NamedTuple):
     model: str | None = None
     request_id: str | None = None
     reservation: str | None = None
+    packed: bytes | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all that it wants of the store is to take something now, and to keep no record of it."""
+        return self.packed is not None or (
+            self.take and self.timestamp is None and self.request_id is None and self.reservation is None
+        )
 
     @property
     def parts(self) -> list[Part]:
@@ -103,7 +114,11 @@ class Question(NamedTuple):
             layout=Layout(tuple(group for _, group in groups)), names=tuple(name for name, _ in groups)
         )
         costs = tuple(part.cost for part in parts if wanted(part.place))
-        return self._replace(route=route, costs=costs, reservation=None)
+        return self._replace(route=route, costs=costs, reservation=None, packed=None)
+
+    def costing(self, costs: tuple[float, ...]) -> Question:
+        """Return the same question about other costs."""
+        return self._replace(costs=costs, packed=None)
 
 
 class Asker:
@@ -118,7 +133,7 @@ class Asker:
         self.assigned = assigned
         self._units = (policy.units - _OURS) | {"requests"}
         self._layouts: dict[tuple[str, str | None], Layout] = {}
-        self._routes: dict[tuple[str, str | None, str | None, str | None], Route] = {}
+        self._usual: dict[_Asked, Question] = {}
 
     def reassigned(self, assigned: Mapping[str, Assignment]) -> Asker:
         """Return one with other assignments and the same layouts, by whose identity leases and denials go."""
@@ -132,9 +147,9 @@ class Asker:
         Raises:
             InvalidRequest: there is no such plan, or no plan meters a unit of its cost.
         """
-        route = self._routes.get((check.key, check.plan, check.model, check.tenant))
-        route = route or self._route(check.key, check.plan, check.model, check.tenant)
-        costs = route.costs
+        asked = _asked(check.key, check.plan, check.model, check.tenant)
+        question = self._usual.get(asked) or self._ask(asked, check)
+        route, costs = question.route, question.costs
         if check.cost or check.reserve:
             self.metered(check.cost)
             costs = _costs(route.layout, check.cost, slots=float(check.reserve))
@@ -148,17 +163,19 @@ class Asker:
         Returns:
             None where there is more to look at: `ask` then says what is wrong, if anything is.
         """
+        if not options:
+            return self._usual.get(key)
         model, cost = options.get("model"), options.get("cost", _NOTHING)
-        if options and not (options.keys() <= _PLAIN and self._is_plain(cost)):
+        if not (options.keys() <= _PLAIN and self._is_plain(cost)):
             return None
         try:
-            route = self._routes.get((key, options.get("plan"), model, options.get("tenant")))
+            question = self._usual.get(_asked(key, options.get("plan"), model, options.get("tenant")))
         except TypeError:  # something that is no text, and cannot be looked up
             return None
-        if route is None:
-            return None
-        costs = _costs(route.layout, cost, slots=0.0) if cost else route.costs
-        return Question(route, not route.blocked, costs, None, model)
+        if question is None or not cost:
+            return question
+        costs = _costs(question.route.layout, cost, slots=0.0)
+        return Question(question.route, question.take, costs, None, model)
 
     def _is_plain(self, cost: object) -> bool:
         """Whether a cost is as it should be, as far as can be seen at a glance."""
@@ -167,17 +184,19 @@ class Asker:
             for unit, amount in cost.items()
         )
 
-    def _route(self, key: str, plan: str | None, model: str | None, tenant: str | None) -> Route:
-        asked = (key, plan, model, tenant)
-        plan, tenant, blocked = self.who(key, plan, tenant)
-        model_class = self.policy.class_of(model)
+    def _ask(self, asked: _Asked, check: Check) -> Question:
+        """Look up the usual question of a key that asks in this way, and remember it."""
+        key = check.key
+        plan, tenant, blocked = self.who(key, check.plan, check.tenant)
+        model_class = self.policy.class_of(check.model)
         layout = self._layout(plan, model_class)
+        route = Route(key, plan, model_class, tenant, blocked, layout, layout.names(key, tenant))
         costs = _costs(layout, {}, slots=0.0)
-        route = Route(key, plan, model_class, tenant, blocked, layout, layout.names(key, tenant), costs)
-        if len(self._routes) >= _MOST_ROUTES:
-            self._routes.clear()  # callers choose these words, so there is a bound to how many are kept
-        self._routes[asked] = route
-        return route
+        packed = None if blocked else layout.pack(FIRST, 1, None, costs)
+        if len(self._usual) >= _MOST_KNOWN:
+            self._usual.clear()  # callers choose these words, so there is a bound to how many are kept
+        question = self._usual[asked] = Question(route, not blocked, costs, None, check.model, packed=packed)
+        return question
 
     def who(self, key: str, plan: str | None, tenant: str | None) -> tuple[str, str, bool]:
         """Return the plan and tenant of a key, and whether it is blocked.
@@ -214,6 +233,10 @@ class Asker:
         if layout is None:
             layout = self._layouts[plan, model_class] = lay_out(self.policy, plan, model_class)
         return layout
+
+
+def _asked(key: str, plan: str | None, model: str | None, tenant: str | None) -> _Asked:
+    return key if plan is None and model is None and tenant is None else (key, plan, model, tenant)
 
 
 def _costs(layout: Layout, cost: Mapping[str, float], *, slots: float) -> tuple[float, ...]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ratelimit.ask import record_named
 from ratelimit.decision import Decision
+from ratelimit.layout import FIRST
 from ratelimit.policy.spec import BLOCKED
 from ratelimit.privacy import mask
 from ratelimit.rate import MICROSECONDS
@@ -35,6 +36,7 @@ More would not save much per check, and while the store is at one call we can wr
 tasks 96 gave 1.7 times the checks per second of 320."""
 
 _HEAD: Final = Struct("<2d")
+_YES, _AGAIN = b"1a"  # how a reply begins
 _REMEMBER: Final = 2
 _TIME: Final = Struct("<d")
 _JUDGED: Final = 1 + _TIME.size  # bytes of verdict and time
@@ -75,20 +77,20 @@ def encode(
     checks: list[Word] = []
     args: list[Word] = [b""]
     for question in questions:
-        layout, timestamp = question.route.layout, question.timestamp
+        route = question.route
+        layout = route.layout
         first = begins.get(layout)
         if first is None:
             first = begins[layout] = len(args) + 1
             args += layout.words
-        last = first + len(layout.words) - 2
-        remembers = question.take and (question.reservation or question.request_id)
-        what = _REMEMBER if remembers else question.take
-        checks.append(
-            layout.question.pack(-1 if timestamp is None else timestamp, what, first, last, *question.costs)
-        )
-        if remembers:
+        if question.packed is not None and first == FIRST:
+            checks.append(question.packed)
+        elif question.take and (question.reservation or question.request_id):
+            checks.append(layout.pack(first, _REMEMBER, question.timestamp, question.costs))
             checks += _to_remember(question, keys, remember)
-        keys += question.route.names
+        else:
+            checks.append(layout.pack(first, question.take, question.timestamp, question.costs))
+        keys += route.names
     args[0] = head_of(max_skew, len(args) + 1)
     args += checks
     return keys, args
@@ -150,13 +152,13 @@ def read(question: Question, reply: bytes, source: Source = "store") -> Decision
     Only whether it was admitted is read at once; the rest when somebody asks for it.
     """
     reservation = question.reservation
-    if reply.startswith(b"again "):
+    if reply[0] == _AGAIN:
         _, first, mark, reply = reply.split(b" ", 3)
         reservation = None if first == b"-" else first.decode()
         if mark.decode() != _mark(question):
             # It was another question, or another policy: then the verdict stands, of limits unknown.
             reply = reply[:_JUDGED]
-    allowed = reply.startswith(b"1") and not question.route.blocked
+    allowed = reply[0] == _YES and not question.route.blocked
     return Decision.deferred(allowed, source, members, question, reply, reservation, source)
 
 
@@ -173,7 +175,7 @@ def judged_again(reply: bytes, t: int) -> bytes:
 def members(question: Question, reply: bytes, reservation: str | None, source: Source) -> dict[str, Any]:
     """Return the members of a decision from what the script said."""
     layout = question.route.layout
-    allowed = reply.startswith(b"1")
+    allowed = reply[0] == _YES
     taken = allowed and question.take
     states: list[LimitState] = []
     violated: list[str] = []

@@ -57,6 +57,9 @@ _NUMBERS: Final = {"b": 1.0, "B": 2.0, "p": 3.0, "P": 4.0}
 
 _BUCKET: Final = Struct("<5d")
 
+FIRST: Final = 2
+"""The ARGV of lua/check.lua at which the limits begin."""
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -99,7 +102,7 @@ class Layout:
         ordered: the numbers of the places, in the policy's order.
         weight: how many limits the store looks at.
         words: all of it as lua/check.lua is told.
-        question: packs a check for lua/check.lua, and `states` unpacks its reply.
+        states: unpacks what follows the verdict in a reply of that.
         lease: what a process may take of each limit in advance; empty where it may not.
         lease_ttl: microseconds for which it may keep that.
     """
@@ -109,10 +112,10 @@ class Layout:
     ordered: tuple[int, ...] = field(init=False)
     weight: int = field(init=False)
     words: tuple[str | bytes, ...] = field(init=False)
-    question: Struct = field(init=False)
     states: Struct = field(init=False)
     lease: tuple[float, ...] = field(init=False)
     lease_ttl: int = field(init=False)
+    _question: Struct = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Work out once what every check needs."""
@@ -123,12 +126,24 @@ class Layout:
         object.__setattr__(self, "weight", max(1, len(places)))
         words = itertools.chain.from_iterable(_words(group) for _, _, group in self.groups)
         object.__setattr__(self, "words", tuple(words))
-        object.__setattr__(self, "question", Struct(f"<{4 + len(places)}d"))
+        object.__setattr__(self, "_question", Struct(f"<{4 + len(places)}d"))
         object.__setattr__(self, "states", Struct(f"<{1 + 2 * len(places)}d"))
         leases = [(place, lease) for place in places if isinstance(lease := place.limit.lease, LeaseSpec)]
         amounts = tuple(float(int(lease.share * place.shape.burst)) for place, lease in leases)
         object.__setattr__(self, "lease", amounts if len(amounts) == len(places) else ())
         object.__setattr__(self, "lease_ttl", min((lease.ttl for _, lease in leases), default=0))
+
+    def pack(self, first: int, what: int, timestamp: int | None, costs: tuple[float, ...]) -> bytes:
+        """Return a check as lua/check.lua is told.
+
+        Args:
+            first: the ARGV of the first of `words`, as Lua counts.
+            what: 0 only to look, 1 to take, 2 to take and remember.
+            timestamp: microseconds since the epoch; None for the store's clock.
+            costs: what it takes of each limit.
+        """
+        last = first + len(self.words) - 2
+        return self._question.pack(-1 if timestamp is None else timestamp, what, first, last, *costs)
 
     def names(self, key: str, tenant: str) -> tuple[str, ...]:
         """Return the store's keys, one for each group."""

@@ -49,42 +49,34 @@ class _Lease:
     Attributes:
         question: the check that took it last.
         left: tokens of each limit.
+        buckets: what the store had of each, after the lease was taken.
+        clock: the time that the store told then, microseconds since the epoch.
+        heard: nanoseconds of our clock, when it had told that.
         whole: whether every limit gave what it was asked for: one in shadow mode, which denies nothing,
             takes nothing either where it would have denied.
         until: nanoseconds of our clock, when it ends.
     """
 
-    __slots__ = ("_buckets", "_clock", "_heard", "left", "question", "until", "whole")
+    __slots__ = ("buckets", "clock", "heard", "left", "question", "until", "whole")
 
     def __init__(self, question: Question, reply: bytes, sent: int, heard: int) -> None:
         layout = question.route.layout
         t, states = states_of(layout, reply)
         self.question = question
-        self._buckets: list[Bucket] = []
-        given: list[float] = []
+        self.buckets: list[Bucket] = []
+        self.left: list[float] = []
         for place, cost, state in zip(layout.places, question.costs, states, strict=True):
             bucket, shape = bucket_of(state), place.shape
             gives = bucket.admits(shape, t, cost)
-            self._buckets.append(bucket.take(shape, t, cost) if gives else bucket)
-            given.append(cost if gives else 0.0)
-        self.left = tuple(given)
-        self.whole = self.left == question.costs
+            self.buckets.append(bucket.take(shape, t, cost) if gives else bucket)
+            self.left.append(cost if gives else 0.0)
+        self.whole = tuple(self.left) == question.costs
         self.until = sent + layout.lease_ttl * 1000
-        self._clock, self._heard = t, heard
-
-    def spend(self, question: Question, now: int) -> Decision | None:
-        """Decide a check with what is left; None if that is not enough."""
-        before = self.left
-        after = tuple(map(sub, before, question.costs))
-        if min(after) < 0:
-            return None
-        self.left = after
-        t = self._clock + (now - self._heard) // 1000
-        return Decision.deferred(True, "lease", _members, question, self._buckets, before, t)
+        self.clock, self.heard = t, heard
 
     def rest(self) -> Question:
         """Return what is left of it, as a question that took just that."""
-        return self.question._replace(costs=self.left)
+        return self.question.costing(tuple(self.left))
 
 
 class Leases:
@@ -112,16 +104,23 @@ class Leases:
 
     def spend(self, question: Question, now: int) -> Decision | None:
         """Decide a check here; None if the store must be asked."""
-        lease = self._held.get((question.route.layout, question.route.names))
-        if lease is None or now >= lease.until or not _is_plain(question):
+        route = question.route
+        lease = self._held.get((route.layout, route.names))
+        if lease is None or now >= lease.until or not (question.packed or question.is_plain):
             return None
-        return lease.spend(question, now)
+        before = lease.left
+        after = list(map(sub, before, question.costs))
+        for rest in after:  # in plain words it is a third faster than with min()
+            if rest < 0:
+                return None
+        lease.left = after
+        return Decision.deferred(True, "lease", _members, question, lease, before, now)
 
     def wanted(self, question: Question, now: int) -> Question | None:
         """Return the check that takes a lease, if one is worth it: its reply is for `granted`."""
         layout = question.route.layout
         amounts, ttl = layout.lease, layout.lease_ttl * 1000
-        if not _is_plain(question) or any(map(gt, question.costs, (part / ENOUGH for part in amounts))):
+        if not question.is_plain or any(map(gt, question.costs, (part / ENOUGH for part in amounts))):
             return None
         if len(self._watched) >= MOST:
             self._watched = {}
@@ -134,9 +133,9 @@ class Leases:
             return None
         lease = self._held.get(whose)
         if lease is None:
-            return question._replace(costs=amounts)
+            return question.costing(amounts)
         missing = map(sub, amounts, lease.left)
-        return question._replace(costs=tuple(max(cost, 0.0) for cost in missing))
+        return question.costing(tuple(max(cost, 0.0) for cost in missing))
 
     def granted(self, question: Question, reply: bytes, sent: int, heard: int) -> bool:
         """Hold what the check of `wanted` was told that it took; False if it was denied."""
@@ -145,7 +144,7 @@ class Leases:
         whose = question.route.layout, question.route.names
         lease, before = _Lease(question, reply, sent, heard), self._held.get(whose)
         if before is not None:
-            lease.left = tuple(map(add, lease.left, before.left))
+            lease.left = list(map(add, lease.left, before.left))
         self._held[whose] = lease
         if lease.whole:
             asked, since, _ = self._watched.get(whose, (0, heard, 0))
@@ -166,22 +165,14 @@ class Leases:
             rest = self._held.pop(whose).rest()
             kept = tuple(0.0 if part.name in gone else part.cost for part in rest.parts)
             if any(kept):
-                self._ended.append(rest._replace(costs=kept))
+                self._ended.append(rest.costing(kept))
 
 
-def _is_plain(question: Question) -> bool:
-    return (
-        question.take
-        and question.timestamp is None
-        and question.request_id is None
-        and question.reservation is None
-    )
-
-
-def _members(question: Question, buckets: list[Bucket], left: tuple[float, ...], t: int) -> dict[str, Any]:
+def _members(question: Question, lease: _Lease, left: list[float], now: int) -> dict[str, Any]:
     """What is left of the lease is as good as in the bucket: that is what the check found."""
     layout = question.route.layout
+    t = lease.clock + (now - lease.heard) // 1000
     states: list[float] = []
-    for place, bucket, rest in zip(layout.places, buckets, left, strict=True):
+    for place, bucket, rest in zip(layout.places, lease.buckets, left, strict=True):
         states += (max(bucket.level(place.shape, t) - rest, 0.0), t)
     return members(question, b"1" + layout.states.pack(t, *states), None, "lease")

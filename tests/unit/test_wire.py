@@ -1,11 +1,15 @@
-"""One connection that many calls share: whose answer is whose, and when it is given up."""
+"""The connections: whose answer is whose, when it is given up, and when a thread stays awake for it."""
 
 import asyncio
+import itertools
+import threading
 
 import pytest
 from redis.exceptions import ConnectionError as LostConnection
 
+from ratelimit.stores import wire
 from ratelimit.stores.aiowire import _Line
+from ratelimit.stores.wire import _ALONE, _MOST_CALM, Wires
 
 
 class Transport:
@@ -108,3 +112,79 @@ def test_those_who_wait_are_told_when_a_connection_ends():
             answer.result()
 
     on_a_loop(test)
+
+
+class Near:
+    """A connection to a server that answers at once, or never while somebody watches."""
+
+    def __init__(self):
+        self.watched, self.near = [], True
+
+    def idle(self):
+        return True
+
+    def send(self, _):
+        self.watched.append(False)
+
+    def watch(self):
+        self.watched[-1] = True
+        return self.near
+
+    def receive(self):
+        return 1
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def line():
+    return Near()
+
+
+@pytest.fixture
+def wires(line, monkeypatch):
+    monkeypatch.setattr(wire, "_SEVERAL_CORES", True)
+    wires = Wires(None, 4, 1.0)
+    wires._free.append(line)
+    return wires
+
+
+def ask(wires, times):
+    for _ in range(times):
+        assert wires.call("PING") == 1
+
+
+def test_a_thread_that_asks_alone_watches_for_the_reply(wires, line):
+    ask(wires, _ALONE + 1)
+    assert not any(line.watched)
+    ask(wires, 100)
+    assert line.watched[_ALONE + 1 :] == [True] * 100
+
+
+def test_of_a_server_that_is_far_it_soon_stops_watching(wires, line):
+    line.near = False
+    ask(wires, _ALONE + 1 + 5_000)
+    vain = [number for number, watched in enumerate(line.watched[_ALONE + 1 :]) if watched]
+    assert vain[:5] == [0, 2, 6, 14, 30]
+    assert {later - one for one, later in itertools.pairwise(vain[10:])} == {_MOST_CALM + 1}
+    line.near = True
+    ask(wires, _MOST_CALM + 1 + 10)
+    assert line.watched[-10:] == [True] * 10
+
+
+def test_threads_that_take_turns_do_not_watch(wires, line):
+    for _ in range(5):
+        for mine in (True, False):
+            thread = threading.Thread(target=ask, args=(wires, _ALONE))
+            ask(wires, _ALONE) if mine else (thread.start(), thread.join())
+    assert not any(line.watched)
+
+
+def test_on_one_core_nobody_watches(line, monkeypatch):
+    """Who watches would keep the server from answering."""
+    monkeypatch.setattr(wire, "_SEVERAL_CORES", False)
+    wires = Wires(None, 4, 1.0)
+    wires._free.append(line)
+    ask(wires, 3 * _ALONE)
+    assert not any(line.watched)
