@@ -157,7 +157,7 @@ class Asker:
         reservation = new_reservation(route.tenant) if check.reserve and take else None
         return Question(route, take, costs, check.timestamp, check.model, check.request_id, reservation)
 
-    def known(self, key: str, options: CheckOptions) -> Question | None:
+    def known(self, key: str, options: CheckOptions | None) -> Question | None:
         """Ask for a key that has asked in this way before, which needs no second look at most of it.
 
         Returns:

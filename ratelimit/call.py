@@ -159,7 +159,7 @@ def read(question: Question, reply: bytes, source: Source = "store") -> Decision
             # It was another question, or another policy: then the verdict stands, of limits unknown.
             reply = reply[:_JUDGED]
     allowed = reply[0] == _YES and not question.route.blocked
-    return Decision.deferred(allowed, source, members, question, reply, reservation, source)
+    return Decision.deferred(allowed, source, (members, question, reply, reservation, source))
 
 
 def text_of(reply: bytes | str) -> str:

@@ -11,7 +11,7 @@ from ratelimit.headers import headers_of
 from ratelimit.policy.spec import BLOCKED, Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from ratelimit.headers import Dialect
 
@@ -96,24 +96,29 @@ class Decision:
         cls,
         allowed: bool,  # noqa: FBT001 - a member
         source: Source,
-        work: Callable[..., dict[str, Any]],
-        *asked: object,
+        rest: tuple[Any, ...],
     ) -> Decision:
-        """Make a decision whose other members are worked out, by `work(*asked)`, when one is asked for.
+        """Make a decision whose other members are worked out when one is asked for.
 
         Most callers ask no more than whether the request may pass, and that is a tenth of the work.
+
+        Args:
+            allowed: whether the request may pass.
+            source: who answered.
+            rest: what works out all members, as a dictionary, and its arguments.
         """
         decision = object.__new__(cls)
         known = decision.__dict__
-        known["allowed"], known["source"] = allowed, source
-        known["_rest"] = work, asked
+        known["allowed"] = allowed
+        known["source"] = source
+        known["_rest"] = rest
         return decision
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - a member of any type
         """Work out the members of a deferred decision: only what is missing is looked for here."""
         known = self.__dict__
         if "_rest" in known:
-            work, asked = known["_rest"]
+            work, *asked = known["_rest"]
             known.update(work(*asked))
             known.pop("_rest", None)  # another thread may have been here too
         if name in known:

@@ -107,7 +107,7 @@ class Denials:
             latest = t
         if latest >= denial.admits_at:
             return None
-        return Decision.deferred(False, "denial-memory", _members, question, t, denial.reply)
+        return Decision.deferred(False, "denial-memory", (_members, question, t, denial.reply))
 
     def note(self, question: Question, reply: bytes, sent: int, heard: int) -> None:
         """Remember what the store said to a question that it denied."""

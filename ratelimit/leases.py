@@ -114,7 +114,7 @@ class Leases:
             if rest < 0:
                 return None
         lease.left = after
-        return Decision.deferred(True, "lease", _members, question, lease, before, now)
+        return Decision.deferred(True, "lease", (_members, question, lease, before, now))
 
     def wanted(self, question: Question, now: int) -> Question | None:
         """Return the check that takes a lease, if one is worth it: its reply is for `granted`."""

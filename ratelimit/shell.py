@@ -77,7 +77,8 @@ class Shell:
 
     def _ask(self, asked: AskedFor, options: CheckOptions | None = None, *, take: bool = True) -> Question:
         if isinstance(asked, str):
-            if take and (question := self._asker.known(asked, options or {})):
+            question = self._asker.known(asked, options) if take else None
+            if question is not None:
                 return question
             asked = {"key": asked, **(options or {})}
         elif options:
