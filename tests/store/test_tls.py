@@ -1,0 +1,114 @@
+"""`rediss://`: our own wires on a connection that redis-py has encrypted."""
+
+import asyncio
+import contextlib
+import ssl
+import threading
+
+import pytest
+import trustme
+
+from ratelimit import AsyncLimiter, Limit, StoreUnavailable
+
+LIMIT = Limit("requests", "1000/day", denial_memory=False)
+
+
+class Terminator:
+    """Takes TLS connections and passes on what they carry."""
+
+    def __init__(self, upstream, context):
+        self._upstream, self._context = upstream, context
+        self.connections = 0
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        self.port = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10)
+
+    async def _listen(self):
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._context)
+        return self._server.sockets[0].getsockname()[1]
+
+    async def _serve(self, reader, writer):
+        self.connections += 1
+        theirs, ours = await asyncio.open_unix_connection(self._upstream)
+        try:
+            await asyncio.gather(self._pass(reader, ours), self._pass(theirs, writer))
+        finally:
+            writer.transport.abort()
+            ours.transport.abort()
+
+    async def _pass(self, reader, writer):
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+        writer.close()
+
+    async def _end(self):
+        self._server.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        for _ in range(4):  # transports close on a later turn of the loop
+            await asyncio.sleep(0)
+
+    def close(self):
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return trustme.CA()
+
+
+@pytest.fixture(params=[ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["tls1.2", "tls1.3"])
+def terminator(request, authority, real_url):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = context.maximum_version = request.param
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    terminator = Terminator(real_url.removeprefix("unix://"), context)
+    yield terminator
+    terminator.close()
+
+
+@pytest.fixture
+def tls_url(terminator, authority, tmp_path):
+    certificate = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(certificate)
+    return f"rediss://127.0.0.1:{terminator.port}/0?ssl_ca_certs={certificate}"
+
+
+def test_a_limiter_decides_over_tls_on_one_connection(tls_url, terminator, limiter_of):
+    limits = limiter_of(tls_url, LIMIT)
+    decisions = [limits.check("k") for _ in range(150)]
+    assert {decision.source for decision in decisions} == {"store"}
+    assert decisions[-1].limits[0].remaining == 850
+    assert terminator.connections == 1
+
+
+def test_a_batch_that_takes_many_tls_records_arrives_whole(tls_url, limiter_of):
+    limits = limiter_of(tls_url, *(Limit(f"limit-{n}", "1000/day") for n in range(40)))
+    decisions = limits.check_many([f"k{n}" for n in range(256)])
+    assert {decision.source for decision in decisions} == {"store"}
+    assert all(len(decision.limits) == 40 for decision in decisions)
+
+
+def test_asyncio_shares_one_tls_connection(tls_url, terminator):
+    async def decide():
+        async with AsyncLimiter(tls_url, LIMIT, deadline=20) as limits:
+            decisions = await asyncio.gather(*(limits.check("k") for _ in range(600)))
+            assert {decision.source for decision in decisions} == {"store"}
+            assert (await limits.peek("k")).limits[0].remaining == 400
+
+    asyncio.run(decide())
+    assert terminator.connections == 1
+
+
+def test_a_certificate_that_nobody_vouches_for_is_an_outage(terminator, limiter_of):
+    limits = limiter_of(f"rediss://127.0.0.1:{terminator.port}/0", LIMIT)
+    assert limits.check("k").source == "outage"
+    with pytest.raises(StoreUnavailable, match="certificate"):
+        limits.ping()
