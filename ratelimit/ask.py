@@ -230,8 +230,8 @@ class Asker:
 
     def _layout(self, plan: str, model_class: str | None) -> Layout:
         layout = self._layouts.get((plan, model_class))
-        if layout is None:
-            layout = self._layouts[plan, model_class] = lay_out(self.policy, plan, model_class)
+        if layout is None:  # one for all threads: leases go by its identity
+            layout = self._layouts.setdefault((plan, model_class), lay_out(self.policy, plan, model_class))
         return layout
 
 

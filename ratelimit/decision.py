@@ -117,10 +117,10 @@ class Decision:
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - a member of any type
         """Work out the members of a deferred decision: only what is missing is looked for here."""
         known = self.__dict__
-        if "_rest" in known:
-            work, *asked = known["_rest"]
+        if (rest := known.get("_rest")) is not None:
+            work, *asked = rest
             known.update(work(*asked))
-            known.pop("_rest", None)  # another thread may have been here too
+            known.pop("_rest", None)  # another thread may be here too
         if name in known:
             return known[name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)

@@ -52,6 +52,7 @@ class _Denial(NamedTuple):
         clock: what the store's clock showed, if the check went by that.
         sent: nanoseconds of our own clock, before the script ran.
         heard: likewise, after it ran.
+        reserving: whether it asked for slots, if there are any: else nothing is known of those.
         reply: what the script said.
     """
 
@@ -63,6 +64,7 @@ class _Denial(NamedTuple):
     clock: int | None
     sent: int
     heard: int
+    reserving: bool
     reply: bytes
 
 
@@ -92,6 +94,7 @@ class Denials:
             or now - denial.heard > LONGEST
             or question.request_id is not None
             or not question.take
+            or (question.reservation is not None and not denial.reserving)
             or self._given_back.get(denial.name, 0) >= denial.sent
         ):
             return None
@@ -114,6 +117,8 @@ class Denials:
         if not question.take or not reply.startswith(b"0"):
             return
         t, states = states_of(question.route.layout, reply)
+        if self._max_skew is None and question.route.layout.has_slots:
+            return  # in a replay they are counted at the time of each check, and any may come next
         stamped = question.timestamp is not None
         self._ahead = max(self._ahead, t - heard // 1000 + (0 if stamped else self._max_skew or 0))
         denier = _longest(question, states, t)
@@ -131,6 +136,7 @@ class Denials:
             None if stamped else t,
             sent,
             heard,
+            question.reservation is not None or not question.route.layout.has_slots,
             reply,
         )
 

@@ -101,6 +101,7 @@ class Layout:
         places: all of them, in the order in which the script reports them.
         ordered: the numbers of the places, in the policy's order.
         weight: how many limits the store looks at.
+        has_slots: whether there are slots among them.
         words: all of it as lua/check.lua is told.
         states: unpacks what follows the verdict in a reply of that.
         lease: what a process may take of each limit in advance; empty where it may not.
@@ -111,6 +112,7 @@ class Layout:
     places: tuple[Place, ...] = field(init=False)
     ordered: tuple[int, ...] = field(init=False)
     weight: int = field(init=False)
+    has_slots: bool = field(init=False)
     words: tuple[str | bytes, ...] = field(init=False)
     states: Struct = field(init=False)
     lease: tuple[float, ...] = field(init=False)
@@ -124,6 +126,7 @@ class Layout:
         object.__setattr__(self, "places", places)
         object.__setattr__(self, "ordered", tuple(numbers))
         object.__setattr__(self, "weight", max(1, len(places)))
+        object.__setattr__(self, "has_slots", any(place.is_slots for place in places))
         words = itertools.chain.from_iterable(_words(group) for _, _, group in self.groups)
         object.__setattr__(self, "words", tuple(words))
         object.__setattr__(self, "_question", Struct(f"<{4 + len(places)}d"))

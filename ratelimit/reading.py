@@ -43,7 +43,7 @@ class Reading(NamedTuple):
 
 def states_of(layout: Layout, reply: bytes) -> tuple[int, list[State]]:
     """Return the time that a question was judged at, and the state of each place, where it is told."""
-    if len(reply) < layout.states.size:
+    if len(reply) < 1 + layout.states.size:
         [t] = _TIME.unpack_from(reply, 1)
         return int(t), []
     t, *numbers = layout.states.unpack_from(reply, 1)

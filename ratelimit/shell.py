@@ -166,7 +166,7 @@ class Shell:
         _, owner, _ = self._asker.who(key, None, check.tenant)
         classes = {*self.policy.classes.values(), OTHER}
         limits = [limit for plan in self.policy.plans.values() for limit in plan.limits]
-        files = {"", *(f"/{name}" for name in classes)}  # whatever the limits were before an edit
+        files = {"", *(f"/{name}" for name in classes)}  # of whatever limits there were before an edit
         files.update(file_of(limit, name) for limit in limits for name in classes)
         owners: tuple[Owner, ...] = ("key", "tenant") if owner == key else ("key",)
         return [owner_name(whose, key, owner) + file for whose in owners for file in sorted(files)]

@@ -66,7 +66,7 @@ local function adjust(limit)
   local names, missing, times, ends = read(call('GET', key))
   local used, at, cost = missing[name], times[name], tonumber(limit[8])
   local amount = cancel and -cost or (known[limit[7]] or cost) - cost
-  if amount ~= 0 then
+  if amount > 0 or amount < 0 and used then
     if not used then
       names[#names + 1] = name
       used, at = 0, t

@@ -24,6 +24,7 @@ from service import logs
 from service.app import create_app
 from service.cli.banner import announce
 from service.cli.output import fail
+from service.protocol import Protocol
 from service.reload import keep
 from service.settings import Settings
 
@@ -34,7 +35,7 @@ log = structlog.get_logger("ratelimit")
 
 SERVER: Final[dict[str, Any]] = {
     "loop": "uvloop",  # by name: uvicorn would do without these two, and not say so
-    "http": "httptools",
+    "http": Protocol,
     "log_config": None,
     "access_log": False,
     "server_header": False,

@@ -9,7 +9,7 @@ import pytest
 
 from ratelimit import Check, Decision, InvalidRequest, Limit, Policy, RateLimited
 
-from ..stored import put
+from ..stored import buckets, put
 
 BASE = 1_700_000_000
 FIVE = Limit("requests", "5/minute")
@@ -246,3 +246,40 @@ def test_acquire_never_waits_in_vain_for_a_timestamp_that_stands_still(limiter, 
 
 def test_ping_says_that_the_store_answers(limiter):
     limiter(FIVE).ping()
+
+
+def test_usual_questions_of_two_plans_travel_in_one_call(limiter, client):
+    limits = limiter(
+        Policy.from_text("""
+default_plan: a
+plans:
+  a: {limits: {slow: {rate: 1/day}}}
+  b: {limits: {quick: {rate: 9/day}, more: {rate: 8/day}}}
+""")
+    )
+    limits.assign("two", plan="b")
+    for _ in range(2):
+        one, two = limits.check_many(["one", "two"])
+    assert not one
+    assert [state.remaining for state in two.limits] == [7, 6]
+    assert list(buckets(client, "rl1:{two}:k")) == ["quick", "more"]
+    limits.assign("two", plan="a")
+    assert limits.check("two").plan == "a"
+
+
+def test_of_blocked_keys_nothing_is_taken_however_often_they_ask(limiter):
+    limits = limiter(FIVE)
+    limits.check("other")
+    limits.assign("k", blocked=True)
+    assert not any(limits.check("k") for _ in range(3))
+    assert not any(limits.check("k", cost={"requests": 2}) for _ in range(3))
+    limits.assign("k")
+    assert limits.check("k").limits[0].remaining == 4
+
+
+@pytest.mark.parametrize("amount", [True, 1e12 + 1000, float("inf"), float("nan"), -1, "1"])
+def test_a_key_that_is_known_is_not_trusted_with_its_cost(limiter, amount):
+    limits = limiter(FIVE)
+    limits.check("k")
+    with pytest.raises(InvalidRequest):
+        limits.check("k", cost={"requests": amount})

@@ -57,7 +57,7 @@ def test_p5_a_replay_outlives_its_refill_by_a_minute(limiter, client):
     assert_lives(client, KEY, 120_000, 120_000)
 
 
-def test_p5_it_covers_the_slowest_limit_of_the_hash(limiter, client):
+def test_p5_it_covers_the_slowest_limit_of_an_owner(limiter, client):
     limits = limiter(Limit("second", "100/second"), Limit("day", "24/day"), Limit("minute", "9/minute"))
     limits.check("k")
     assert_lives(client, KEY, 3_600_000, 3_600_000)
@@ -144,3 +144,56 @@ plans: {p: {limits: {requests: {per: [key, model], rate: {small: 5/minute, other
         limits.check("k", model=model)
     assert set(client.keys()) == {f"{KEY}/small", f"{KEY}/other"}
     assert all(list(stored.buckets(client, name)) == ["requests"] for name in client.scan_iter())
+
+
+def test_p5_plans_that_take_turns_keep_the_longest_life(limiter, client):
+    limits = limiter(
+        Policy.from_text("""
+default_plan: a
+plans:
+  a: {limits: {slow: {rate: 24/day}}}
+  b: {limits: {quick: {rate: 100/second}}}
+""")
+    )
+    for plan in "abaaab":
+        limits.check("k", plan=plan)
+    assert_lives(client, KEY, 4 * 3_600_000, 4 * 3_600_000)
+
+
+def test_p5_a_settlement_does_not_shorten_the_life_of_another_limit(limiter, client):
+    limits = limiter(Limit("slow", "24/day"), Limit("tokens", "100/second", unit="tokens"))
+    limits.check("k")
+    limits.settle({"key": "k", "cost": {"tokens": 1}})
+    assert_lives(client, KEY, 3_600_000, 3_600_000)
+
+
+def test_p5_a_settlement_of_nothing_leaves_nothing(limiter, client):
+    limits = limiter(Limit("tokens", "100/day", unit="tokens"), Limit("images", "5/day", unit="images"))
+    limits.settle({"key": "k", "cost": {"tokens": 0}})
+    assert client.keys() == ["rl1:usage"]
+    held = limits.reserve("k", cost={"tokens": 5})
+    client.delete(KEY)
+    held.cancel()
+    assert not client.exists(KEY)
+
+
+@pytest.mark.parametrize("any_store", ["valkey"], indirect=True)  # Redis 6.2 cannot tell the exact time
+def test_p5_a_key_goes_within_a_millisecond_after_it_is_full_and_never_before(limiter, client):
+    limits = limiter(Limit("requests", "1000000/second"))
+    for cost in range(200_000, 200_020):
+        limits.check("k", cost={"requests": cost})
+        [full] = struct.unpack("<d", client.get(KEY).encode("latin-1")[-8:])
+        assert full < client.pexpiretime(KEY) * 1000 <= full + 1000
+
+
+def test_p5_on_the_stores_clock_a_replay_outlives_its_refill_by_a_minute_too(limiter, client):
+    limiter(Limit("requests", "60/hour"), max_skew=None).check("k")
+    assert_lives(client, KEY, 120_000, 120_000)
+
+
+def test_p5_what_is_known_by_heart_is_bounded(limiter, monkeypatch):
+    monkeypatch.setattr("ratelimit.ask._MOST_KNOWN", 10)
+    limits = limiter(Limit("requests", "500/day"))
+    for number in range(50):
+        limits.check(f"k{number}", model=f"m{number}")
+    assert len(limits._asker._usual) <= 10

@@ -253,3 +253,39 @@ def test_every_digit_of_a_record_reaches_the_stream(limiter, client):
     limiter(TOKENS).settle(Usage(key="k", latency_ms=1234567.8, cost={"tokens": 0.1}))
     [(_, fields)] = client.xrange("rl1:usage")
     assert (fields["latency_ms"], json.loads(fields["cost"])) == ("1234567.8", {"tokens": 0.1})
+
+
+def test_failures_that_count_are_seen_by_a_check(limiter):
+    limits = limiter(
+        Limit("requests", "5/day"),
+        Limit("failures", "3/60m", unit="failures"),
+        Limit("others", "2/60m", unit="failures"),
+    )
+    for second in (0, 10):
+        limits.settle({"key": "k", "timestamp": BASE + second, "status": 500})
+    state = {state.name: state for state in limits.peek("k", timestamp=BASE + 20).limits}
+    assert (state["failures"].remaining, state["others"].remaining) == (1, 0)
+    assert state["failures"].reset_after == state["others"].reset_after == 3590
+
+
+def test_p5_failures_live_for_as_long_as_the_latest_of_them(limiter, client):
+    limits = limiter(Limit("failures", "9/minute", unit="failures"), max_skew=3600)
+    now = time.time()
+    for moment in (now + 3000, now):
+        limits.settle({"key": "k", "timestamp": moment, "status": 500})
+    assert client.pttl("rl1:{k}:k!failures") == pytest.approx(1000 * (3000 + 3600 + 60), abs=20_000)
+
+
+def test_p5_a_shut_key_stays_shut_for_longer_than_failures_count(limiter, client):
+    limits = limiter(Limit("failures", "1/second", unit="failures", block="1h"))
+    for _ in range(2):
+        limits.settle({"key": "k", "status": 500})
+    assert client.pttl("rl1:{k}:k!failures") > 3_500_000
+
+
+def test_p5_a_short_slot_does_not_shorten_the_life_of_a_long_one(limiter, client):
+    limits = limiter(Limit("parallel", unit="concurrent", capacity=5, ttl="1h"))
+    limits.check("k", reserve=True)
+    limits.policy = Limit("parallel", unit="concurrent", capacity=5, ttl="5s")
+    limits.check("k", reserve=True)
+    assert client.pttl("rl1:{k}:k#parallel") > 3_500_000

@@ -191,3 +191,21 @@ def test_p9_an_answer_given_again_or_a_look_is_no_denial_to_remember(memory):
     memory.note(ask(), b"again - 12345678 " + reply(1, NOW, 0, 0), SENT, HEARD)
     memory.note(ask(take=False), denied(None), SENT, HEARD)
     assert memory.answer(ask(), HEARD) is None
+
+
+def test_p9_a_denial_says_nothing_of_slots_that_it_did_not_ask_for(memory):
+    ask = asker(SLOW, Limit("parallel", unit="concurrent", capacity=1))
+    memory.note(ask(), denied(None, 2, NOW, 1, -1), SENT, HEARD)
+    assert memory.answer(ask(), HEARD) is not None
+    assert memory.answer(ask(reserve=True), HEARD) is None
+    memory.note(ask(reserve=True), denied(None, 2, NOW, 1, 7 * SECOND), SENT, HEARD)
+    assert memory.answer(ask(reserve=True), HEARD).violated == ("requests", "parallel")
+    assert memory.answer(ask(), HEARD).violated == ("requests",)
+
+
+def test_p9_in_a_replay_slots_are_counted_at_the_time_of_each_check():
+    memory = Denials(None)
+    ask = asker(SLOW, Limit("parallel", unit="concurrent", capacity=1))
+    memory.note(ask(timestamp=NOW / SECOND), denied(None, 2, NOW, 0, -1), SENT, HEARD)
+    assert memory.answer(ask(timestamp=NOW / SECOND), HEARD) is None
+    memory.note(asker(SLOW)(timestamp=NOW / SECOND), denied(None), SENT, HEARD)
