@@ -7,7 +7,7 @@ import binascii
 import secrets
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from ratelimit.layout import FIRST, Layout, answer_of, lay_out, record_of
+from ratelimit.layout import Layout, answer_of, lay_out, record_of
 from ratelimit.policy.spec import CONCURRENT, FAILURES
 from ratelimit.rate import MAX_COUNT
 from ratelimit.request import Check, CheckOptions, fault
@@ -191,11 +191,11 @@ class Asker:
         model_class = self.policy.class_of(check.model)
         layout = self._layout(plan, model_class)
         route = Route(key, plan, model_class, tenant, blocked, layout, layout.names(key, tenant))
-        costs = _costs(layout, {}, slots=0.0)
-        packed = None if blocked else layout.pack(FIRST, 1, None, costs)
         if len(self._usual) >= _MOST_KNOWN:
             self._usual.clear()  # callers choose these words, so there is a bound to how many are kept
-        question = self._usual[asked] = Question(route, not blocked, costs, None, check.model, packed=packed)
+        packed = None if blocked else layout.packed
+        question = Question(route, not blocked, layout.usual, None, check.model, packed=packed)
+        self._usual[asked] = question
         return question
 
     def who(self, key: str, plan: str | None, tenant: str | None) -> tuple[str, str, bool]:

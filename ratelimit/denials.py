@@ -86,7 +86,7 @@ class Denials:
     def answer(self, question: Question, now: int) -> Decision | None:
         """Return the denial that the store would give; None if only the store can tell."""
         route = question.route
-        denial = self._known.get(route.names)
+        denial = self._known.get(route.names) if self._known else None
         if (
             denial is None
             or denial.layout is not route.layout

@@ -104,6 +104,8 @@ class Layout:
         has_slots: whether there are slots among them.
         words: all of it as lua/check.lua is told.
         states: unpacks what follows the verdict in a reply of that.
+        usual: what a check that states no cost takes of each limit.
+        packed: such a check as lua/check.lua is told, where this layout comes first.
         lease: what a process may take of each limit in advance; empty where it may not.
         lease_ttl: microseconds for which it may keep that.
     """
@@ -115,6 +117,8 @@ class Layout:
     has_slots: bool = field(init=False)
     words: tuple[str | bytes, ...] = field(init=False)
     states: Struct = field(init=False)
+    usual: tuple[float, ...] = field(init=False)
+    packed: bytes = field(init=False)
     lease: tuple[float, ...] = field(init=False)
     lease_ttl: int = field(init=False)
     _question: Struct = field(init=False, repr=False)
@@ -130,6 +134,9 @@ class Layout:
         words = itertools.chain.from_iterable(_words(group) for _, _, group in self.groups)
         object.__setattr__(self, "words", tuple(words))
         object.__setattr__(self, "_question", Struct(f"<{4 + len(places)}d"))
+        usual = tuple(float(place.kind == "bucket" and place.unit == "requests") for place in places)
+        object.__setattr__(self, "usual", usual)  # shared by all keys, as is what it is packed to
+        object.__setattr__(self, "packed", self.pack(FIRST, 1, None, usual))
         object.__setattr__(self, "states", Struct(f"<{1 + 2 * len(places)}d"))
         leases = [(place, lease) for place in places if isinstance(lease := place.limit.lease, LeaseSpec)]
         amounts = tuple(float(int(lease.share * place.shape.burst)) for place, lease in leases)

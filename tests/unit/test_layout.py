@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 from redis.crc import key_slot
 
 from ratelimit import Limit, Policy
+from ratelimit.ask import Asker
 from ratelimit.layout import EVERYONE, lay_out, owner_name
+from ratelimit.request import make_check
 
 visible = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=12)
 nasty = st.text("{}:*%a2Bk/", min_size=1, max_size=6)
@@ -93,3 +95,21 @@ def test_all_buckets_of_one_owner_and_class_lie_together():
     groups = lay_out(Policy.of(*limits), "default", "small").groups
     found = {(owner, file): [place.limit.name[-1] for place in places] for owner, file, places in groups}
     assert found == {("key", ""): ["0"], ("key", "/small"): ["2", "4"], ("tenant", ""): ["1", "3", "5"]}
+
+
+def test_a_usual_check_takes_one_request_and_nothing_else():
+    policy = Policy.of(
+        Limit("tokens", "9/day", unit="tokens"),
+        Limit("requests", "9/day"),
+        Limit("paid", "9/day", charge="settle"),
+        Limit("parallel", unit="concurrent", capacity=2),
+        Limit("failures", "9/day", unit="failures"),
+        Limit("shadow", "9/day", mode="shadow"),
+    )
+    layout = lay_out(policy, "default", None)
+    costs = {place.limit.name: cost for place, cost in zip(layout.places, layout.usual, strict=True)}
+    assert costs == {"tokens": 0, "requests": 1, "paid": 0, "parallel": 0, "failures": 0, "shadow": 1}
+    assert (
+        Asker(policy, {}).ask(make_check({"key": "k", "cost": {"requests": 1}}), take=True).costs
+        == layout.usual
+    )
