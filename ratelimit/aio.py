@@ -68,7 +68,8 @@ class AsyncLimiter(Shell):
 
     async def check(self, key: AskedFor, **options: Unpack[CheckOptions]) -> Decision:
         """See `Limiter.check`."""
-        question, now = self._ask(key, options), time.monotonic_ns()
+        known = self._asker.known(key, options) if isinstance(key, str) else None
+        question, now = known or self._ask(key, options), time.monotonic_ns()
         begun = self._begin(question, now)
         return begun if isinstance(begun, Decision) else await self._answer(question, begun, now)
 
