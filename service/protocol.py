@@ -11,7 +11,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 class Protocol(HttpToolsProtocol):
     """uvicorn's own, on a transport that waits a moment with the head of an answer."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # narrower than asyncio has it, as is uvicorn's own
         """Take a connection."""
         super().connection_made(cast("asyncio.Transport", Joined(transport)))
 

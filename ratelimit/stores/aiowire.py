@@ -70,7 +70,7 @@ class AsyncClientWire:
         self._client: Any = client  # redis-py leaves execute_command untyped
         self._deadline = deadline
 
-    async def call(self, *command: str | bytes | float) -> Any:  # noqa: ANN401
+    async def call(self, *command: str | bytes | float) -> Any:  # noqa: ANN401 - whatever the store says
         """See `AsyncWire`."""
         return await within(self._deadline, self._client.execute_command(*command))
 
@@ -92,7 +92,7 @@ class SharedWire:
         self._line: _Line | None = None
         self._opening: asyncio.Task[_Line] | None = None
 
-    async def call(self, *command: str | bytes | float) -> Any:  # noqa: ANN401
+    async def call(self, *command: str | bytes | float) -> Any:  # noqa: ANN401 - whatever the store says
         """See `AsyncWire`."""
         packed = hiredis.pack_command(cast("Any", command))  # its stub knows a tuple of one
         loop = asyncio.get_running_loop()

@@ -60,7 +60,7 @@ class ClientWire:
     def __init__(self, client: redis.Redis) -> None:
         self._client: Any = client  # redis-py leaves execute_command untyped
 
-    def call(self, *command: str | bytes | float) -> Any:  # noqa: ANN401
+    def call(self, *command: str | bytes | float) -> Any:  # noqa: ANN401 - whatever the store says
         """See `Wire`."""
         return self._client.execute_command(*command)
 
@@ -89,7 +89,7 @@ class Wires:
         for _ in range(most):
             self._tickets.put(None)
 
-    def call(self, *command: str | bytes | float) -> Any:  # noqa: ANN401
+    def call(self, *command: str | bytes | float) -> Any:  # noqa: ANN401 - whatever the store says
         """See `Wire`."""
         packed = hiredis.pack_command(cast("Any", command))  # its stub knows a tuple of one
         try:
@@ -111,7 +111,7 @@ class Wires:
             self._tickets.put(None)
         return understood(reply)
 
-    def _await(self, line: _Line, packed: bytes) -> Any:  # noqa: ANN401
+    def _await(self, line: _Line, packed: bytes) -> Any:  # noqa: ANN401 - whatever the store says
         """Make a call, watching for the reply where that is worth it: alone, and of a server that is near."""
         line.send(packed)
         if (thread := threading.get_ident()) != self._thread:
@@ -173,7 +173,7 @@ class _Line:
                 return False
         return True
 
-    def receive(self) -> Any:  # noqa: ANN401
+    def receive(self) -> Any:  # noqa: ANN401 - whatever the store says
         """Wait for the reply to what was sent."""
         reply = self._reader.gets()
         while reply is False:
@@ -191,7 +191,7 @@ class _Line:
         self._connection.disconnect()
 
 
-def understood(reply: Any) -> Any:  # noqa: ANN401
+def understood(reply: Any) -> Any:  # noqa: ANN401 - whatever the store says
     """Return a reply, or raise the error that it is.
 
     Raises:
