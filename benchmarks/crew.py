@@ -75,7 +75,7 @@ class Worker:
 
     def warm(self, order: Order) -> None:
         """Do the same for a moment, to a key that is not measured, for what only the first calls cost."""
-        self.run(replace(order, prefix="warm-", keys=1, calls=WARM * order.concurrency))
+        self.run(replace(order, prefix=f"warm-{order.prefix}", keys=1, calls=WARM * order.concurrency))
 
     def meet(self, order: Order) -> None:
         """Ask for every key of an order once, so that nobody's first sight of a key is measured."""

@@ -57,7 +57,7 @@ class Cell:
     def order(self, url: str, seconds: float) -> Order:
         """Return what to tell a child."""
         quotas = ONE if self.limits == 1 else THREE
-        return Order(url, quotas, self.keys, concurrency=self.concurrency, seconds=seconds)
+        return Order(url, quotas, self.keys, f"{self.limits}-", concurrency=self.concurrency, seconds=seconds)
 
     def contestants(self, names: Sequence[str]) -> list[str]:
         """Leave out who makes no sense here: deciding nothing three times over is nothing to compare."""
