@@ -97,7 +97,8 @@ async def _send(
     connections: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
     try:
         async with asyncio.timeout(patience):
-            connections += [await asyncio.open_connection(host, port) for _ in lanes]
+            for _ in lanes:  # one by one, so that those which are open are closed if another fails
+                connections.append(await asyncio.open_connection(host, port))  # noqa: PERF401
             start, cpu = time.perf_counter(), time.process_time()
             pairs = zip(connections, lanes, strict=True)
             answers = await asyncio.gather(*(_drive(*streams, lane, on_answers) for streams, lane in pairs))

@@ -59,12 +59,12 @@ class _Clock:
 
 
 def threads(
-    check: Callable[[str], bool], keys: Iterator[str], concurrency: int, seconds: float = float("inf")
+    check: Callable[[str], object], keys: Iterator[str], concurrency: int, seconds: float = float("inf")
 ) -> Sample:
     """Call for each key, until there are no more or the time is up.
 
     Args:
-        check: makes one call and returns whether it was admitted.
+        check: makes one call and returns what is true if it was admitted.
         keys: shared by all threads.
         concurrency: threads, each with one call under way; 1 is this thread.
         seconds: after which no call is begun.
@@ -78,7 +78,8 @@ def threads(
             start = now()
             if start >= until:
                 break
-            admitted += check(key)
+            if check(key):
+                admitted += 1
             note(now() - start)
         return admitted
 
@@ -91,7 +92,7 @@ def threads(
 
 
 async def tasks(
-    check: Callable[[str], Awaitable[bool]],
+    check: Callable[[str], Awaitable[object]],
     keys: Iterator[str],
     concurrency: int,
     seconds: float = float("inf"),
@@ -106,7 +107,8 @@ async def tasks(
             start = now()
             if start >= until:
                 break
-            admitted += await check(key)
+            if await check(key):
+                admitted += 1
             note(now() - start)
         return admitted
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from redis.exceptions import NoScriptError
 
 from ratelimit import assignments
+from ratelimit.call import replies_in
 from ratelimit.courier import Courier, Reply
 from ratelimit.decision import Decision
 from ratelimit.errors import RateLimited, StoreUnavailable
@@ -235,8 +236,8 @@ class AsyncLimiter(Shell):
         # What the store could not give may have been leased meanwhile, even in the same call.
         return self._leases.spend(question, time.monotonic_ns()) or decision
 
-    async def _check(self, questions: list[Question]) -> Any:  # noqa: ANN401 - whatever the script says
-        replies = await self._run(CHECK, *self._encode(questions))
+    async def _check(self, questions: list[Question]) -> list[bytes]:
+        replies = replies_in(await self._run(CHECK, *self._encode(questions)))
         self._outage.ended()
         return replies
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import NoScriptError
 
-from ratelimit.call import calls_of
+from ratelimit.call import calls_of, replies_in
 from ratelimit.errors import StoreUnavailable
 from ratelimit.leases import LOOK_AGAIN, NANOSECONDS
 from ratelimit.scripts import CHECK, SETTLE
@@ -79,7 +79,7 @@ class Blocking(Shell):
         if wanted is None:
             return None
         try:
-            [reply] = self._run(CHECK, *self._encode([wanted]))
+            [reply] = replies_in(self._run(CHECK, *self._encode([wanted])))
         except CONNECTION_ERRORS as error:  # what was taken, if it was, is lost as in a crash
             return self._without_store(question, error)
         self._outage.ended()
@@ -122,7 +122,7 @@ class Blocking(Shell):
     def _ask_store(self, questions: list[Question]) -> list[Decision]:
         sent = time.monotonic_ns()
         try:
-            replies = self._run(CHECK, *self._encode(questions))
+            replies = replies_in(self._run(CHECK, *self._encode(questions)))
         except CONNECTION_ERRORS as error:
             return [self._without_store(question, error) for question in questions]
         self._outage.ended()

@@ -2,9 +2,10 @@
 
     question = asker.ask(check)            # which limits, at what cost: ask.py
     keys, args = encode(questions, ...)    # one call of lua/check.lua for many questions
-    decision = read(question, reply)       # what the script said about one of them
+    replies = replies_in(reply)            # what the script said about each
+    decision = read(question, replies[0])  # and what that means
 
-Every way to travel, sync, async or simulated, shares these three.
+Every way to travel, sync, async or simulated, shares these.
 """
 
 from __future__ import annotations
@@ -94,6 +95,11 @@ def encode(
     args[0] = head_of(max_skew, len(args) + 1)
     args += checks
     return keys, args
+
+
+def replies_in(reply: bytes | list[bytes]) -> list[bytes]:
+    """Return what lua/check.lua said of each check: of one it says it without an array around."""
+    return reply if isinstance(reply, list) else [reply]
 
 
 def head_of(max_skew: int | None, begin: int = 0) -> bytes:

@@ -12,6 +12,7 @@ timestamp, a request id or a reservation.
 
 from __future__ import annotations
 
+import math
 from operator import add, gt, sub
 from typing import TYPE_CHECKING, Any, Final
 
@@ -48,7 +49,9 @@ class _Lease:
 
     Attributes:
         question: the check that took it last.
-        left: tokens of each limit.
+        held: tokens of each limit, before the usual checks that have been counted since.
+        spent: how many of those there were: to count them is a fifth of the work of subtracting.
+        room: how many of those `held` is enough for.
         buckets: what the store had of each, after the lease was taken.
         clock: the time that the store told then, microseconds since the epoch.
         heard: nanoseconds of our clock, when it had told that.
@@ -57,26 +60,43 @@ class _Lease:
         until: nanoseconds of our clock, when it ends.
     """
 
-    __slots__ = ("buckets", "clock", "heard", "left", "question", "until", "whole")
+    __slots__ = ("buckets", "clock", "heard", "held", "question", "room", "spent", "until", "whole")
 
     def __init__(self, question: Question, reply: bytes, sent: int, heard: int) -> None:
         layout = question.route.layout
         t, states = states_of(layout, reply)
         self.question = question
         self.buckets: list[Bucket] = []
-        self.left: list[float] = []
+        left: list[float] = []
         for place, cost, state in zip(layout.places, question.costs, states, strict=True):
             bucket, shape = bucket_of(state), place.shape
             gives = bucket.admits(shape, t, cost)
             self.buckets.append(bucket.take(shape, t, cost) if gives else bucket)
-            self.left.append(cost if gives else 0.0)
-        self.whole = tuple(self.left) == question.costs
+            left.append(cost if gives else 0.0)
+        self.hold(left)
+        self.whole = tuple(left) == question.costs
         self.until = sent + layout.lease_ttl * 1000
         self.clock, self.heard = t, heard
+
+    @property
+    def left(self) -> list[float]:
+        """Tokens of each limit."""
+        return after(self.held, self.question, self.spent)
+
+    def hold(self, left: list[float]) -> None:
+        """Have this many tokens of each limit left."""
+        usual = self.question.route.layout.usual
+        rooms = (rest // cost for rest, cost in zip(left, usual, strict=True) if cost)
+        self.held, self.spent, self.room = left, 0, min(rooms, default=math.inf)
 
     def rest(self) -> Question:
         """Return what is left of it, as a question that took just that."""
         return self.question.costing(tuple(self.left))
+
+
+def after(held: list[float], question: Question, spent: int) -> list[float]:
+    """Return what is left of tokens after so many usual checks."""
+    return [rest - spent * cost for rest, cost in zip(held, question.route.layout.usual, strict=True)]
 
 
 class Leases:
@@ -106,15 +126,20 @@ class Leases:
         """Decide a check here; None if the store must be asked."""
         route = question.route
         lease = self._held.get((route.layout, route.names))
-        if lease is None or now >= lease.until or not (question.packed or question.is_plain):
-            return None  # most are known by that they are packed, without a call
-        before = lease.left
-        after = list(map(sub, before, question.costs))
-        for rest in after:  # in plain words it is a third faster than with min()
-            if rest < 0:
+        if lease is None or now >= lease.until:
+            return None
+        if question.packed:  # it costs what is usual
+            held, spent = lease.held, lease.spent
+            if spent >= lease.room:
                 return None
-        lease.left = after
-        return Decision.deferred(True, "lease", (_members, question, lease, before, now))
+            lease.spent = spent + 1
+        else:
+            held, spent = lease.left, 0
+            left = list(map(sub, held, question.costs))
+            if min(left) < 0 or not question.is_plain:
+                return None
+            lease.hold(left)
+        return Decision.deferred(True, "lease", (_members, question, lease, held, spent, now))
 
     def wanted(self, question: Question, now: int) -> Question | None:
         """Return the check that takes a lease, if one is worth it: its reply is for `granted`."""
@@ -144,7 +169,7 @@ class Leases:
         whose = question.route.layout, question.route.names
         lease, before = _Lease(question, reply, sent, heard), self._held.get(whose)
         if before is not None:
-            lease.left = list(map(add, lease.left, before.left))
+            lease.hold(list(map(add, lease.left, before.left)))
         self._held[whose] = lease
         if lease.whole:
             asked, since, _ = self._watched.get(whose, (0, heard, 0))
@@ -168,11 +193,12 @@ class Leases:
                 self._ended.append(rest.costing(kept))
 
 
-def _members(question: Question, lease: _Lease, left: list[float], now: int) -> dict[str, Any]:
+def _members(question: Question, lease: _Lease, held: list[float], spent: int, now: int) -> dict[str, Any]:
     """What is left of the lease is as good as in the bucket: that is what the check found."""
     layout = question.route.layout
     t = lease.clock + (now - lease.heard) // 1000
     states: list[float] = []
+    left = after(held, question, spent)
     for place, bucket, rest in zip(layout.places, lease.buckets, left, strict=True):
         states += (max(bucket.level(place.shape, t) - rest, 0.0), t)
     return members(question, b"1" + layout.states.pack(t, *states), None, "lease")

@@ -25,17 +25,22 @@ class Terminator:
         self.port = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10)
 
     async def _listen(self):
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._context)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         return self._server.sockets[0].getsockname()[1]
 
     async def _serve(self, reader, writer):
         self.connections += 1
-        theirs, ours = await asyncio.open_unix_connection(self._upstream)
+        ends = [writer]
         try:
-            await asyncio.gather(self._pass(reader, ours), self._pass(theirs, writer))
+            # Here and not by the server, which tells nobody of a handshake that fails.
+            with contextlib.suppress(OSError):
+                await writer.start_tls(self._context)
+                theirs, ours = await asyncio.open_unix_connection(self._upstream)
+                ends.append(ours)
+                await asyncio.gather(self._pass(reader, ours), self._pass(theirs, writer))
         finally:
-            writer.transport.abort()
-            ours.transport.abort()
+            for end in ends:
+                end.transport.abort()
 
     async def _pass(self, reader, writer):
         with contextlib.suppress(OSError):
