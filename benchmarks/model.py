@@ -141,7 +141,7 @@ class Model:
 
 
 def _look(limit: Limit, bucket: Bucket, t: int, wait: int | None) -> State:
-    return State(limit.name, bucket.remaining(limit.shape, t), bucket.to_full(limit.shape, t), wait)
+    return State(limit.name, *bucket.standing(limit.shape, t), wait)
 
 
 def told(status: int, body: bytes) -> Verdict | str:

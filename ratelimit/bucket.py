@@ -94,13 +94,11 @@ class Bucket(NamedTuple):
         """Say whether anything is left at `t`, for limits that are charged when a request settles."""
         return self.level(shape, max(t, self.at)) < shape.burst - shape.tolerance
 
-    def remaining(self, shape: Shape, t: int) -> int:
-        """Return the whole tokens that could be taken at `t`, never negative."""
-        return max(0, math.floor(shape.burst - self.level(shape, t) + shape.tolerance))
-
-    def to_full(self, shape: Shape, t: int) -> int:
-        """Return the microseconds from `t` until nothing is missing."""
-        return math.ceil(self.level(shape, t) * shape.period / shape.count)
+    def standing(self, shape: Shape, t: int) -> tuple[int, int]:
+        """Return the whole tokens that could be taken at `t`, and microseconds until nothing is missing."""
+        level = self.level(shape, t)
+        remaining = math.floor(shape.burst - level + shape.tolerance)
+        return max(0, remaining), math.ceil(level * shape.period / shape.count)
 
     def wait(self, shape: Shape, t: int, cost: float) -> int | None:
         """Return the least microseconds after `t` at which `cost` passes; None for never.

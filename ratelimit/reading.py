@@ -48,7 +48,8 @@ def states_of(layout: Layout, reply: bytes) -> tuple[int, list[State]]:
         return int(t), []
     t, *numbers = layout.states.unpack_from(reply, 1)
     if len(reply) == 1 + layout.states.size:
-        return int(t), [(first, second, ()) for first, second in zip(*[iter(numbers)] * 2, strict=True)]
+        pairs = zip(numbers[::2], numbers[1::2], strict=True)
+        return int(t), [(first, second, ()) for first, second in pairs]
     times = (time for (time,) in _TIME.iter_unpack(reply[1 + layout.states.size :]))
     states: list[State] = []
     for place, first, second in zip(layout.places, numbers[::2], numbers[1::2], strict=True):
@@ -74,7 +75,7 @@ def read_place(place: Place, cost: float, state: State, t: int, *, taken: bool) 
         wait = 0 if taken and place.letter == "b" else bucket.wait(shape, t, cost)
         if taken and wait == 0 and cost:
             bucket = bucket.take(shape, t, cost)
-        return Reading(wait, bucket.remaining(shape, t), bucket.to_full(shape, t))
+        return Reading(wait, *bucket.standing(shape, t))
     if kind == "slots":
         return _slots(shape, state, want=bool(cost), taken=taken)
     return _unasked(kind, shape, state, t)
@@ -99,7 +100,7 @@ def read_settled(kind: Kind, shape: Shape, first: str, second: str, t: int) -> R
     state: State = (0.0, 0.0, ()) if nothing else (float(first), float(second), ())
     if kind == "bucket":
         bucket = bucket_of(state)
-        return Reading(bucket.wait(shape, t, 0), bucket.remaining(shape, t), bucket.to_full(shape, t))
+        return Reading(bucket.wait(shape, t, 0), *bucket.standing(shape, t))
     return _unasked(kind, shape, state, t)
 
 
@@ -127,7 +128,7 @@ def _unasked(kind: Kind, shape: Shape, state: State, t: int) -> Reading:
     if kind == "failures":
         return _failures(shape, state, t)
     bucket = bucket_of(state)
-    return Reading(bucket.wait_left(shape, t), bucket.remaining(shape, t), bucket.to_full(shape, t))
+    return Reading(bucket.wait_left(shape, t), *bucket.standing(shape, t))
 
 
 def _slots(shape: Shape, state: State, *, want: bool, taken: bool) -> Reading:

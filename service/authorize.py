@@ -11,10 +11,10 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import http_sf
-from starlette.responses import Response
 
 from ratelimit import Fault, InvalidRequest
 from service import problems
+from service.answer import Allowed
 from service.headers import Headers
 from service.identity import ANONYMOUS, identify
 from service.problems import Problem
@@ -23,6 +23,7 @@ from service.tokens import require_gateway
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+    from starlette.responses import Response
 
 _USABLE: Final = re.compile("[!-~]{1,128}")
 _NAMES: Final = {
@@ -57,7 +58,7 @@ async def authorize(request: Request) -> Response:
     told = {**sidecar.headers(decision), "X-RateLimit-Key": identity.key}
     if decision.reservation is not None:
         told["X-RateLimit-Reservation"] = decision.reservation
-    return Response(headers=told) if decision else problems.denial(decision, told, deny_status)
+    return Allowed(told) if decision else problems.denial(decision, told, deny_status)
 
 
 def _anonymous(sidecar: Sidecar) -> str:
@@ -116,7 +117,8 @@ def _deny_status(request: Request) -> int:
 
 def _refuse_doubles(headers: Headers) -> None:
     """A header that comes twice may be the client's beside the gateway's: neither can be believed."""
-    for name in sorted(headers.doubled() & _SENT.keys()):
+    doubled = headers.doubled()
+    for name in sorted(doubled & _SENT.keys()) if doubled else ():
         raise Problem(400, f"{_SENT[name]} was sent more than once; the gateway must remove the client's own")
 
 

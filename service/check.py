@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from ratelimit import Decision
 from service import body, problems
+from service.answer import Allowed
 from service.sidecar import Sidecar
 from service.tokens import gateways_only, require_gateway
 
@@ -34,7 +35,7 @@ async def check(request: Request) -> Response:
     headers = sidecar.headers(decision)
     if not decision:
         return problems.denial(decision, headers)
-    return Response(to_json(decision.as_dict()), headers=headers, media_type="application/json")
+    return Allowed(headers, to_json(decision.as_dict()))
 
 
 @router.post(

@@ -30,7 +30,7 @@ class Sidecar:
     @classmethod
     def of(cls, request: HTTPConnection) -> Sidecar:
         """Return the sidecar that serves a request."""
-        return cast("Sidecar", request.app.state.sidecar)
+        return cast("Sidecar", request.scope["app"].state.sidecar)
 
     def headers(self, decision: Decision) -> dict[str, str]:
         """Return a decision's headers in the dialects of the settings."""

@@ -70,7 +70,7 @@ class Model:
             tuple(part.name for part, wait in zip(parts, waits, strict=True) if part.enforced and wait != 0),
             None if None in denying else max(denying, default=0),
             tuple(
-                (part.name, state.remaining(part.shape, t), state.to_full(part.shape, t), wait)
+                (part.name, *state.standing(part.shape, t), wait)
                 for part, state, wait in zip(parts, after, waits, strict=True)
             ),
         )

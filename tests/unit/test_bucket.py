@@ -92,7 +92,7 @@ def test_p4_being_later_never_hurts(bucket, shape, t, later):
 
 @given(buckets, shapes, times)
 def test_what_remains_is_whole_and_can_be_taken_at_once(bucket, shape, t):
-    remaining = bucket.remaining(shape, t)
+    remaining, _ = bucket.standing(shape, t)
     assert remaining >= 0
     if remaining:
         assert bucket.admits(shape, t, remaining)
@@ -105,7 +105,7 @@ def test_what_remains_is_whole_and_can_be_taken_at_once(bucket, shape, t):
 def test_p5_the_time_to_full_is_enough_to_be_full(bucket, shape, t):
     exact = exact_level(bucket, shape, t) * Fraction(shape.period) / Fraction(shape.count)
     error = float_error(bucket, shape, t) * Fraction(shape.period) / Fraction(shape.count)
-    assert ceil(exact - error) <= bucket.to_full(shape, t) <= ceil(exact + error)
+    assert ceil(exact - error) <= bucket.standing(shape, t)[1] <= ceil(exact + error)
 
 
 @given(shapes, costs)
@@ -130,4 +130,4 @@ def test_seven_million_a_minute_is_exact_to_the_token():
     bucket = Bucket(7e6, BASE)
     assert bucket.wait(shape, BASE, 1.0) == 9
     assert bucket.wait(shape, BASE, 7e6) == 60_000_000
-    assert bucket.remaining(shape, BASE + 30_000_000) == 3_500_000
+    assert bucket.standing(shape, BASE + 30_000_000) == (3_500_000, 30_000_000)
