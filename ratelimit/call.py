@@ -16,7 +16,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 
 from ratelimit.ask import record_named
-from ratelimit.decision import Decision
+from ratelimit.decision import deferred
 from ratelimit.layout import FIRST
 from ratelimit.policy.spec import BLOCKED
 from ratelimit.privacy import mask
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from ratelimit.ask import Part, Question
-    from ratelimit.decision import LimitState, Source
+    from ratelimit.decision import Decision, LimitState, Source
     from ratelimit.layout import Layout
 
 MOST_LIMITS: Final = 96
@@ -165,7 +165,7 @@ def read(question: Question, reply: bytes, source: Source = "store") -> Decision
             # It was another question, or another policy: then the verdict stands, of limits unknown.
             reply = reply[:_JUDGED]
     allowed = reply[0] == _YES and not question.route.blocked
-    return Decision.deferred(allowed, source, (members, question, reply, reservation, source))
+    return deferred(allowed, source, (members, question, reply, reservation, source))
 
 
 def text_of(reply: bytes | str) -> str:

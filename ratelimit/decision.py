@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ratelimit.headers import headers_of
 from ratelimit.policy.spec import BLOCKED, Mode
@@ -91,29 +91,6 @@ class Decision:
     source: Source
     limits: tuple[LimitState, ...]
 
-    @classmethod
-    def deferred(
-        cls,
-        allowed: bool,  # noqa: FBT001 - a member
-        source: Source,
-        rest: tuple[Any, ...],
-    ) -> Decision:
-        """Make a decision whose other members are worked out when one is asked for.
-
-        Most callers ask no more than whether the request may pass, and that is a tenth of the work.
-
-        Args:
-            allowed: whether the request may pass.
-            source: who answered.
-            rest: what works out all members, as a dictionary, and its arguments.
-        """
-        decision = object.__new__(cls)
-        known = decision.__dict__
-        known["allowed"] = allowed
-        known["source"] = source
-        known["_rest"] = rest
-        return decision
-
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - a member of any type
         """Work out the members of a deferred decision: only what is missing is looked for here."""
         known = self.__dict__
@@ -164,3 +141,28 @@ class Decision:
             "source": self.source,
             "limits": [state.as_dict() for state in self.limits],
         }
+
+
+_new: Final = object.__new__
+
+
+def deferred(
+    allowed: bool,  # noqa: FBT001 - a member
+    source: Source,
+    rest: tuple[Any, ...],
+) -> Decision:
+    """Make a decision whose other members are worked out when one is asked for.
+
+    Most callers ask no more than whether the request may pass, and that is a tenth of the work.
+
+    Args:
+        allowed: whether the request may pass.
+        source: who answered.
+        rest: what works out all members, as a dictionary, and its arguments.
+    """
+    decision = _new(Decision)
+    known = decision.__dict__
+    known["allowed"] = allowed
+    known["source"] = source
+    known["_rest"] = rest
+    return decision

@@ -23,13 +23,14 @@ import math
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ratelimit.call import judged_again, members
-from ratelimit.decision import Decision
+from ratelimit.decision import deferred
 from ratelimit.reading import read_place, states_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ratelimit.ask import Question
+    from ratelimit.decision import Decision
     from ratelimit.layout import Layout
     from ratelimit.reading import State
 
@@ -110,7 +111,7 @@ class Denials:
             latest = t
         if latest >= denial.admits_at:
             return None
-        return Decision.deferred(False, "denial-memory", (_members, question, t, denial.reply))
+        return deferred(False, "denial-memory", (_members, question, t, denial.reply))
 
     def note(self, question: Question, reply: bytes, sent: int, heard: int) -> None:
         """Remember what the store said to a question that it denied."""

@@ -17,7 +17,7 @@ from operator import add, gt, sub
 from typing import TYPE_CHECKING, Any, Final
 
 from ratelimit.call import members
-from ratelimit.decision import Decision
+from ratelimit.decision import deferred
 from ratelimit.reading import bucket_of, states_of
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from ratelimit.ask import Question
     from ratelimit.bucket import Bucket
+    from ratelimit.decision import Decision
     from ratelimit.layout import Layout
 
     _Whose = tuple[Layout, tuple[str, ...]]
@@ -139,7 +140,7 @@ class Leases:
             if min(left) < 0 or not question.is_plain:
                 return None
             lease.hold(left)
-        return Decision.deferred(True, "lease", (_members, question, lease, held, spent, now))
+        return deferred(True, "lease", (_members, question, lease, held, spent, now))
 
     def wanted(self, question: Question, now: int) -> Question | None:
         """Return the check that takes a lease, if one is worth it: its reply is for `granted`."""
