@@ -11,9 +11,10 @@ from ratelimit import Limit, Limiter
 from ratelimit.privacy import identifier_of, mask
 
 anything = st.text(min_size=1, max_size=300)
+identifiers = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=256)
 
 
-@given(anything)
+@given(identifiers)
 def test_p10_a_mask_never_shows_all_of_an_identifier(identifier):
     masked = mask(identifier)
     shown = masked.replace("…", "", 1)
