@@ -92,15 +92,14 @@ class Courier:
     async def _fly(self, asked: list[Asked]) -> None:
         try:
             replies = await self._run([question for question, _ in asked])
+            for (_, landed), reply in zip(asked, replies, strict=True):
+                if not landed.done():  # else its asker was cancelled
+                    landed.set_result(reply)
         except asyncio.CancelledError:
             for _, landed in asked:
                 landed.cancel()
             raise
         except Exception as error:  # noqa: BLE001 - it is raised again where the question was asked
             for _, landed in asked:
-                if not landed.done():  # else its asker was cancelled
+                if not landed.done():
                     landed.set_exception(error)
-            return
-        for (_, landed), reply in zip(asked, replies, strict=True):
-            if not landed.done():
-                landed.set_result(reply)

@@ -99,6 +99,13 @@ def test_a_megabyte_is_413_whether_its_length_is_announced_or_not(sidecar, path)
         assert response.json()["status"] == 413
 
 
+def test_a_body_that_is_announced_as_too_large_is_not_waited_for(sidecar):
+    host, _, port = sidecar.address.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(b"POST /v1/check HTTP/1.1\r\nHost: x\r\nContent-Length: 65537\r\n\r\n{")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 413 ")
+
+
 def test_a_caller_that_hangs_up_in_the_middle_of_its_body_is_no_bug(sidecar):
     host, _, port = sidecar.address.removeprefix("http://").partition(":")
     for _ in range(3):

@@ -30,6 +30,13 @@ def asker(*limits):
     return question
 
 
+def usual(*limits):
+    """Return what a key asks when it asks again, which is counted instead of subtracted."""
+    asks = Asker(Policy.of(*limits), {})
+    asks.ask(make_check({"key": "k"}), take=True)
+    return asks.known("k", None)
+
+
 @pytest.fixture
 def leases():
     return Leases()
@@ -103,6 +110,36 @@ def test_p9_what_was_taken_is_spent_and_no_more(leases):
     assert spend_all(leases, ask()) == 10
     assert leases.spend(ask(cost={"requests": 0}), START).source == "lease"
     assert given_back(leases) == []
+
+
+def test_p9_usual_checks_are_spent_like_all_others(leases):
+    question = usual(REQUESTS)
+    other = question.costing((2.5,))
+    hold(leases, question)
+    assert [leases.spend(question, START).limits[0].remaining for _ in range(3)] == [99, 98, 97]
+    assert leases.spend(other, START).limits[0].remaining == 94  # and a half
+    assert leases.wanted(question, START).costs == (5.5,)
+    assert leases.spend(question, START).limits[0].remaining == 93
+    assert spend_all(leases, question) == 3
+    assert given_back(leases) == [("k", (0.5,))]
+
+
+def test_p9_what_another_lease_adds_is_spent_by_usual_checks_too(leases):
+    question = usual(REQUESTS)
+    hold(leases, question)
+    for _ in range(4):
+        assert leases.spend(question, START)
+    wanted = leases.wanted(question, START)
+    assert leases.granted(wanted, granted(10, NOW), START, START)
+    assert leases.spend(question, START).limits[0].remaining == 95
+    assert spend_all(leases, question) == 9
+
+
+def test_p9_usual_checks_that_take_nothing_are_as_many_as_there_are(leases):
+    question = usual(TOKENS)
+    hold(leases, question)
+    assert [leases.spend(question, START).limits[0].remaining for _ in range(200)] == [1000] * 200
+    assert given_back(leases) == [("k", (100.0,))]
 
 
 def test_p9_several_limits_are_spent_together_or_not_at_all(leases):
