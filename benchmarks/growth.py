@@ -89,12 +89,33 @@ def run(size: Size = FULL) -> Result:
         task = bar.add_task("growth", total=size.rounds * len(sweeps))
         for number in range(size.rounds):
             for sweep in sweeps:
-                for place, order, before in _turned(list(sweep(target, size, number)), number):
+                steps = list(sweep(target, size, number))
+                for place, _, _ in steps:
+                    found[place]  # in the order of the sweep, whatever is measured first
+                for place, order, before in _turned(_ends_first(steps, size), number):
                     found[place].append(_measure(target, workers[place[1]], order, before))
                 bar.advance(task)
         # Less the one that each has warmed up on.
         in_use = [target.keys(database) // len(KEPT) - 1 for database, _ in enumerate(size.keys, 1)]
     return _result(size, found, in_use)
+
+
+def _ends(size: Size) -> dict[str, tuple[int, int]]:
+    """Return the least and the most of the sweeps whose ends are compared."""
+    small = 10 if 10 in size.bursts else size.bursts[0]  # noqa: PLR2004 - a burst of 1 has no half
+    return {"keys": (size.keys[0], size.keys[-1]), "bursts": (small, size.bursts[-1])}
+
+
+def _ends_first(steps: list[_Step], size: Size) -> list[_Step]:
+    """Put side by side what is compared: the machine's moods last for seconds, a measurement for less."""
+    ends = {(what, str(end)) for what, both in _ends(size).items() for end in both}
+
+    def turn(step: _Step) -> tuple[bool, Place]:
+        what, _, at, *level = step[0]
+        is_end = (what, at) in ends
+        return not is_end, tuple(level) if is_end else ()
+
+    return sorted(steps, key=turn)
 
 
 def _turned(steps: list[_Step], number: int) -> list[_Step]:
@@ -141,7 +162,9 @@ def _bursts(target: Server, size: Size, number: int) -> Iterator[_Step]:
             if level == LEVELS[0] or paid:
                 for name in (OURS, THROTTLED, MOVING):
                     if name != MOVING or burst <= ROWS_AT_MOST:
-                        calls = size.calls if name != MOVING else size.calls // 5
+                        calls = size.calls // 5 if name == MOVING else size.calls
+                        if name == OURS and burst in _ends(size)["bursts"]:
+                            calls *= 4
                         prefix = f"b{number}-{burst}-{paid}-"
                         quota = Quota("requests", burst, DAY, burst=burst)
                         order = Order(target.url, (quota,), calls, prefix, TASKS, calls=calls)
@@ -194,12 +217,12 @@ def _tree(found: _Found) -> dict[str, Any]:
 
 def ratios_of(size: Size, found: _Found) -> dict[str, Any]:
     """Return large ÷ small, round by round; for bursts over all levels of fullness that both have."""
-    few, many = (found["keys", OURS, str(keys)] for keys in (size.keys[0], size.keys[-1]))
-    small = 10 if 10 in size.bursts else size.bursts[0]  # noqa: PLR2004 - a burst of 1 has no half
-    low, high = (_all_levels(found, burst) for burst in (small, size.bursts[-1]))
+    ends = _ends(size)
+    few, many = (found["keys", OURS, str(keys)] for keys in ends["keys"])
+    low, high = (_all_levels(found, burst) for burst in ends["bursts"])
     return {
-        "keys": {"of": [size.keys[-1], size.keys[0]], **_ratio(many, few)},
-        "burst": {"of": [size.bursts[-1], small], **_ratio(high, low)},
+        "keys": {"of": [*reversed(ends["keys"])], **_ratio(many, few)},
+        "burst": {"of": [*reversed(ends["bursts"])], **_ratio(high, low)},
     }
 
 
