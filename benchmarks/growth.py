@@ -33,6 +33,8 @@ KEPT: Final = (OURS, THROTTLED)
 
 MOVING: Final = "limits moving window"
 LOG: Final = "pyrate-limiter log"
+_SHARES: Final = {OURS: 4, MOVING: 1 / 5}
+"""Calls for each burst, more or fewer than the others': as many as take some hundredths of a second."""
 ROWS_AT_MOST: Final = 1_000
 """A row for every unit taken is what these keep: larger bursts and costs would take minutes."""
 
@@ -162,9 +164,7 @@ def _bursts(target: Server, size: Size, number: int) -> Iterator[_Step]:
             if level == LEVELS[0] or paid:
                 for name in (OURS, THROTTLED, MOVING):
                     if name != MOVING or burst <= ROWS_AT_MOST:
-                        calls = size.calls // 5 if name == MOVING else size.calls
-                        if name == OURS and burst in _ends(size)["bursts"]:
-                            calls *= 4
+                        calls = round(size.calls * _SHARES.get(name, 1))
                         prefix = f"b{number}-{burst}-{paid}-"
                         quota = Quota("requests", burst, DAY, burst=burst)
                         order = Order(target.url, (quota,), calls, prefix, TASKS, calls=calls)
