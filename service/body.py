@@ -50,7 +50,7 @@ async def read(
 
 async def _bounded(request: Request) -> bytearray:
     for name, value in request.scope["headers"]:  # of all there are, only this one is wanted
-        if name == b"content-length" and int(value) > MAX_BODY:
+        if name == b"content-length" and value.isdigit() and int(value) > MAX_BODY:
             raise _too_large()
     body, more = bytearray(), True
     while more:

@@ -106,6 +106,16 @@ def test_a_body_that_is_announced_as_too_large_is_not_waited_for(sidecar):
         assert connection.recv(4096).startswith(b"HTTP/1.1 413 ")
 
 
+@pytest.mark.parametrize("length", [b"", b"-1", b"many", b"1" * 5_000])
+def test_a_length_that_is_none_is_the_callers_fault(sidecar, length):
+    host, _, port = sidecar.address.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(b"POST /v1/check HTTP/1.1\r\nHost: x\r\nContent-Length: %s\r\n\r\n{" % length)
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(4096).split(b" ")[1:2] in ([b"400"], [b"413"])
+    assert "a bug" not in sidecar.output
+
+
 def test_a_caller_that_hangs_up_in_the_middle_of_its_body_is_no_bug(sidecar):
     host, _, port = sidecar.address.removeprefix("http://").partition(":")
     for _ in range(3):
