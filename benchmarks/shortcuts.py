@@ -125,7 +125,7 @@ async def _deny_async(target: Server, key: str, seconds: float, heard: Heard) ->
         for _ in range(ASKED):
             await limiter.check(key)
         target.forget()
-        sample = await drive.tasks(limiter.check, itertools.repeat(key), TASKS, seconds)
+        sample = await drive.tasks(limiter.check, itertools.repeat(key), 1, seconds)
         heard.note(target, sample, await limiter.check(key))
 
 
