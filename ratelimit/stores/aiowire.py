@@ -25,6 +25,8 @@ T = TypeVar("T")
 _TURNS: Final = 4
 """From a readable socket to a finished call it takes the loop three turns, and one to spare."""
 
+_CLOSED: Final = "the server closed the connection"
+
 
 async def within(deadline: float, call: Awaitable[T]) -> T:
     """Await a call of the store for `deadline` seconds at the most.
@@ -120,10 +122,10 @@ class SharedWire:
         connection: Any = self._pool.connection_class(**self._pool.connection_kwargs)
         try:
             await connection.connect()
+            self._line = _Line(connection)
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
-        self._line = _Line(connection)
         return self._line
 
     async def close(self) -> None:
@@ -135,11 +137,17 @@ class SharedWire:
 
 
 class _Line(asyncio.Protocol):
-    """One connection, taken over from redis-py once it is greeted."""
+    """One connection, taken over from redis-py once it is greeted.
+
+    Raises:
+        redis.ConnectionError: it has been lost since; nobody would tell us any more.
+    """
 
     def __init__(self, connection: Any) -> None:  # noqa: ANN401 - of any of redis-py's classes
         self._connection = connection
         self._transport: asyncio.Transport = connection._writer.transport  # noqa: SLF001 - it has no other name
+        if self._transport.is_closing():
+            raise LostConnection(_CLOSED)
         self._transport.set_protocol(self)
         self._reader = hiredis.Reader()
         self._waiting: deque[asyncio.Future[Any]] = deque()
@@ -182,7 +190,7 @@ class _Line(asyncio.Protocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         """Tell everybody who still waits."""
-        self._end(LostConnection("the server closed the connection"))
+        self._end(LostConnection(_CLOSED))
 
     def _end(self, error: Exception) -> None:
         self.lost = True
@@ -192,6 +200,11 @@ class _Line(asyncio.Protocol):
                 answer.set_exception(error)
 
     async def close(self) -> None:
-        """Hang up."""
+        """Hang up.
+
+        Nothing is under way any more. TLS would say goodbye and wait half a minute for the same,
+        and a loop that ends before that leaves the socket open.
+        """
         self._end(LostConnection("the limiter is closed"))
         await self._connection.disconnect(nowait=True)
+        self._transport.abort()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import ssl
 import threading
 
@@ -57,6 +58,15 @@ class Terminator:
         for _ in range(4):  # transports close on a later turn of the loop
             await asyncio.sleep(0)
 
+    @contextlib.contextmanager
+    def frozen(self):
+        thaw = threading.Event()
+        self._loop.call_soon_threadsafe(thaw.wait, 60)
+        try:
+            yield
+        finally:
+            thaw.set()
+
     def close(self):
         asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -110,6 +120,17 @@ def test_asyncio_shares_one_tls_connection(tls_url, terminator):
 
     asyncio.run(decide())
     assert terminator.connections == 1
+
+
+def test_closing_over_tls_waits_for_nobody_and_leaves_no_socket_open(tls_url, terminator):
+    async def decide():
+        async with AsyncLimiter(tls_url, LIMIT, deadline=20) as limits:
+            assert (await limits.check("k")).source == "store"
+            freezing.enter_context(terminator.frozen())  # it will not say goodbye
+
+    with contextlib.ExitStack() as freezing, contextlib.closing(asyncio.new_event_loop()) as loop:
+        loop.run_until_complete(decide())
+    gc.collect()
 
 
 def test_a_certificate_that_nobody_vouches_for_is_an_outage(terminator, limiter_of):

@@ -14,7 +14,10 @@ from ratelimit.stores.wire import _ALONE, _MOST_CALM, Wires
 
 class Transport:
     def __init__(self):
-        self.written, self.aborted = [], False
+        self.written, self.aborted, self.closing = [], False, False
+
+    def is_closing(self):
+        return self.closing
 
     def set_protocol(self, protocol):
         pass
@@ -112,6 +115,18 @@ def test_those_who_wait_are_told_when_a_connection_ends():
             answer.result()
 
     on_a_loop(test)
+
+
+def test_a_connection_lost_before_it_was_taken_over_is_not_taken_over():
+    """Nobody would ever be told of its end."""
+
+    async def test():
+        connection = Connection()
+        connection.transport.closing = True
+        with pytest.raises(LostConnection, match="the server closed"):
+            _Line(connection)
+
+    asyncio.run(test())
 
 
 class Near:
