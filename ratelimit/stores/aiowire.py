@@ -53,6 +53,23 @@ async def within(deadline: float, call: Awaitable[T]) -> T:
     return await task
 
 
+def hanging_up(kind: Any) -> Any:  # noqa: ANN401 - one of redis-py's classes of connections
+    """Make connections of this kind end at once when they are closed.
+
+    Nothing is under way on them by then. Left to itself TLS says goodbye and waits half a minute for
+    a server that is silent to do likewise, and a loop that ends meanwhile leaves the socket open.
+    """
+
+    class HangsUp(kind):  # type: ignore[misc]  # a class that mypy does not know
+        async def disconnect(self, nowait: bool = True, **why: object) -> None:  # noqa: ARG002, FBT001, FBT002 - redis-py's
+            writer = self._writer
+            await super().disconnect(nowait=True, **why)
+            if writer is not None:
+                writer.transport.abort()
+
+    return HangsUp
+
+
 class AsyncWire(Protocol):
     """Carries commands to the store."""
 
@@ -124,7 +141,7 @@ class SharedWire:
             await connection.connect()
             self._line = _Line(connection)
         except BaseException:
-            await connection.disconnect(nowait=True)
+            await connection.disconnect()
             raise
         return self._line
 
@@ -200,11 +217,6 @@ class _Line(asyncio.Protocol):
                 answer.set_exception(error)
 
     async def close(self) -> None:
-        """Hang up.
-
-        Nothing is under way any more. TLS would say goodbye and wait half a minute for the same,
-        and a loop that ends before that leaves the socket open.
-        """
+        """Hang up."""
         self._end(LostConnection("the limiter is closed"))
-        await self._connection.disconnect(nowait=True)
-        self._transport.abort()
+        await self._connection.disconnect()

@@ -20,7 +20,7 @@ from redis.retry import Retry
 from ratelimit.errors import StoreUnavailable
 from ratelimit.request import fault
 from ratelimit.stores import embedded
-from ratelimit.stores.aiowire import AsyncClientWire, AsyncWire, SharedWire
+from ratelimit.stores.aiowire import AsyncClientWire, AsyncWire, SharedWire, hanging_up
 from ratelimit.stores.url import ALLOWED, StoreURL
 from ratelimit.stores.wire import ClientWire, Wire, Wires
 
@@ -89,6 +89,7 @@ def connect_async(url: str, deadline: float) -> Store[redis.asyncio.Redis, Async
     def real(address: str) -> tuple[redis.asyncio.Redis, AsyncWire]:
         options = _once(AsyncRetry(NoBackoff(), 0), deadline, _BACKSTOP * deadline)
         pool = redis.asyncio.BlockingConnectionPool.from_url(address, **options)
+        pool.connection_class = hanging_up(pool.connection_class)
         pool.connection_class(**pool.connection_kwargs)
         return redis.asyncio.Redis.from_pool(pool), SharedWire(pool, deadline)
 

@@ -124,9 +124,11 @@ def test_asyncio_shares_one_tls_connection(tls_url, terminator):
 
 def test_closing_over_tls_waits_for_nobody_and_leaves_no_socket_open(tls_url, terminator):
     async def decide():
-        async with AsyncLimiter(tls_url, LIMIT, deadline=20) as limits:
-            assert (await limits.check("k")).source == "store"
-            freezing.enter_context(terminator.frozen())  # it will not say goodbye
+        limits = AsyncLimiter(tls_url, LIMIT, deadline=20)
+        assert (await limits.check("k")).source == "store"
+        await limits.ping()  # on a connection of redis-py's
+        freezing.enter_context(terminator.frozen())  # it will not say goodbye
+        await asyncio.wait_for(limits.close(), 10)
 
     with contextlib.ExitStack() as freezing, contextlib.closing(asyncio.new_event_loop()) as loop:
         loop.run_until_complete(decide())
