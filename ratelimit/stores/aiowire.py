@@ -61,9 +61,9 @@ def hanging_up(kind: Any) -> Any:  # noqa: ANN401 - one of redis-py's classes of
     """
 
     class HangsUp(kind):  # type: ignore[misc]  # a class that mypy does not know
-        async def disconnect(self, nowait: bool = True, **why: object) -> None:  # noqa: ARG002, FBT001, FBT002 - redis-py's
+        async def disconnect(self, **how: object) -> None:
             writer = self._writer
-            await super().disconnect(nowait=True, **why)
+            await super().disconnect(**{**how, "nowait": True})
             if writer is not None:
                 writer.transport.abort()
 

@@ -57,6 +57,7 @@ def follow(tmp_path):
     # A suite in the background of a shell ignores Ctrl-C, and so would the processes it starts.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with contextlib.ExitStack() as stack:
+        stack.callback(signal.signal, signal.SIGINT, before)
 
         def follow(*args):
             follower = Follower(tmp_path, *args)
@@ -65,7 +66,6 @@ def follow(tmp_path):
             return follower
 
         yield follow
-    signal.signal(signal.SIGINT, before)
 
 
 def test_following_prints_each_new_record_and_ends_cleanly_on_ctrl_c(limiter, url, follow):
