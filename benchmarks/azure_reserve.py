@@ -18,9 +18,9 @@ from benchmarks import client, estimates
 from benchmarks.model import Model, told, told_settled
 from benchmarks.replay import Mismatch, Pace, faults_of, lanes_of, open_trace, play
 from benchmarks.report import Result, share
-from ratelimit.bucket import Bucket
-from ratelimit.layout import owner_name
-from ratelimit.reading import buckets_in
+from ratelimit.engine.bucket import Bucket
+from ratelimit.engine.layout import owner_name
+from ratelimit.engine.limit_status import buckets_in
 from ratelimit.stores import connect
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
-from ratelimit.bucket import Bucket, Shape
+from ratelimit.engine.bucket import Bucket, Shape
 
 if TYPE_CHECKING:
     from pathlib import Path

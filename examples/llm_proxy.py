@@ -30,7 +30,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from ratelimit import AsyncLimiter, AsyncReservation, Policy, RateLimited, RateLimitError, Usage
-from ratelimit.privacy import identifier_of
+from ratelimit.request.privacy import identifier_of
 
 TRY = """curl -iN -H 'Authorization: Bearer sk-demo' \\
   -d '{"model": "qwen3-4b", "stream": true, "messages": [{"role": "user", "content": "Count to 40"}]}'"""

@@ -1,7 +1,7 @@
 """A token-bucket rate limiter on Redis for APIs whose requests do not all cost the same."""
 
-from ratelimit.aio import AsyncLimiter
-from ratelimit.decision import Decision, LimitState
+from ratelimit.decision.decision import Decision, LimitState
+from ratelimit.engine.settle_script import Settlement
 from ratelimit.errors import (
     Fault,
     InvalidRequest,
@@ -11,13 +11,13 @@ from ratelimit.errors import (
     StoreUnavailable,
     UnknownReservation,
 )
-from ratelimit.limiter import Limiter
+from ratelimit.limiters.aio import AsyncLimiter
+from ratelimit.limiters.limiter import Limiter
+from ratelimit.limiters.reservation import AsyncReservation, Reservation
 from ratelimit.policy import Limit, Plan, Policy
 from ratelimit.rate import Rate
-from ratelimit.request import Check
-from ratelimit.reservation import AsyncReservation, Reservation
-from ratelimit.settlement import Settlement
-from ratelimit.usage import Usage
+from ratelimit.request.check import Check
+from ratelimit.request.usage import Usage
 
 __all__ = [
     "AsyncLimiter",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ratelimit.decision import Decision
+    from ratelimit.decision.decision import Decision
 
 
 class RateLimitError(Exception):

@@ -12,9 +12,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ratelimit import AsyncLimiter
-from service import assigned, check, health, operators, problems, reload, settle
+from service import assignments, problems, reload
+from service.fast_path import AUTHORIZE, ShortcutAPI
+from service.routes import check, health, operators, settle
 from service.settings import Settings
-from service.shortcut import AUTHORIZE, ShortcutAPI
 from service.sidecar import Sidecar, pepper_of
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         async with (
             limiter,
             reload.follow(settings.policy, limiter, settings.last_policy),
-            assigned.follow(limiter),
+            assignments.follow(limiter),
         ):
             yield
 

@@ -8,8 +8,8 @@ import pydantic
 from pydantic import Field
 
 from ratelimit import Check, Usage
-from ratelimit.assignments import Assign
-from ratelimit.request import MAX_BATCH, invalid
+from ratelimit.metering.assignments import Assign
+from ratelimit.request.check import MAX_BATCH, invalid
 from service.problems import Problem
 
 if TYPE_CHECKING:

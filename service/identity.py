@@ -9,7 +9,7 @@ from __future__ import annotations
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from ratelimit.privacy import identifier_of
+from ratelimit.request.privacy import identifier_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from ratelimit import Policy, PolicyError
-from ratelimit.privacy import mask
+from ratelimit.request.privacy import mask
 from service.background import running
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 import struct
 
-from ratelimit.reading import buckets_in
+from ratelimit.engine.limit_status import buckets_in
 
 
 def buckets(client, name="rl1:{k}:k"):

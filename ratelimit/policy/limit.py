@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Final, Literal, cast
 
 import pydantic
 
-from ratelimit.bucket import Shape
+from ratelimit.engine.bucket import Shape
 from ratelimit.errors import Fault, PolicyError
-from ratelimit.faults import faults_of
 from ratelimit.policy.spec import (
     CONCURRENT,
     FAILURES,
@@ -24,6 +23,7 @@ from ratelimit.policy.spec import (
     Scope,
 )
 from ratelimit.rate import MICROSECONDS, Rate, write_period
+from ratelimit.request.validation import faults_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pydantic
 
 from ratelimit.errors import Fault, PolicyError
-from ratelimit.faults import faults_of
 from ratelimit.policy.limit import Limit, check_alone
 from ratelimit.policy.rules import contradictions, half_leased
 from ratelimit.policy.source import Source
 from ratelimit.policy.spec import OTHER, KeySpec, PolicySpec, fields_at
+from ratelimit.request.validation import faults_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

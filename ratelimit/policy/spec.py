@@ -25,8 +25,8 @@ from pydantic import (
     model_validator,
 )
 
-from ratelimit.faults import TAG, at, short
 from ratelimit.rate import ALLOWED, MAX_COUNT, MICROSECONDS, Rate, parse_period
+from ratelimit.request.validation import TAG, at, short
 
 OTHER = "other"
 """The class of every model that no class names."""

@@ -18,11 +18,11 @@ from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
 from ratelimit.errors import StoreUnavailable
-from ratelimit.request import fault
+from ratelimit.request.check import fault
 from ratelimit.stores import embedded
-from ratelimit.stores.aiowire import AsyncClientWire, AsyncWire, SharedWire, hanging_up
+from ratelimit.stores.async_transport import AsyncClientWire, AsyncWire, SharedWire, hanging_up
+from ratelimit.stores.transport import ClientWire, Wire, Wires
 from ratelimit.stores.url import ALLOWED, StoreURL
-from ratelimit.stores.wire import ClientWire, Wire, Wires
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -94,7 +94,7 @@ def _start(name: str, folder: Path) -> _Server:
 
 def _spawn(folder: Path, *, keep: bool) -> subprocess.Popen[bytes]:
     keeper = subprocess.Popen(  # noqa: S603 - our own module
-        [sys.executable, "-m", "ratelimit.stores.keeper", str(folder), "keep" if keep else "forget"],
+        [sys.executable, "-m", "ratelimit.stores.supervisor", str(folder), "keep" if keep else "forget"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, cast
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from ratelimit.request import fault
+from ratelimit.request.check import fault
 
 Scheme = Literal["redis", "rediss", "unix", "embedded", "memory"]
 

@@ -11,7 +11,7 @@ from ratelimit import InvalidRequest, Limiter, Policy, PolicyError, RateLimitErr
 from service.cli.output import Json, console, fail, show_decision, show_json
 
 if TYPE_CHECKING:
-    from ratelimit.request import CheckOptions
+    from ratelimit.request.check import CheckOptions
 
 app = typer.Typer(help="Look at a key, or give it a fresh start.", no_args_is_help=True)
 

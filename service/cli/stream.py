@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
-from ratelimit.call import text_of
-from ratelimit.layout import USAGE
+from ratelimit.engine.check_script import text_of
+from ratelimit.engine.layout import USAGE
+from ratelimit.limiters.base import CONNECTION_ERRORS, explain
+from ratelimit.metering.usage_records import read_record
 from ratelimit.rate import MICROSECONDS, parse_period
-from ratelimit.records import read_record
-from ratelimit.request import parse_timestamp
-from ratelimit.shell import CONNECTION_ERRORS, explain
+from ratelimit.request.check import parse_timestamp
 from ratelimit.stores import connect
 from service.cli.keys import DEADLINE
 from service.cli.output import fail
@@ -20,7 +20,7 @@ from service.cli.output import fail
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from ratelimit.records import Record
+    from ratelimit.metering.usage_records import Record
 
     Entry = tuple[str, Mapping[bytes | str, bytes | str]]
     """An entry's id, and its fields as the store tells them."""

@@ -13,14 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from ratelimit import RateLimitError
-from ratelimit.privacy import mask
-from ratelimit.records import summarise
+from ratelimit.metering.usage_records import summarise
+from ratelimit.request.privacy import mask
 from service.cli.keys import Store
 from service.cli.output import Json, console, fail, show_json
 from service.cli.stream import START, Stream, opened, records
 
 if TYPE_CHECKING:
-    from ratelimit.records import Record, Summary, Totals
+    from ratelimit.metering.usage_records import Record, Summary, Totals
 
 Since = Annotated[
     str | None,

@@ -10,7 +10,7 @@ from benchmarks.client import Answer
 from benchmarks.estimates import rows, shots
 from benchmarks.model import Model, Settled, State, told_settled
 from benchmarks.trace import read_trace
-from ratelimit.bucket import Bucket
+from ratelimit.engine.bucket import Bucket
 
 
 @pytest.fixture

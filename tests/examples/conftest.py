@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from ratelimit import Limiter, Policy
-from ratelimit.privacy import identifier_of
+from ratelimit.request.privacy import identifier_of
 
 ROOT = Path(__file__).parents[2]
 PEPPER = "pepper-for-tests"

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from ratelimit.bucket import Bucket
+from ratelimit.engine.bucket import Bucket
 
 TTL_DEFAULT = 600_000_000
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from math import ulp
 
-from ratelimit.bucket import Bucket
+from ratelimit.engine.bucket import Bucket
 
 FRESH = Bucket(0.0, 0)
 

@@ -5,10 +5,10 @@ from fractions import Fraction
 import pytest
 from hypothesis import given, settings
 
-from ratelimit.ask import Asker
-from ratelimit.call import read
-from ratelimit.request import make_check
-from ratelimit.simulate import Buckets
+from ratelimit.engine.check_script import read
+from ratelimit.engine.resolver import Asker
+from ratelimit.engine.simulation import Buckets
+from ratelimit.request.check import make_check
 
 from ..stored import buckets
 from .model import Model, told, worst_window

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ratelimit import Limit, Limiter, Usage
-from ratelimit.layout import USAGE
+from ratelimit.engine.layout import USAGE
 from ratelimit.stores import connect
 from service.cli.commands import app
 

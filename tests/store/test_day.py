@@ -8,7 +8,7 @@ import fakeredis
 import pytest
 
 from ratelimit import Limiter, Policy, RateLimited, Usage
-from ratelimit.privacy import identifier_of
+from ratelimit.request.privacy import identifier_of
 from ratelimit.stores.clients import _fake_server
 
 from ..conftest import TEXT

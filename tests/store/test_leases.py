@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 
 from ratelimit import AsyncLimiter, Limit, Limiter, Policy, StoreUnavailable
-from ratelimit.leases import HOT
+from ratelimit.shortcuts.leases import HOT
 
 from ..stored import used as used_of
 

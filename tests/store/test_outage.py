@@ -8,7 +8,7 @@ import time
 import pytest
 
 from ratelimit import AsyncLimiter, Limit, StoreUnavailable
-from ratelimit.bucket import Bucket
+from ratelimit.engine.bucket import Bucket
 
 BASE = 1_700_000_000
 HANGING = 5.0

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimit import Decision, Limit, Limiter, LimitState
-from ratelimit.headers import duration
+from ratelimit.decision.headers import duration
 
 REQUESTS = LimitState("requests", "requests", 20, 60.0, 5, 4, 3.0, 0.0, "enforce")
 TOKENS = LimitState("tokens", "tokens", 30_000, 60.0, 30_000, 29_150, 1.7, 0.0, "enforce")

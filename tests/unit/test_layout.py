@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from redis.crc import key_slot
 
 from ratelimit import Limit, Policy
-from ratelimit.ask import Asker
-from ratelimit.layout import EVERYONE, lay_out, owner_name
-from ratelimit.request import make_check
+from ratelimit.engine.layout import EVERYONE, lay_out, owner_name
+from ratelimit.engine.resolver import Asker
+from ratelimit.request.check import make_check
 
 visible = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=12)
 nasty = st.text("{}:*%a2Bk/", min_size=1, max_size=6)

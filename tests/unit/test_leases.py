@@ -5,10 +5,10 @@ import itertools
 import pytest
 
 from ratelimit import Limit, Policy
-from ratelimit.ask import Asker
-from ratelimit.call import read
-from ratelimit.leases import HOT, MOST, Leases
-from ratelimit.request import make_check
+from ratelimit.engine.check_script import read
+from ratelimit.engine.resolver import Asker
+from ratelimit.request.check import make_check
+from ratelimit.shortcuts.leases import HOT, MOST, Leases
 
 from ..stored import reply
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimit import Limit, Limiter
-from ratelimit.privacy import identifier_of, mask
+from ratelimit.request.privacy import identifier_of, mask
 
 anything = st.text(min_size=1, max_size=300)
 identifiers = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=256)

@@ -1,0 +1,225 @@
+"""Where in the store the limits of a plan are kept.
+
+One string holds all the buckets of one owner, packed by lua/prelude.lua:
+
+    rl1:{tenant}:k:key   buckets of a key          rl1:{key}:k   where the key is its own tenant
+    rl1:{tenant}:t       buckets of a tenant
+    rl1:{*}              buckets that everyone shares
+    …/class              those of one class of models
+    …!limit              beside them, what a limit on failures has counted
+    …#limit              likewise, the sorted set of a limit's slots
+    rl1:{tenant}:r:id    the record of a reservation
+    rl1:{tenant}:q:key:id  the answer to a check, remembered by its request id
+    rl1:usage            the stream of usage records
+    rl1:keys             what was assigned to keys at run time
+
+The tenant in braces is the hash tag: all there is about one tenant lives in one cluster slot and
+is decided in one atomic call. Whatever is not a plain letter, digit or `_ - . ~` is written as its
+percent code, so no key or tenant can be read as another's, nor as the `*` of everyone.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import dataclass, field
+from struct import Struct
+from typing import TYPE_CHECKING, Final, Literal
+from urllib.parse import quote
+
+from ratelimit.policy.spec import OTHER, LeaseSpec
+
+if TYPE_CHECKING:
+    from ratelimit.engine.bucket import Shape
+    from ratelimit.policy import Limit, Policy
+    from ratelimit.policy.limit import Kind
+
+Owner = Literal["key", "tenant", "everyone"]
+
+PREFIX = "rl1"
+"""The version of the layout: a new one never reads an old one's state."""
+
+EVERYONE = f"{PREFIX}:{{*}}"
+USAGE = f"{PREFIX}:usage"
+KEYS = f"{PREFIX}:keys"
+
+_MARKS: Final[dict[Kind, str]] = {"failures": "!", "slots": "#"}
+"""What parts the name of a limit that is no bucket from that of its owner."""
+
+_PLAIN = re.compile("[A-Za-z0-9_.~-]+")
+"""What needs no percent codes: most keys."""
+
+LETTERS: dict[Kind, str] = {"bucket": "b", "post-paid": "p", "failures": "f", "slots": "s"}
+"""How the scripts call each kind of limit; in upper case one in shadow mode."""
+
+_NUMBERS: Final = {"b": 1.0, "B": 2.0, "p": 3.0, "P": 4.0}
+"""How lua/check.lua calls the kinds of buckets."""
+
+_BUCKET: Final = Struct("<5d")
+
+FIRST: Final = 2
+"""The ARGV of lua/check.lua at which the limits begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one limit is kept.
+
+    Attributes:
+        file: what follows the name of its owner: the class of models, if it has one, and a mark
+            where it is not among the owner's buckets.
+        position: its place among the plan's limits.
+        kind: what the limit is kept as.
+        unit: what it counts.
+        letter: its kind, as the scripts call it.
+    """
+
+    limit: Limit
+    shape: Shape
+    file: str
+    position: int
+    kind: Kind
+    unit: str
+    letter: str
+
+    @property
+    def is_slots(self) -> bool:
+        """Whether this limit has a set of its own beside the owner's buckets."""
+        return self.kind == "slots"
+
+
+Group = tuple[Owner, str, tuple[Place, ...]]
+"""What lies under one of the store's keys: whose it is, what follows the owner's name, and the limits."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layout:
+    """The places of one plan's limits for one model class, grouped by the store's key they lie in.
+
+    Attributes:
+        groups: what is kept under each key.
+        places: all of them, in the order in which the script reports them.
+        ordered: the numbers of the places, in the policy's order.
+        weight: how many limits the store looks at.
+        has_slots: whether there are slots among them.
+        words: all of it as lua/check.lua is told.
+        states: unpacks what follows the verdict in a reply of that.
+        usual: what a check that states no cost takes of each limit.
+        packed: such a check as lua/check.lua is told, where this layout comes first.
+        lease: what a process may take of each limit in advance; empty where it may not.
+        lease_ttl: microseconds for which it may keep that.
+    """
+
+    groups: tuple[Group, ...]
+    places: tuple[Place, ...] = field(init=False)
+    ordered: tuple[int, ...] = field(init=False)
+    weight: int = field(init=False)
+    has_slots: bool = field(init=False)
+    words: tuple[str | bytes, ...] = field(init=False)
+    states: Struct = field(init=False)
+    usual: tuple[float, ...] = field(init=False)
+    packed: bytes = field(init=False)
+    lease: tuple[float, ...] = field(init=False)
+    lease_ttl: int = field(init=False)
+    _question: Struct = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Work out once what every check needs."""
+        places = tuple(place for _, _, group in self.groups for place in group)
+        numbers = sorted(range(len(places)), key=lambda number: places[number].position)
+        object.__setattr__(self, "places", places)
+        object.__setattr__(self, "ordered", tuple(numbers))
+        object.__setattr__(self, "weight", max(1, len(places)))
+        object.__setattr__(self, "has_slots", any(place.is_slots for place in places))
+        words = itertools.chain.from_iterable(_words(group) for _, _, group in self.groups)
+        object.__setattr__(self, "words", tuple(words))
+        object.__setattr__(self, "_question", Struct(f"<{4 + len(places)}d"))
+        usual = tuple(float(place.kind == "bucket" and place.unit == "requests") for place in places)
+        object.__setattr__(self, "usual", usual)  # shared by all keys, as is what it is packed to
+        object.__setattr__(self, "packed", self.pack(FIRST, 1, None, usual))
+        object.__setattr__(self, "states", Struct(f"<{1 + 2 * len(places)}d"))
+        leases = [(place, lease) for place in places if isinstance(lease := place.limit.lease, LeaseSpec)]
+        amounts = tuple(float(int(lease.share * place.shape.burst)) for place, lease in leases)
+        object.__setattr__(self, "lease", amounts if len(amounts) == len(places) else ())
+        object.__setattr__(self, "lease_ttl", min((lease.ttl for _, lease in leases), default=0))
+
+    def pack(self, first: int, what: int, timestamp: int | None, costs: tuple[float, ...]) -> bytes:
+        """Return a check as lua/check.lua is told.
+
+        Args:
+            first: the ARGV of the first of `words`, as Lua counts.
+            what: 0 only to look, 1 to take, 2 to take and remember.
+            timestamp: microseconds since the epoch; None for the store's clock.
+            costs: what it takes of each limit.
+        """
+        last = first + len(self.words) - 2
+        return self._question.pack(-1 if timestamp is None else timestamp, what, first, last, *costs)
+
+    def names(self, key: str, tenant: str) -> tuple[str, ...]:
+        """Return the store's keys, one for each group."""
+        return tuple(owner_name(owner, key, tenant) + file for owner, file, _ in self.groups)
+
+
+def lay_out(policy: Policy, plan: str, model_class: str | None) -> Layout:
+    """Return where the limits of `plan` are kept for requests of a model class."""
+    buckets: dict[tuple[Owner, str], list[Place]] = {}
+    others: list[Group] = []
+    for position, limit in enumerate(policy.plans[plan].limits):
+        owner: Owner = "key" if "key" in limit.per else "tenant" if "tenant" in limit.per else "everyone"
+        file = file_of(limit, model_class)
+        letter = LETTERS[limit.kind]
+        letter = letter.upper() if limit.mode == "shadow" else letter
+        place = Place(limit, limit.shape_of(model_class), file, position, limit.kind, limit.unit, letter)
+        if limit.kind in _MARKS:
+            others.append((owner, file, (place,)))
+        else:
+            buckets.setdefault((owner, file), []).append(place)
+    return Layout((*((owner, file, tuple(places)) for (owner, file), places in buckets.items()), *others))
+
+
+def file_of(limit: Limit, model_class: str | None) -> str:
+    """Return what follows the name of a limit's owner in the store's key that holds its state."""
+    file = f"/{model_class or OTHER}" if "model" in limit.per else ""
+    return f"{file}{_MARKS[limit.kind]}{limit.name}" if limit.kind in _MARKS else file
+
+
+def _words(places: tuple[Place, ...]) -> tuple[str, bytes]:
+    """Return what lua/check.lua is told of a group: names, or a letter for what is no bucket; and numbers."""
+    [first, *_] = places
+    if first.kind == "slots":
+        return first.letter, Struct("<2d").pack(first.shape.burst, first.shape.period)
+    if first.kind == "failures":
+        return first.letter, b""
+    shapes = ((place.shape, _NUMBERS[place.letter]) for place in places)
+    numbers = (
+        _BUCKET.pack(shape.count, shape.period, shape.burst, shape.tolerance, kind) for shape, kind in shapes
+    )
+    return ",".join(place.limit.name for place in places) + "|", b"".join(numbers)
+
+
+def owner_name(owner: Owner, key: str, tenant: str) -> str:
+    """Return the name under which the buckets of `owner` are kept."""
+    if owner == "everyone":
+        return EVERYONE
+    tag = _tag(tenant)
+    if owner == "tenant":
+        return f"{tag}:t"
+    return f"{tag}:k" if key == tenant else f"{tag}:k:{_escape(key)}"
+
+
+def record_of(tenant: str, token: str) -> str:
+    """Return the name of a reservation's record."""
+    return f"{_tag(tenant)}:r:{token}"
+
+
+def answer_of(tenant: str, key: str, request_id: str) -> str:
+    """Return the name under which the answer to a check is remembered."""
+    return f"{_tag(tenant)}:q:{_escape(key)}:{_escape(request_id)}"
+
+
+def _tag(tenant: str) -> str:
+    return f"{PREFIX}:{{{_escape(tenant)}}}"
+
+
+def _escape(text: str) -> str:
+    return text if _PLAIN.fullmatch(text) else quote(text, safe="")

@@ -1,0 +1,1 @@
+"""What callers hold in their hands: the limiters and their reservations."""

@@ -1,0 +1,228 @@
+"""What the blocking and the asyncio limiter have in common: everything but the waiting."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
+
+from ratelimit.engine.check_script import Word, encode, read, text_of
+from ratelimit.engine.layout import KEYS, file_of, owner_name
+from ratelimit.engine.resolver import Asker, Question
+from ratelimit.engine.settle_script import (
+    encode_reservation,
+    encode_return,
+    encode_settle,
+    names_in,
+    read_settle,
+)
+from ratelimit.errors import Fault, InvalidRequest, PolicyError, StoreUnavailable
+from ratelimit.metering import assignments
+from ratelimit.policy import Limit, Policy
+from ratelimit.policy.spec import OTHER
+from ratelimit.rate import MICROSECONDS
+from ratelimit.request.check import MAX_BATCH, Check, fault, make_check
+from ratelimit.request.usage import make_usage
+from ratelimit.shortcuts.denial_memory import Denials
+from ratelimit.shortcuts.leases import Leases
+from ratelimit.stores.outage import Outage
+
+if TYPE_CHECKING:
+    from ratelimit.decision.decision import Decision
+    from ratelimit.engine.layout import Owner
+    from ratelimit.engine.settle_script import Settlement, What
+    from ratelimit.policy.policy import Assignment
+    from ratelimit.request.check import CheckOptions
+    from ratelimit.request.usage import Usage
+    from ratelimit.stores import StoreURL
+
+CONNECTION_ERRORS = (RedisError, OSError, TimeoutError)
+"""All that can go wrong between us and a store."""
+
+REFUSALS = (AuthenticationError, AuthorizationError, NoPermissionError)
+"""What no waiting mends: the store is there and will not serve us."""
+
+AskedFor = Check | str | Mapping[str, Any]
+"""What may be asked for: a key, or a whole check, or its fields."""
+
+
+class Shell:
+    """The state of a limiter that does not depend on how its calls travel."""
+
+    def __init__(
+        self, policy: Policy | Limit | Iterable[Limit], max_skew: float | None, remember: float
+    ) -> None:
+        self._asker = Asker(as_policy(policy), {})
+        self._assigned_at = b""
+        self._closed = False
+        self.max_skew = skew_of(max_skew)
+        self.remember = remember_of(remember)
+        self._denials = Denials(self.max_skew)
+        self._leases = Leases()
+
+    def _at(self, url: StoreURL) -> None:
+        """Note where the store is, once nothing can go wrong any more that would leave it open."""
+        self.store = str(url)
+        self._outage = Outage(self.store)
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in force. Assign another to change it: buckets keep what was used."""
+        return self._asker.policy
+
+    @policy.setter
+    def policy(self, policy: Policy | Limit | Iterable[Limit]) -> None:
+        self._asker = Asker(as_policy(policy), self._asker.assigned)
+
+    def _assigned(self, counter: bytes, assigned: Mapping[str, Assignment]) -> None:
+        self._asker = self._asker.reassigned(assigned)
+        self._assigned_at = counter
+
+    def _ask(self, asked: AskedFor, options: CheckOptions | None = None, *, take: bool = True) -> Question:
+        if isinstance(asked, str):
+            question = self._asker.known(asked, options) if take else None
+            if question is not None:
+                return question
+            asked = {"key": asked, **(options or {})}
+        elif options:
+            raise fault(next(iter(options)), "goes into the check itself, not beside it")
+        return self._asker.ask(make_check(asked), take=take)
+
+    def _ask_many(self, checks: Sequence[AskedFor]) -> list[Question]:
+        if isinstance(checks, str | Mapping | Check):
+            raise fault("checks", "must be a list; for one, use check")
+        if len(checks) > MAX_BATCH:
+            raise fault("checks", f"{len(checks)} is too many at once; at most {MAX_BATCH}")
+        questions = []
+        for index, check in enumerate(checks):
+            try:
+                questions.append(self._ask(check))
+            except InvalidRequest as error:
+                faults = (fault._replace(path=f"{index}.{fault.path}") for fault in error.faults)
+                raise InvalidRequest(list(faults)) from None
+        return questions
+
+    def _encode(self, questions: Sequence[Question]) -> tuple[list[str], list[Word]]:
+        return encode(questions, self.max_skew, self.remember)
+
+    def _ask_acquire(self, asked: AskedFor, options: CheckOptions) -> Question:
+        question = self._ask(asked, options)
+        if question.timestamp is not None:
+            raise fault("timestamp", "stands still while acquire waits; leave it out")
+        return question
+
+    def _ask_reserve(self, asked: AskedFor, options: CheckOptions) -> Question:
+        if isinstance(asked, str):
+            return self._ask(asked, {**options, "reserve": True})
+        return self._ask(make_check(asked).model_copy(update={"reserve": True}), options)
+
+    def _encode_settle(
+        self, usage: Usage | Mapping[str, Any], reservation: str | None
+    ) -> tuple[list[str], list[Word]]:
+        more = {} if reservation is None else {"reservation": reservation}
+        return encode_settle(self._asker, make_usage(usage, more), self.max_skew, self.remember)
+
+    def _encode_reservation(self, what: What, reservation: str) -> tuple[list[str], list[Word]]:
+        return encode_reservation(what, reservation, self.max_skew, self.remember)
+
+    def _encode_return(self, question: Question) -> tuple[list[str], list[Word]]:
+        return encode_return(question, self.max_skew, self.remember)
+
+    def _emptied(self, names: Sequence[str]) -> None:
+        """Remember nothing about buckets that have been reset."""
+        self._denials.forget(names, time.monotonic_ns())
+        self._leases.forget(names)
+
+    def _assign(self, key: str, fields: dict[str, Any]) -> list[tuple[str, ...]]:
+        """Return the commands that store an assignment and tell everyone that there is one."""
+        assigned = assignments.make_assign(fields)
+        self._asker.who(make_check({"key": key}).key, assigned.plan, assigned.tenant)
+        stored = assignments.write(assigned)
+        command = ("HDEL", KEYS, key) if stored is None else ("HSET", KEYS, key, stored)
+        return [command, ("INCR", assignments.COUNTER)]
+
+    def _read_settle(self, reply: Sequence[bytes | str]) -> Settlement:
+        self._outage.ended()
+        texts = [text_of(part) for part in reply]
+        self._denials.forget(names_in(texts), time.monotonic_ns())
+        return read_settle(texts)
+
+    def _read(self, question: Question, reply: bytes, sent: int) -> Decision:
+        """Return what the store decided, asked at `sent` (monotonic nanoseconds)."""
+        decision = read(question, reply)
+        if decision.allowed:
+            self._denials.admitted(question)
+        else:
+            self._denials.note(question, reply, sent, time.monotonic_ns())
+        return decision
+
+    def _without_store(self, question: Question, error: Exception) -> Decision:
+        self._outage.began(explain(error))
+        return self._outage.answer(question, self.max_skew)
+
+    def _unavailable(self, error: Exception) -> StoreUnavailable:
+        return StoreUnavailable(f"{self.store}: {explain(error)}", refused=isinstance(error, REFUSALS))
+
+    def _owned(self, key: str, tenant: str | None) -> list[str]:
+        """Return the names under which lies what a key has used, and nobody else."""
+        check = make_check({"key": key, "tenant": tenant})
+        _, owner, _ = self._asker.who(key, None, check.tenant)
+        classes = {*self.policy.classes.values(), OTHER}
+        limits = [limit for plan in self.policy.plans.values() for limit in plan.limits]
+        files = {"", *(f"/{name}" for name in classes)}  # of whatever limits there were before an edit
+        files.update(file_of(limit, name) for limit in limits for name in classes)
+        owners: tuple[Owner, ...] = ("key", "tenant") if owner == key else ("key",)
+        return [owner_name(whose, key, owner) + file for whose in owners for file in sorted(files)]
+
+
+def as_policy(policy: Policy | Limit | Iterable[Limit]) -> Policy:
+    """Take a policy, or make one of limits.
+
+    Raises:
+        PolicyError: it is neither.
+    """
+    if isinstance(policy, Policy):
+        return policy
+    if isinstance(policy, Limit):
+        return Policy.of(policy)
+    with contextlib.suppress(TypeError):  # it is not several of anything
+        limits = tuple(policy)
+        if all(isinstance(limit, Limit) for limit in limits):
+            return Policy.of(*limits)
+    message = "must be a Policy, a Limit or several; a file is read with Policy.from_file(path)"
+    raise PolicyError([Fault("", message)], "policy")
+
+
+def remember_of(remember: float) -> int:
+    """Return seconds to remember as milliseconds.
+
+    Raises:
+        InvalidRequest: it is not from a second to a day.
+    """
+    if not 1 <= remember <= 86_400:  # noqa: PLR2004 - a day
+        raise fault("remember", "must be from 1 to 86400 seconds")
+    return round(remember * 1000)
+
+
+def skew_of(max_skew: float | None) -> int | None:
+    """Return seconds of skew as microseconds; None, for trusting timestamps entirely, stays None.
+
+    Raises:
+        InvalidRequest: it is negative or above a day.
+    """
+    if max_skew is None:
+        return None
+    if not 0 <= max_skew <= 86_400:  # noqa: PLR2004 - a day
+        raise fault("max_skew", "must be from 0 to 86400 seconds, or None to trust timestamps entirely")
+    return round(max_skew * MICROSECONDS)
+
+
+def explain(error: Exception) -> str:
+    """Say in one line what went wrong between us and a store."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
+        return "no answer within the deadline"
+    return text.rstrip(".")

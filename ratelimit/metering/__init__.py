@@ -1,0 +1,1 @@
+"""Usage records, and what operators assign to keys at run time."""

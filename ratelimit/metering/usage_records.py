@@ -1,0 +1,181 @@
+"""The usage stream as it is read: each entry a record, and what records add up to per key and model.
+
+record = read_record(id, fields)      # an entry of the stream `rl1:usage`
+summary = summarise(records)          # for billing, and for people
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from ratelimit.engine.check_script import as_datetime
+from ratelimit.rate import MICROSECONDS
+from ratelimit.request.usage import FAILED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from datetime import datetime
+
+_MILLISECOND: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One settlement, as it stands in the stream. What was not told is None.
+
+    Attributes:
+        id: the entry's id: the milliseconds since the epoch at which it was settled, by the
+            store's clock, and a number.
+        key: the API key's identifier, whole.
+        tenant: who owns the key.
+        plan: the plan that was charged.
+        model: the model that answered.
+        timestamp: when the request was made; where that was not told, when it was settled.
+        reservation: the reservation that was settled.
+        input_tokens: tokens of the prompt.
+        output_tokens: tokens of the answer.
+        latency_ms: milliseconds that the answer took.
+        status: the HTTP status of the answer.
+        cost: other units used.
+    """
+
+    id: str
+    key: str
+    tenant: str | None
+    plan: str | None
+    model: str | None
+    timestamp: datetime
+    reservation: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+    latency_ms: float | None
+    status: int | None
+    cost: dict[str, float]
+
+    @property
+    def failed(self) -> bool:
+        """Whether the answer was a failure."""
+        return self.status is not None and self.status >= FAILED
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the members as JSON has them."""
+        members = {name: getattr(self, name) for name in self.__slots__}
+        return {**members, "timestamp": self.timestamp.strftime("%Y-%m-%dT%H:%M:%S.%fZ")}
+
+
+def read_record(entry: str, fields: Mapping[str, str]) -> Record:
+    """Read an entry of the stream. Fields that are not known are passed over: newer writers may add some.
+
+    Raises:
+        ValueError: it is no usage record.
+    """
+    try:
+        return Record(
+            id=entry,
+            key=fields["key"],
+            tenant=fields.get("tenant"),
+            plan=fields.get("plan"),
+            model=fields.get("model"),
+            timestamp=_time(entry, fields.get("timestamp")),
+            reservation=fields.get("reservation"),
+            input_tokens=int(fields["input_tokens"]) if "input_tokens" in fields else None,
+            output_tokens=int(fields["output_tokens"]) if "output_tokens" in fields else None,
+            latency_ms=float(fields["latency_ms"]) if "latency_ms" in fields else None,
+            status=int(fields["status"]) if "status" in fields else None,
+            cost=dict(json.loads(fields.get("cost", "{}"))),
+        )
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise ValueError(f"entry {entry} is no usage record") from None
+
+
+def _time(entry: str, timestamp: str | None) -> datetime:
+    if timestamp is not None:
+        return as_datetime(round(float(timestamp) * MICROSECONDS))
+    return as_datetime(int(entry.partition("-")[0]) * _MILLISECOND)
+
+
+@dataclass(slots=True)
+class Totals:
+    """What records add up to. Counts what was told: a record without tokens adds none.
+
+    Attributes:
+        requests: records.
+        input_tokens: tokens of all prompts.
+        output_tokens: tokens of all answers.
+        errors: answers whose status was 400 or more.
+        latencies: milliseconds, of each record that told them.
+    """
+
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    errors: int = 0
+    latencies: list[float] = field(default_factory=list)
+
+    def add(self, record: Record) -> None:
+        """Count one more record."""
+        self.requests += 1
+        self.input_tokens += record.input_tokens or 0
+        self.output_tokens += record.output_tokens or 0
+        self.errors += record.failed
+        if record.latency_ms is not None:
+            self.latencies.append(record.latency_ms)
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """What to sort by for most tokens first, then most requests."""
+        return -self.input_tokens - self.output_tokens, -self.requests
+
+    def latency(self, percent: int) -> float | None:
+        """Return the latency in milliseconds that `percent` of the answers did not exceed, exactly.
+
+        It is one that was told (nearest rank), never a value between two; None if none was told.
+        """
+        rank = -(-len(self.latencies) * percent // 100)
+        return sorted(self.latencies)[rank - 1] if rank else None
+
+
+@dataclass(slots=True)
+class Summary:
+    """What records add up to: in all, by key, and by key and model.
+
+    Attributes:
+        total: all of them.
+        keys: by key.
+        models: by key and model.
+        first: the earliest timestamp; None without records.
+        last: the latest.
+    """
+
+    total: Totals = field(default_factory=Totals)
+    keys: dict[str, Totals] = field(default_factory=dict)
+    models: dict[tuple[str, str | None], Totals] = field(default_factory=dict)
+    first: datetime | None = None
+    last: datetime | None = None
+
+    def add(self, record: Record) -> None:
+        """Count one more record."""
+        self.total.add(record)
+        self.keys.setdefault(record.key, Totals()).add(record)
+        self.models.setdefault((record.key, record.model), Totals()).add(record)
+        self.first = min(self.first or record.timestamp, record.timestamp)
+        self.last = max(self.last or record.timestamp, record.timestamp)
+
+    def ranked(self) -> list[tuple[str, str | None, Totals]]:
+        """Return key, model and totals: the key with most tokens first, and its models likewise."""
+
+        def rank(group: tuple[str, str | None, Totals]) -> tuple[object, ...]:
+            key, model, totals = group
+            return (*self.keys[key].rank, key, *totals.rank, model or "")
+
+        return sorted(((*names, totals) for names, totals in self.models.items()), key=rank)
+
+
+def summarise(records: Iterable[Record]) -> Summary:
+    """Add records up; they are read once and not kept."""
+    summary = Summary()
+    for record in records:
+        summary.add(record)
+    return summary

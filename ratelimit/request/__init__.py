@@ -1,0 +1,1 @@
+"""What goes in: checks and usage records, and how their fields are validated."""

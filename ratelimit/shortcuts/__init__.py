@@ -1,0 +1,1 @@
+"""What saves calls to the store: coalescing, denial memory, leases."""
