@@ -1,4 +1,4 @@
-"""README and docs/ do what they say: every command, snippet and link is tried."""
+"""README, docs/ and examples/ are right: every command, snippet and link in them is tried."""
 
 import os
 import re
@@ -12,6 +12,8 @@ import pytest
 
 from ratelimit import Policy
 
+from ..sidecars import run_sidecar
+
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
     *sorted(ROOT.glob("*.md")),
@@ -20,12 +22,12 @@ DOCUMENTS = [
 ]
 
 
-def blocks(language):
-    """Return every fenced block of a language, with a name to tell it by."""
-    return list(_blocks(language))
+def find_blocks(language):
+    """Return every fenced block of a language, named by its document and line."""
+    return list(_find_blocks(language))
 
 
-def _blocks(language):
+def _find_blocks(language):
     for document in DOCUMENTS:
         text = document.read_text()
         for match in re.finditer(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
@@ -35,8 +37,8 @@ def _blocks(language):
 
 @pytest.fixture
 def checkout(tmp_path):
-    """A folder with the files that commands in the documents name, and `ratelimit` on the path."""
-    [policy] = [block.values[0] for block in blocks("yaml") if "README" in block.id]
+    """A folder with the files that the commands in the documents need."""
+    [policy] = [block.values[0] for block in find_blocks("yaml") if "README" in block.id]
     (tmp_path / "policy.yaml").write_text(policy)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     return tmp_path
@@ -44,25 +46,14 @@ def checkout(tmp_path):
 
 @pytest.fixture(scope="module")
 def address():
-    """What `make run` starts, on a port of its own."""
-    command = [
-        sys.executable,
-        "-m",
-        "service",
-        "serve",
-        "--policy",
-        "examples/policies/starter.yaml",
-        "--port",
-        "0",
-    ]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as process:
-        yield re.search(r"http://\S+", process.stdout.readline())[0]
-        process.terminate()
+    """The address of what `make run` starts, on a port of its own."""
+    starter = ROOT / "examples" / "policies" / "starter.yaml"
+    with run_sidecar(policy=starter.read_text()) as sidecar:
+        yield sidecar.address
 
 
-def run(command, folder):
+def run_shell(command, folder):
+    """Run a shell command in a folder, with `ratelimit` on its path, and return what it prints."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path}
     command = ["bash", "-c", command]
@@ -71,8 +62,8 @@ def run(command, folder):
     return done.stdout.replace("\r\n", "\n")
 
 
-def as_pattern(expected):
-    """Turn what a document shows into a pattern: `…` stands for anything, and so do times and waits."""
+def make_pattern(expected):
+    """Turn shown output into a pattern, in which `…` stands for any text, and a shown wait for any wait."""
     text = " ".join(expected.split())
     pattern = (
         re.escape(text).replace("…", ".*?").replace(re.escape("retry in 2.855 s"), r"retry in [0-9.]+ s")
@@ -80,28 +71,28 @@ def as_pattern(expected):
     return pattern.replace(r"\ ", r"\s*")
 
 
-@pytest.mark.parametrize("block", blocks("console"))
+@pytest.mark.parametrize("block", find_blocks("console"))
 def test_every_command_shown_prints_what_is_shown(block, checkout, address):
     for step in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
         command, _, expected = step.partition("\n")
-        output = run(command.replace("http://127.0.0.1:8080", address), checkout)
-        seen = " ".join(line for line in output.splitlines() if not line.startswith("date:"))
+        output = run_shell(command.replace("http://127.0.0.1:8080", address), checkout)
+        printed = " ".join(line for line in output.splitlines() if not line.startswith("date:"))
         for part in filter(None, expected.split("\n\n")):
-            shown, unshown = as_pattern(part), "content-length:"
-            seen = re.sub(rf"{unshown} [0-9]+ ?", "", seen) if unshown not in part else seen
-            assert re.search(shown, seen, re.DOTALL), f"{command}\nshows\n{part}\nbut prints\n{output}"
+            shown, unshown = make_pattern(part), "content-length:"
+            printed = re.sub(rf"{unshown} [0-9]+ ?", "", printed) if unshown not in part else printed
+            assert re.search(shown, printed, re.DOTALL), f"{command}\nshows\n{part}\nbut prints\n{output}"
 
 
-@pytest.mark.parametrize("block", blocks("python"))
+@pytest.mark.parametrize("block", find_blocks("python"))
 def test_every_python_snippet_runs(block, checkout):
     script = checkout / "snippet.py"
     script.write_text(block)
-    output = run(f"{shlex.quote(sys.executable)} -W error snippet.py", checkout)
+    output = run_shell(f"{shlex.quote(sys.executable)} -W error snippet.py", checkout)
     for expected in re.findall(r"print\(.*\)  # (\S+)$", block, re.MULTILINE):
         assert expected in output
 
 
-@pytest.mark.parametrize("block", blocks("yaml"))
+@pytest.mark.parametrize("block", find_blocks("yaml"))
 def test_every_policy_shown_is_valid(block):
     Policy.from_text(block)
 
@@ -112,7 +103,7 @@ def test_every_link_inside_the_project_leads_somewhere(document):
         assert (document.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("block", blocks("sh"))
+@pytest.mark.parametrize("block", find_blocks("sh"))
 def test_every_make_target_shown_exists(block):
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"^make (\S+)", block, re.MULTILINE):

@@ -1,8 +1,6 @@
-"""The proxy of examples/, served as a reader would, and a second limiter to look into its store."""
+"""The proxy of examples/, run as a reader runs it, and a second limiter that reads its store."""
 
-import os
 import re
-import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +12,13 @@ import redis
 from ratelimit import Limiter, Policy
 from ratelimit.request.privacy import identifier_of
 
+from ..processes import run_program
+
 ROOT = Path(__file__).parents[2]
 PEPPER = "pepper-for-tests"
+SERVING = re.compile(r"Serving (\S+);")
 
-# Budgets of a week hardly refill while a test runs, so what was charged can be read off to the token.
+# A rate per week gives back almost no token while a test runs, so tests can compare charges exactly.
 PLANS = """
   roomy:
     limits:
@@ -33,13 +34,17 @@ PLANS = """
 """
 
 
-def identifier(secret):
+def identify(secret):
+    """Return the key that a secret becomes."""
     return identifier_of(secret, PEPPER)
 
 
 @contextmanager
-def serving(folder, *options, token_delay=0.0):
-    """Run the proxy as a reader would; yields the address that it prints."""
+def run_proxy(folder, *options, token_delay=0.0):
+    """Run the proxy until the end of the block, and yield the address that it prints.
+
+    It must print no error and no warning.
+    """
     command = [
         sys.executable,
         "-W",
@@ -49,33 +54,22 @@ def serving(folder, *options, token_delay=0.0):
         "0",
         *options,
     ]
-    environment = {**os.environ, "RATELIMIT_KEY_PEPPER": PEPPER, "TOKEN_DELAY": str(token_delay)}
-    log = folder / "proxy.log"
-    with (
-        log.open("wb") as errors,
-        subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
-        ) as process,
-    ):
-        try:
-            said = re.match(r"Serving (\S+);", process.stdout.readline())
-            assert said, log.read_text()
-            yield said[1]
-        finally:
-            process.terminate()
-            process.wait(timeout=30)
-    assert not log.read_text()
+    output, errors = folder / "output", folder / "errors"
+    variables = {"RATELIMIT_KEY_PEPPER": PEPPER, "TOKEN_DELAY": str(token_delay)}
+    with run_program(command, output, lambda: SERVING.match(output.read_text()), errors=errors, **variables):
+        yield SERVING.match(output.read_text())[1]
+    assert not errors.read_text()
 
 
 @contextmanager
-def watched(folder, keys, token_delay):
-    """Run the proxy for secrets and their plans; yields its address, and a look into its store."""
+def run_proxy_with_keys(folder, plans, token_delay):
+    """Run the proxy with a plan for each secret, and yield its address and its store."""
     file = folder / "policy.yaml"
-    assigned = "".join(f"  {identifier(secret)}: {{plan: {plan}}}\n" for secret, plan in keys.items())
+    assigned = "".join(f"  {identify(secret)}: {{plan: {plan}}}\n" for secret, plan in plans.items())
     file.write_text(f"default_plan: roomy\nplans:{PLANS}keys:\n{assigned}")
     url = f"embedded://{folder / 'store'}"
     with (
-        serving(folder, "--policy", str(file), "--store", url, token_delay=token_delay) as address,
+        run_proxy(folder, "--policy", str(file), "--store", url, token_delay=token_delay) as address,
         Limiter(url, Policy.from_file(file), deadline=5) as limiter,
         redis.Redis.from_url(limiter.address, decode_responses=True) as client,
     ):
@@ -84,35 +78,39 @@ def watched(folder, keys, token_delay):
 
 @pytest.fixture(scope="module")
 def proxy(request, tmp_path_factory):
-    """One proxy for a module, whose tests stay apart by the keys that its KEYS give them."""
-    with watched(tmp_path_factory.mktemp("proxy"), request.module.KEYS, token_delay=0.002) as proxy:
+    """One proxy for a module. Its tests use different secrets of the module's KEYS."""
+    with run_proxy_with_keys(
+        tmp_path_factory.mktemp("proxy"), request.module.KEYS, token_delay=0.002
+    ) as proxy:
         yield proxy
 
 
 @pytest.fixture
 def stuck_proxy(tmp_path):
-    """A proxy whose upstream thinks for longer than anybody waits."""
-    with watched(tmp_path, {"sk-early": "roomy"}, token_delay=3600) as proxy:
+    """A proxy whose upstream sends no token before the test ends."""
+    with run_proxy_with_keys(tmp_path, {"sk-early": "roomy"}, token_delay=3600) as proxy:
         yield proxy
 
 
 class Store:
-    """What the proxy's store says of the key that a secret stands for."""
+    """Reads what the proxy's store holds for the key of a secret."""
 
     def __init__(self, limiter, client):
         self.limiter, self.client = limiter, client
 
-    def limit(self, secret, name):
-        return next(limit for limit in self.limiter.peek(identifier(secret)).limits if limit.name == name)
+    def read_limit(self, secret, name):
+        return next(limit for limit in self.limiter.peek(identify(secret)).limits if limit.name == name)
 
-    def charged(self, secret):
-        tokens = self.limit(secret, "tokens")
+    def read_charge(self, secret):
+        """Return how many tokens were charged."""
+        tokens = self.read_limit(secret, "tokens")
         return tokens.burst - tokens.remaining
 
-    def slots_free(self, secret):
-        return self.limit(secret, "parallel").remaining
+    def read_free_slots(self, secret):
+        """Return how many more streams may run at the same time."""
+        return self.read_limit(secret, "parallel").remaining
 
-    def records(self, secret):
-        """Return what was recorded for billing, oldest first."""
+    def read_records(self, secret):
+        """Return the usage records, oldest first."""
         entries = (entry for _, entry in self.client.xrange("rl1:usage"))
-        return [entry for entry in entries if entry["key"] == identifier(secret)]
+        return [entry for entry in entries if entry["key"] == identify(secret)]

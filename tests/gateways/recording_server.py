@@ -1,4 +1,7 @@
-"""An HTTP server that remembers what it was asked: an API, or a sidecar whose answers a test chooses."""
+"""An HTTP server that records requests and sends the answer that a test sets.
+
+It takes the place of an API, or of the sidecar.
+"""
 
 import threading
 from contextlib import contextmanager
@@ -9,7 +12,7 @@ import httpx
 
 
 @dataclass(frozen=True)
-class Seen:
+class RecordedRequest:
     method: str
     path: str
     headers: httpx.Headers
@@ -19,15 +22,15 @@ class Seen:
 
 class RecordingServer(ThreadingHTTPServer):
     daemon_threads = True
-    block_on_close = False  # gateways hold their connections open for longer than a test cares
+    block_on_close = False  # gateways keep connections open after a test
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _RecordingHandler)
-        self.seen: list[Seen] = []
-        self.answers(200)
+        self.requests: list[RecordedRequest] = []
+        self.set_answer(200)
 
-    def answers(self, status, headers=None, body=b""):
-        """Choose the answer; a body that is not bytes is iterated and sent chunk by chunk."""
+    def set_answer(self, status, headers=None, body=b""):
+        """Set the answer to every request; a body that is not bytes is iterated and sent chunk by chunk."""
         self.answer = status, headers or {}, body
 
     @property
@@ -35,23 +38,23 @@ class RecordingServer(ThreadingHTTPServer):
         return self.server_address[1]
 
     def handle_error(self, request, client_address):
-        """Stay quiet: gateways hang up on slow answers, which is what some tests are about."""
+        """Print nothing: some tests make gateways close the connection on a slow answer."""
 
 
 class _RecordingHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    wbufsize = -1  # one packet an answer, so that delayed acknowledgements never look like a slow sidecar
+    wbufsize = -1  # one packet for each answer: a delayed acknowledgement would look like a slow sidecar
     disable_nagle_algorithm = True
 
     def do_GET(self):
-        seen = Seen(
+        request = RecordedRequest(
             self.command,
             self.path,
             httpx.Headers(self.headers.items()),
             self._read_body(),
             self.client_address[1],
         )
-        self.server.seen.append(seen)
+        self.server.requests.append(request)
         status, headers, body = self.server.answer
         self.send_response(status)
         for name, value in headers.items():
@@ -92,7 +95,8 @@ class _RecordingHandler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def recording_server():
+def run_recording_server():
+    """Run a recording server until the end of the block."""
     with RecordingServer() as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()

@@ -1,4 +1,4 @@
-"""`POST /v1/check` and `/v1/check/batch`, over a socket."""
+"""`POST /v1/check` and `POST /v1/check/batch`, over a socket."""
 
 import math
 
@@ -15,7 +15,8 @@ LIMIT_MEMBERS = {
 }
 
 
-def drain(sidecar, key):
+def send_check_above_burst(sidecar, key):
+    """Send as many checks as the burst allows; return the answer to one more."""
     for _ in range(5):
         assert sidecar.check(key).status_code == 200
     return sidecar.check(key)
@@ -42,7 +43,7 @@ def test_an_allowed_check_answers_200_with_the_state_of_every_limit(sidecar, key
 
 
 def test_a_denied_check_answers_429_as_a_problem_with_the_same_members(sidecar, key):
-    response = drain(sidecar, key)
+    response = send_check_above_burst(sidecar, key)
     body = response.json()
     assert response.status_code == 429
     assert response.headers["content-type"] == "application/problem+json"
@@ -54,7 +55,7 @@ def test_a_denied_check_answers_429_as_a_problem_with_the_same_members(sidecar, 
 
 
 def test_headers_follow_the_ietf_draft_on_200_and_429(sidecar, key):
-    allowed, denied = sidecar.check(key), drain(sidecar, f"{key}x")
+    allowed, denied = sidecar.check(key), send_check_above_burst(sidecar, f"{key}x")
     for response, remaining in ((allowed, 4), (denied, 0)):
         policy = http_sf.parse(response.headers["ratelimit-policy"].encode(), tltype="list")
         state = http_sf.parse(response.headers["ratelimit"].encode(), tltype="list")
@@ -137,9 +138,11 @@ def test_a_batch_names_the_check_at_fault_and_charges_none(sidecar, key):
     assert sidecar.check(key).json()["limits"][0]["remaining"] == 4
 
 
-def test_other_dialects_are_spoken_when_asked_for(start, key):
-    sidecar = start("--dialect", "ietf,openai,venice", "--redis", "memory://")
-    headers = start("--dialect", "openai", "--redis", "memory://").check(key, cost={"tokens": 100}).headers
+def test_other_dialects_are_spoken_when_asked_for(start_sidecar, key):
+    sidecar = start_sidecar("--dialect", "ietf,openai,venice", "--redis", "memory://")
+    headers = (
+        start_sidecar("--dialect", "openai", "--redis", "memory://").check(key, cost={"tokens": 100}).headers
+    )
     assert headers["x-ratelimit-limit-requests"] == "20"
     assert headers["x-ratelimit-remaining-tokens"] == "900"
     assert headers["x-ratelimit-reset-tokens"] == "6m0s"

@@ -1,8 +1,6 @@
 """The `ratelimit` command: what it prints, and its exit codes."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import jsonschema_rs
@@ -11,19 +9,10 @@ import yaml
 
 from service.settings import Settings
 
+from ..processes import run_ratelimit
+
 EXAMPLES = Path(__file__).parents[2] / "examples" / "policies"
 STARTER = str(EXAMPLES / "starter.yaml")
-
-
-def ratelimit(*args, **options):
-    return subprocess.run(
-        [sys.executable, "-m", "service", *args],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-        **options,
-    )
 
 
 @pytest.fixture
@@ -32,10 +21,10 @@ def store(tmp_path):
 
 
 def test_a_valid_policy_exits_0_and_is_summed_up():
-    done = ratelimit("policy", "check", STARTER)
+    done = run_ratelimit("policy", "check", STARTER)
     assert done.returncode == 0
     assert "is valid: plans anonymous (1), free (3), pro (3); default free; 1 keys" in done.stdout
-    assert json.loads(ratelimit("policy", "check", STARTER, "--json").stdout)["valid"] is True
+    assert json.loads(run_ratelimit("policy", "check", STARTER, "--json").stdout)["valid"] is True
 
 
 def test_an_invalid_policy_exits_1_with_every_fault_on_its_line(tmp_path):
@@ -43,18 +32,18 @@ def test_an_invalid_policy_exits_1_with_every_fault_on_its_line(tmp_path):
     file.write_text(
         "plans:\n  free:\n    limits:\n      r: {rate: 0/day}\n      s: {rate: 1/day, brust: 2}\n"
     )
-    done = ratelimit("policy", "check", str(file))
+    done = run_ratelimit("policy", "check", str(file))
     assert done.returncode == 1
     assert f"{file}:4: plans.free.limits.r.rate" in done.stderr
     assert (
         f"{file}:5: plans.free.limits.s.brust: there is no such field; did you mean `burst`?" in done.stderr
     )
-    faults = json.loads(ratelimit("policy", "check", str(file), "--json").stdout)["faults"]
+    faults = json.loads(run_ratelimit("policy", "check", str(file), "--json").stdout)["faults"]
     assert [fault["line"] for fault in faults] == [4, 5]
 
 
 def test_the_schema_accepts_the_examples_and_refuses_a_misspelt_field():
-    schema = json.loads(ratelimit("policy", "schema").stdout)
+    schema = json.loads(run_ratelimit("policy", "schema").stdout)
     validator = jsonschema_rs.validator_for(schema)
     for file in EXAMPLES.glob("*.yaml"):
         validator.validate(yaml.safe_load(file.read_text()))
@@ -64,7 +53,7 @@ def test_the_schema_accepts_the_examples_and_refuses_a_misspelt_field():
 
 def test_check_exits_0_when_allowed_and_1_when_denied(store):
     def check(*more):
-        return ratelimit("check", "vk_demo_0123456789", "--policy", STARTER, "--redis", store, *more)
+        return run_ratelimit("check", "vk_demo_0123456789", "--policy", STARTER, "--redis", store, *more)
 
     allowed = check("--cost", "tokens=29000", "--json")
     assert (allowed.returncode, json.loads(allowed.stdout)["allowed"]) == (0, True)
@@ -76,17 +65,17 @@ def test_check_exits_0_when_allowed_and_1_when_denied(store):
 
 
 def test_without_a_store_named_it_is_the_embedded_one_as_for_serve():
-    done = ratelimit("check", "vk_demo", "--policy", STARTER, "--json")
+    done = run_ratelimit("check", "vk_demo", "--policy", STARTER, "--json")
     assert (done.returncode, json.loads(done.stdout)["source"]) == (0, "store")
 
 
 def test_keys_are_shown_and_reset(store):
     flags = ("--policy", STARTER, "--redis", store)
-    ratelimit("check", "vk_demo", *flags)
-    shown = json.loads(ratelimit("keys", "show", "vk_demo", *flags, "--json").stdout)
+    run_ratelimit("check", "vk_demo", *flags)
+    shown = json.loads(run_ratelimit("keys", "show", "vk_demo", *flags, "--json").stdout)
     assert shown["limits"][0]["remaining"] == 4
-    assert ratelimit("keys", "reset", "vk_demo", *flags).returncode == 0
-    shown = json.loads(ratelimit("keys", "show", "vk_demo", *flags, "--json").stdout)
+    assert run_ratelimit("keys", "reset", "vk_demo", *flags).returncode == 0
+    shown = json.loads(run_ratelimit("keys", "show", "vk_demo", *flags, "--json").stdout)
     assert shown["limits"][0]["remaining"] == 5
 
 
@@ -109,18 +98,20 @@ def test_keys_are_shown_and_reset(store):
     ],
 )
 def test_wrong_usage_exits_2_with_one_clear_line(args, complaint):
-    done = ratelimit(*args)
+    done = run_ratelimit(*args)
     assert done.returncode == 2
     assert complaint in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_help_names_every_command_and_every_flag():
-    done = ratelimit("--help")
+    done = run_ratelimit("--help")
     assert done.returncode == 0
     for command in ("serve", "check", "keys", "policy"):
         assert command in done.stdout
-        assert ratelimit(command, "--help").returncode == 0
-    flags = ratelimit("serve", "--help").stdout
-    for name in Settings.model_fields.keys() - {"last_policy"}:  # which is between `serve` and its workers
+        assert run_ratelimit(command, "--help").returncode == 0
+    flags = run_ratelimit("serve", "--help").stdout
+    for name in Settings.model_fields.keys() - {
+        "last_policy"
+    }:  # no flag: only `serve` sets it, for its workers
         assert f"--{name.replace('_', '-')}" in flags

@@ -1,4 +1,4 @@
-"""The short way to a check and the routes that /docs shows are one thing: same answers, same errors."""
+"""The fast path and the routes that /docs shows give the same answers and the same errors."""
 
 import asyncio
 import contextlib
@@ -22,10 +22,10 @@ plans:
 """
 
 KEY = ("x-ratelimit-key", "k")
-AT = ("x-ratelimit-timestamp", "1771601400")
+TIMESTAMP = ("x-ratelimit-timestamp", "1771601400")
 LONG = b'{"key": "k"}'.ljust(70_000)
 
-QUESTIONS = {
+REQUESTS = {
     "allowed": ("POST", "/v1/check", (), b'{"key": "k", "timestamp": 1771601400}'),
     "a reservation": ("POST", "/v1/check", (), b'{"key": "k", "timestamp": 1771601400, "reserve": true}'),
     "can never pass": (
@@ -41,128 +41,136 @@ QUESTIONS = {
     "another method": ("GET", "/v1/check", (), b""),
     "no method": ("HEAD", "/v1/check", (), b""),
     "a slash too many": ("POST", "/v1/check/", (), b'{"key": "k"}'),
-    "headers alone": ("GET", "/v1/authorize", (KEY, AT), b""),
-    "any method below": ("PROPFIND", "/v1/authorize/v1/models", (KEY, AT), b""),
-    "next to it": ("GET", "/v1/authorized", (KEY, AT), b""),
-    "denied by headers": ("GET", "/v1/authorize", (KEY, AT, ("x-ratelimit-cost", "tokens=101")), b""),
-    "as 403": ("GET", "/v1/authorize?deny_status=403", (KEY, AT, ("x-ratelimit-cost", "tokens=101")), b""),
-    "as 200": ("GET", "/v1/authorize?deny_status=200", (KEY, AT), b""),
-    "twice": ("GET", "/v1/authorize", (KEY, AT, KEY), b""),
-    "two secrets": ("GET", "/v1/authorize", (AT, ("x-api-key", "one"), ("x-api-key", "two")), b""),
+    "headers alone": ("GET", "/v1/authorize", (KEY, TIMESTAMP), b""),
+    "any method below": ("PROPFIND", "/v1/authorize/v1/models", (KEY, TIMESTAMP), b""),
+    "next to it": ("GET", "/v1/authorized", (KEY, TIMESTAMP), b""),
+    "denied by headers": ("GET", "/v1/authorize", (KEY, TIMESTAMP, ("x-ratelimit-cost", "tokens=101")), b""),
+    "as 403": (
+        "GET",
+        "/v1/authorize?deny_status=403",
+        (KEY, TIMESTAMP, ("x-ratelimit-cost", "tokens=101")),
+        b"",
+    ),
+    "as 200": ("GET", "/v1/authorize?deny_status=200", (KEY, TIMESTAMP), b""),
+    "twice": ("GET", "/v1/authorize", (KEY, TIMESTAMP, KEY), b""),
+    "two secrets": ("GET", "/v1/authorize", (TIMESTAMP, ("x-api-key", "one"), ("x-api-key", "two")), b""),
     "two hops": (
         "GET",
         "/v1/authorize",
-        (AT, ("x-forwarded-for", "::1"), ("x-forwarded-for", "127.0.0.1")),
+        (TIMESTAMP, ("x-forwarded-for", "::1"), ("x-forwarded-for", "127.0.0.1")),
         b"",
     ),
-    "a wrong header": ("GET", "/v1/authorize", (KEY, AT, ("x-ratelimit-plan", "gold")), b""),
+    "a wrong header": ("GET", "/v1/authorize", (KEY, TIMESTAMP, ("x-ratelimit-plan", "gold")), b""),
 }
 
 
 @pytest.fixture
-def make(tmp_path):
+def make_app(tmp_path):
     """Make the sidecar's application, on a store of its own."""
     file = tmp_path / "policy.yaml"
     file.write_text(POLICY)
 
-    def app():
+    def make():
         return create_app(Settings(policy=file, redis="memory://", key_pepper="pepper"))
 
-    return app
+    return make
 
 
 class _Middleware:
-    """Middleware as anyone would write it, counting what it sees."""
+    """Ordinary middleware, which counts its calls."""
 
-    seen = 0
+    calls = 0
 
     def __init__(self, app):
         self.app = app
 
     async def __call__(self, scope, receive, send):
-        type(self).seen += 1
+        type(self).calls += 1
         await self.app(scope, receive, send)
 
 
 @contextlib.asynccontextmanager
-async def serving(app, at=None):
-    transport = httpx.ASGITransport(at or app, raise_app_exceptions=False)
+async def open_client(app, site=None):
+    """Run the application, and open a client to it, or to a site that has it mounted."""
+    transport = httpx.ASGITransport(site or app, raise_app_exceptions=False)
     async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport) as client:
         client.base_url = "http://sidecar"
         yield client
 
 
-def ask(app, *names, prefix="", at=None):
-    async def answers():
-        async with serving(app, at) as client:
-            return [await _one(client, prefix, *QUESTIONS[name]) for name in names]
+def send_requests(app, *names, prefix="", site=None):
+    async def send():
+        async with open_client(app, site) as client:
+            return [await _send_request(client, prefix, *REQUESTS[name]) for name in names]
 
-    return asyncio.run(answers())
+    return asyncio.run(send())
 
 
-async def _one(client, prefix, method, path, headers, body):
+async def _send_request(client, prefix, method, path, headers, body):
     return await client.request(method, f"{prefix}{path}", headers=[*headers], content=body)
 
 
-def told(response):
-    """What a caller sees of an answer, but for the id of a reservation."""
+def summarize_response(response):
+    """Return what a client sees of a response, without the id of a reservation."""
     body = json.loads(response.content) if response.content else {}
     if body.get("reservation"):
         body["reservation"] = "an id"
     return response.status_code, sorted(response.headers.multi_items()), body
 
 
-@pytest.mark.parametrize("name", QUESTIONS)
-def test_both_ways_answer_alike(make, name):
-    short, long = make(), make()
-    long.add_middleware(_Middleware)
-    [here], [there] = ask(short, name), ask(long, name)
-    assert told(here) == told(there)
+@pytest.mark.parametrize("name", REQUESTS)
+def test_both_ways_answer_alike(make_app, name):
+    with_fast_path, without = make_app(), make_app()
+    without.add_middleware(_Middleware)
+    [fast], [slow] = send_requests(with_fast_path, name), send_requests(without, name)
+    assert summarize_response(fast) == summarize_response(slow)
 
 
-def test_the_short_way_is_taken_for_checks_and_nothing_else(make):
-    app = make()
+def test_the_short_way_is_taken_for_checks_and_nothing_else(make_app):
+    app = make_app()
 
-    async def stacks():
-        async with serving(app) as client:
-            for question in ("allowed", "any method below", "not JSON"):
-                await _one(client, "", *QUESTIONS[question])
+    async def read_stacks():
+        async with open_client(app) as client:
+            for name in ("allowed", "any method below", "not JSON"):
+                await _send_request(client, "", *REQUESTS[name])
             before = app.middleware_stack
             await client.get("/healthz")
             return before, app.middleware_stack
 
-    before, after = asyncio.run(stacks())
+    before, after = asyncio.run(read_stacks())
     assert before is None
     assert after is not None
 
 
-def test_middleware_sees_checks_too(make):
-    app = make()
+def test_middleware_sees_checks_too(make_app):
+    app = make_app()
     app.add_middleware(_Middleware)
-    _Middleware.seen = 0
-    ask(app, "allowed", "headers alone")
-    assert _Middleware.seen == 2
+    _Middleware.calls = 0
+    send_requests(app, "allowed", "headers alone")
+    assert _Middleware.calls == 2
 
 
-def test_it_can_be_mounted_below_a_prefix(make):
-    app = make()
+def test_it_can_be_mounted_below_a_prefix(make_app):
+    app = make_app()
     site = Starlette(routes=[Mount("/limits", app)])
     statuses = [
-        response.status_code for response in ask(app, "allowed", "headers alone", prefix="/limits", at=site)
+        response.status_code
+        for response in send_requests(app, "allowed", "headers alone", prefix="/limits", site=site)
     ]
     assert statuses == [200, 200]
 
 
-@pytest.mark.parametrize("name", QUESTIONS)
-def test_every_answer_is_as_documented(make, name):
-    app = make()
+@pytest.mark.parametrize("name", REQUESTS)
+def test_every_answer_is_as_documented(make_app, name):
+    app = make_app()
     document = app.openapi()
-    [response] = ask(app, name)
-    operations = document["paths"].get(QUESTIONS[name][1].partition("?")[0], {})
+    [response] = send_requests(app, name)
+    operations = document["paths"].get(REQUESTS[name][1].partition("?")[0], {})
     operation = operations.get("post") or operations.get("get")
-    if operation is None or response.status_code in {403, 405}:  # not a documented operation, or asked for
+    # Nothing is documented for other paths and methods, nor for a status that `deny_status` has set.
+    if operation is None or response.status_code in {403, 405}:
         return
-    if QUESTIONS[name][1].startswith("/v1/check"):
+    if REQUESTS[name][1].startswith("/v1/check"):
         schema = operation["responses"][str(response.status_code)]["content"]
         [(media_type, content)] = schema.items()
         assert response.headers["content-type"] == media_type
@@ -170,32 +178,32 @@ def test_every_answer_is_as_documented(make, name):
         jsonschema_rs.validator_for(whole).validate(json.loads(response.content))
 
 
-def test_a_whole_answer_has_every_member_that_is_documented(make):
-    app = make()
-    [response] = ask(app, "allowed")
+def test_a_whole_answer_has_every_member_that_is_documented(make_app):
+    app = make_app()
+    [response] = send_requests(app, "allowed")
     documented = app.openapi()["components"]["schemas"]
     body = response.json()
     assert list(body) == list(documented["Decision"]["properties"])
     assert [*body["limits"][0]] == [*documented["LimitState"]["properties"]]
 
 
-@pytest.mark.parametrize("longer", [False, True])
+@pytest.mark.parametrize("has_middleware", [False, True])
 @pytest.mark.parametrize("name", ["allowed", "headers alone"])
-def test_a_bug_is_a_logged_problem_and_never_a_traceback(make, name, longer, monkeypatch):
-    app = make()
-    if longer:
+def test_a_bug_is_a_logged_problem_and_never_a_traceback(make_app, name, has_middleware, monkeypatch):
+    app = make_app()
+    if has_middleware:
         app.add_middleware(_Middleware)
 
     async def broken(*_, **__):
         raise ZeroDivisionError("vk_somebody")
 
-    async def answer():
-        async with serving(app) as client:
+    async def send():
+        async with open_client(app) as client:
             monkeypatch.setattr(type(app.state.sidecar.limiter), "check", broken)
-            return await _one(client, "", *QUESTIONS[name])
+            return await _send_request(client, "", *REQUESTS[name])
 
     with structlog.testing.capture_logs() as lines:
-        response = asyncio.run(answer())
+        response = asyncio.run(send())
     assert response.status_code == 500
     assert response.headers["content-type"] == "application/problem+json"
     assert "vk_somebody" not in response.text

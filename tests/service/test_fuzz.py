@@ -1,4 +1,4 @@
-"""Whatever is sent, the answer is one of those documented, and never a traceback."""
+"""To any input, the sidecar sends a documented answer, and never a traceback."""
 
 import json
 

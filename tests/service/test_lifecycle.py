@@ -5,8 +5,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
-import threading
 from pathlib import Path
 
 import httpx
@@ -14,15 +12,12 @@ import pytest
 
 from ratelimit.stores import connect
 
+from ..processes import find_free_port, run_ratelimit, wait_until
 
-def serve(*flags, timeout=20):
-    return subprocess.run(
-        [sys.executable, "-m", "service", "serve", *flags],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+
+def run_serve(*flags):
+    """Run a `serve` that ends by itself, because it cannot start."""
+    return run_ratelimit("serve", *flags)
 
 
 @pytest.fixture
@@ -32,21 +27,27 @@ def policy_file(tmp_path):
     return str(file)
 
 
-def test_starting_says_where_it_listens_what_it_uses_and_how_to_try_it(start):
-    sidecar = start("--redis", "memory://")
+def find_workers(sidecar):
+    """Return the process ids of a sidecar's workers."""
+    command = ["pgrep", "-P", str(sidecar.pid), "-f", "multiprocessing.spawn"]
+    return [int(pid) for pid in subprocess.run(command, capture_output=True, check=True).stdout.split()]
+
+
+def test_starting_says_where_it_listens_what_it_uses_and_how_to_try_it(start_sidecar):
+    sidecar = start_sidecar("--redis", "memory://")
     curl = next(line for line in sidecar.output.splitlines() if "curl" in line).partition("try")[2]
     answer = subprocess.run(curl.strip(), shell=True, capture_output=True, text=True, check=True).stdout  # noqa: S602
     assert answer.startswith("HTTP/1.1 200 OK")
     assert "store    memory://" in sidecar.output
-    assert str(sidecar.policy) in sidecar.output
+    assert str(sidecar.policy_file) in sidecar.output
     assert "no key_pepper" in sidecar.output
 
 
-def test_logs_are_json_when_asked_for(start):
-    sidecar = start("--redis", "memory://", "--log-format", "json")
+def test_logs_are_json_when_asked_for(start_sidecar):
+    sidecar = start_sidecar("--redis", "memory://", "--log-format", "json")
     lines = [json.loads(line) for line in sidecar.output.splitlines()]
     assert lines[0]["event"] == "listening"
-    assert (lines[0]["store"], lines[0]["policy"]) == ("memory://", str(sidecar.policy))
+    assert (lines[0]["store"], lines[0]["policy"]) == ("memory://", str(sidecar.policy_file))
     assert lines[1]["level"] == "warning"
 
 
@@ -70,7 +71,7 @@ def test_logs_are_json_when_asked_for(start):
 def test_a_wrong_setting_is_one_clear_line_and_exit_2(policy_file, flags, complaint):
     given = [] if not flags or "--policy" in flags else ["--policy", policy_file]
     store = [] if "--redis" in flags else ["--redis", "memory://"]
-    done = serve(*given, *store, *flags)
+    done = run_serve(*given, *store, *flags)
     assert done.returncode == 2
     assert complaint in done.stderr
     assert "Traceback" not in done.stderr
@@ -79,7 +80,7 @@ def test_a_wrong_setting_is_one_clear_line_and_exit_2(policy_file, flags, compla
 
 def test_a_bad_policy_names_file_line_and_path(policy_file):
     Path(policy_file).write_text("plans:\n  free:\n    limits:\n      requests: {rate: 5/fortnight}\n")
-    done = serve("--policy", policy_file, "--redis", "memory://")
+    done = run_serve("--policy", policy_file, "--redis", "memory://")
     assert done.returncode == 2
     assert f"{policy_file}:4: plans.free.limits.requests.rate: '5/fortnight' is not a rate" in done.stderr
 
@@ -90,7 +91,7 @@ def test_a_wrong_password_is_one_clear_line_without_the_password(policy_file, tm
         store.client.config_set("requirepass", "right")
         socket_path = store.address.removeprefix("unix://")
         for url in (f"unix://:wrong-password@{socket_path}", f"unix://{socket_path}"):
-            done = serve("--policy", policy_file, "--redis", url)
+            done = run_serve("--policy", policy_file, "--redis", url)
             assert done.returncode == 2
             [line] = [line for line in done.stderr.splitlines() if line.startswith("ratelimit:")]
             assert "password" in line.lower() or "auth" in line.lower()
@@ -103,7 +104,7 @@ def test_a_wrong_password_is_one_clear_line_without_the_password(policy_file, tm
 def test_a_port_in_use_is_one_clear_line(policy_file):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        done = serve("--policy", policy_file, "--redis", "memory://", "--port", port)
+        done = run_serve("--policy", policy_file, "--redis", "memory://", "--port", port)
     assert done.returncode == 2
     assert (
         f"cannot listen on 127.0.0.1:{port}: Address already in use; choose another with --port"
@@ -111,10 +112,8 @@ def test_a_port_in_use_is_one_clear_line(policy_file):
     )
 
 
-def test_without_its_store_it_starts_answers_by_on_outage_and_is_not_ready(start, key):
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
-    sidecar = start("--redis", f"redis://:pass-word@127.0.0.1:{port}")
+def test_without_its_store_it_starts_answers_by_on_outage_and_is_not_ready(start_sidecar, key):
+    sidecar = start_sidecar("--redis", f"redis://:pass-word@127.0.0.1:{find_free_port()}")
     allowed = sidecar.check(key)
     assert (allowed.status_code, allowed.json()["source"], allowed.json()["limits"]) == (200, "outage", [])
     denied = sidecar.check(key, plan="strict")
@@ -130,165 +129,144 @@ def test_without_its_store_it_starts_answers_by_on_outage_and_is_not_ready(start
     assert "pass-word" not in sidecar.output + ready.text
 
 
-def test_p11_a_changed_policy_file_takes_effect_and_keeps_what_was_used(start, key):
-    sidecar = start("--redis", "memory://")
+def test_p11_a_changed_policy_file_takes_effect_and_keeps_what_was_used(start_sidecar, key):
+    sidecar = start_sidecar("--redis", "memory://")
     assert sidecar.check(key).json()["limits"][0]["remaining"] == 4
-    sidecar.policy.write_text(sidecar.policy.read_text().replace("burst: 5", "burst: 50"))
-    sidecar.await_output(lambda output: "policy reloaded" in output)
+    sidecar.policy_file.write_text(sidecar.policy_file.read_text().replace("burst: 5", "burst: 50"))
+    sidecar.wait_for_output("policy reloaded")
     assert sidecar.check(key).json()["limits"][0]["remaining"] == 48
 
 
-def test_p11_a_bad_policy_file_is_refused_whole_and_the_running_one_stays(start, key):
-    sidecar = start("--redis", "memory://")
-    sidecar.policy.write_text(
-        sidecar.policy.read_text().replace("1000/hour", "lots").replace("burst: 5", "burst: 50")
+def test_p11_a_bad_policy_file_is_refused_whole_and_the_running_one_stays(start_sidecar, key):
+    sidecar = start_sidecar("--redis", "memory://")
+    sidecar.policy_file.write_text(
+        sidecar.policy_file.read_text().replace("1000/hour", "lots").replace("burst: 5", "burst: 50")
     )
     sidecar.process.send_signal(signal.SIGHUP)
-    sidecar.await_output(lambda output: "'lots' is not a rate" in output)
-    assert f"file={sidecar.policy}:9 path=plans.free.limits.tokens.rate" in sidecar.output
+    sidecar.wait_for_output("'lots' is not a rate")
+    assert f"file={sidecar.policy_file}:9 path=plans.free.limits.tokens.rate" in sidecar.output
     assert sidecar.check(key).json()["limits"][0]["burst"] == 5
 
 
-def test_p10_a_fault_in_the_keys_of_a_policy_is_logged_without_the_key(start):
-    sidecar = start("--redis", "memory://")
-    sidecar.policy.write_text(
-        sidecar.policy.read_text().replace("vk_partner", "vk_partner_0123456789") + "  vk_x: 5\n"
+def test_p10_a_fault_in_the_keys_of_a_policy_is_logged_without_the_key(start_sidecar):
+    sidecar = start_sidecar("--redis", "memory://")
+    sidecar.policy_file.write_text(
+        sidecar.policy_file.read_text().replace("vk_partner", "vk_partner_0123456789") + "  vk_x: 5\n"
     )
-    sidecar.await_output(lambda output: "policy refused" in output)
-    sidecar.policy.write_text(
-        sidecar.policy.read_text().replace("  vk_x: 5", "").replace("plan: pro,", "plan: gold,")
+    sidecar.wait_for_output("policy refused")
+    sidecar.policy_file.write_text(
+        sidecar.policy_file.read_text().replace("  vk_x: 5", "").replace("plan: pro,", "plan: gold,")
     )
-    sidecar.await_output(lambda output: "path=keys.vk_par…789.plan" in output)
+    sidecar.wait_for_output("path=keys.vk_par…789.plan")
     assert "vk_partner_0123456789" not in sidecar.output
 
 
 @pytest.mark.parametrize("odd", ['!!int ""', '!!timestamp "x"', "!!bool foo", "!!python/object:os.system {}"])
-def test_p11_after_any_odd_file_a_good_one_is_still_seen(start, odd):
-    sidecar = start("--redis", "memory://")
-    good = sidecar.policy.read_text()
-    sidecar.policy.write_text(f"default_plan: {odd}\n{good}")
-    sidecar.await_output(lambda output: "policy refused" in output)
-    sidecar.policy.write_text(good.replace("burst: 5", "burst: 50"))
-    sidecar.await_output(lambda output: "policy reloaded" in output)
+def test_p11_after_any_odd_file_a_good_one_is_still_seen(start_sidecar, odd):
+    sidecar = start_sidecar("--redis", "memory://")
+    good = sidecar.policy_file.read_text()
+    sidecar.policy_file.write_text(f"default_plan: {odd}\n{good}")
+    sidecar.wait_for_output("policy refused")
+    sidecar.policy_file.write_text(good.replace("burst: 5", "burst: 50"))
+    sidecar.wait_for_output("policy reloaded")
 
 
-def test_p11_a_worker_that_starts_while_the_file_is_bad_runs_the_last_good_one(start, key):
-    sidecar = start("--workers", "2")
+def test_p11_a_worker_that_starts_while_the_file_is_bad_runs_the_last_good_one(start_sidecar, key):
+    sidecar = start_sidecar("--workers", "2")
     assert sidecar.check(key).json()["limits"][0]["burst"] == 5
-    sidecar.policy.write_text(sidecar.policy.read_text().replace("burst: 5", "burst: 7"))
-    sidecar.await_output(lambda output: "policy reloaded" in output)
-    sidecar.policy.write_text("plans: none")
-    workers = subprocess.run(
-        ["pgrep", "-P", str(sidecar.process.pid), "-f", "multiprocessing.spawn"],
-        capture_output=True,
-        check=True,
-    )
-    for worker in workers.stdout.split():
-        os.kill(int(worker), signal.SIGKILL)
+    sidecar.policy_file.write_text(sidecar.policy_file.read_text().replace("burst: 5", "burst: 7"))
+    sidecar.wait_for_output("policy reloaded")
+    sidecar.policy_file.write_text("plans: none")
+    for worker in find_workers(sidecar):
+        os.kill(worker, signal.SIGKILL)
     with httpx.Client(base_url=sidecar.address, timeout=60) as client:
         answer = client.post("/v1/check", json={"key": key})
     assert answer.json()["limits"][0]["burst"] == 7
 
 
-def test_several_workers_share_one_store_and_one_pepper(start):
-    sidecar = start("--workers", "2")
+def test_several_workers_share_one_store_and_one_pepper(start_sidecar):
+    sidecar = start_sidecar("--workers", "2")
     answers = []
-    for _ in range(12):  # a connection each, so that both workers are asked
+    for _ in range(12):  # a connection for each request, so that both workers get some
         with httpx.Client(base_url=sidecar.address) as client:
             answers.append(client.get("/v1/authorize", headers={"Authorization": "Bearer sk-shared"}))
     assert len({answer.headers["x-ratelimit-key"] for answer in answers}) == 1
     assert [answer.status_code for answer in answers].count(200) == 5
 
 
-@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells what is loaded")
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux lists what a process has loaded")
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_it_runs_on_uvloop_and_httptools(start, key, workers, eventually):
-    """Each is loaded only where it is chosen, so what a process has loaded tells what it runs on."""
-    sidecar = start("--workers", workers)
+def test_it_runs_on_uvloop_and_httptools(start_sidecar, key, workers):
+    """Either library is loaded only if it is used, so a process that has loaded it uses it."""
+    sidecar = start_sidecar("--workers", workers)
     assert sidecar.check(key).status_code == 200
-    serving = [sidecar.process.pid]
-    if workers != "1":
-        command = ["pgrep", "-P", str(sidecar.process.pid), "-f", "multiprocessing.spawn"]
-        serving = subprocess.run(command, capture_output=True, check=True).stdout.decode().split()
-        assert len(serving) == 2
-    for process in serving:
-        maps = Path(f"/proc/{process}/maps")
+    pids = [sidecar.pid] if workers == "1" else find_workers(sidecar)
+    assert len(pids) == int(workers)
+    for pid in pids:
+        maps = Path(f"/proc/{pid}/maps")
         for library in ("/uvloop/loop.", "/httptools/parser/"):
-            eventually(lambda maps=maps, library=library: library in maps.read_text())
+            wait_until(lambda maps=maps, library=library: library in maps.read_text())
 
 
 def test_memory_cannot_be_shared_by_workers(policy_file):
-    done = serve("--policy", policy_file, "--redis", "memory://", "--workers", "2", "--port", "0")
+    done = run_serve("--policy", policy_file, "--redis", "memory://", "--workers", "2", "--port", "0")
     assert done.returncode == 2
     assert "memory:// cannot be shared between processes" in done.stderr
 
 
-def test_it_listens_on_a_unix_socket(start, tmp_path, key):
-    sidecar = start("--redis", "memory://", "--uds", str(tmp_path / "s.sock"))
+def test_it_listens_on_a_unix_socket(start_sidecar, tmp_path, key):
+    sidecar = start_sidecar("--redis", "memory://", "--uds", str(tmp_path / "s.sock"))
     assert sidecar.check(key).status_code == 200
     anonymous = sidecar.client.get("/v1/authorize", headers={"X-Forwarded-For": "203.0.113.7"})
     assert anonymous.headers["x-ratelimit-key"].startswith("anon_")
-    sidecar.process.send_signal(signal.SIGTERM)
-    assert sidecar.process.wait(timeout=20) == 0
+    assert sidecar.stop() == 0
     assert not (tmp_path / "s.sock").exists()
 
 
-def test_an_embedded_path_keeps_what_was_used_across_a_restart(start, tmp_path, key):
+def test_an_embedded_path_keeps_what_was_used_across_a_restart(start_sidecar, tmp_path, key):
     flags = ("--redis", f"embedded://{tmp_path / 'data'}")
-    first = start(*flags)
+    first = start_sidecar(*flags)
     assert first.check(key, cost={"tokens": 900}).json()["limits"][1]["remaining"] == 100
-    first.process.send_signal(signal.SIGTERM)
-    first.process.wait(timeout=20)
-    assert start(*flags).client.post("/v1/check", json={"key": key}).json()["limits"][1]["remaining"] < 200
+    first.stop()
+    assert (
+        start_sidecar(*flags).client.post("/v1/check", json={"key": key}).json()["limits"][1]["remaining"]
+        < 200
+    )
 
 
-def test_no_embedded_server_outlives_a_killed_sidecar(policy_file, tmp_path):
+def test_no_embedded_server_outlives_a_killed_sidecar(start_sidecar, tmp_path):
     data = tmp_path / "data"
-    command = [
-        sys.executable,
-        "-m",
-        "service",
-        "serve",
-        "--policy",
-        policy_file,
-        "--port",
-        "0",
-        "--redis",
-        f"embedded://{data}",
-    ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        assert b"listens" in process.stdout.readline()
-        process.kill()
-    gone = threading.Event()
-    for _ in range(200):
-        with socket.socket(socket.AF_UNIX) as probe:
-            if probe.connect_ex(str(data / "valkey.sock")) != 0:
-                gone.set()
-                break
-        gone.wait(0.05)
-    assert gone.is_set()
+    sidecar = start_sidecar("--redis", f"embedded://{data}")
+    assert accepts_connections(data / "valkey.sock")
+    sidecar.kill()
+    wait_until(lambda: not accepts_connections(data / "valkey.sock"))
 
 
-def test_sigterm_answers_what_is_under_way_and_leaves_quietly(start, key):
-    sidecar = start("--redis", "memory://")
+def accepts_connections(path):
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
+def test_sigterm_answers_what_is_under_way_and_leaves_quietly(start_sidecar, key):
+    sidecar = start_sidecar("--redis", "memory://")
     assert sidecar.check(key).status_code == 200
-    sidecar.process.send_signal(signal.SIGTERM)
-    assert sidecar.process.wait(timeout=20) == 0
+    assert sidecar.stop() == 0
     assert "Traceback" not in sidecar.output
 
 
-def test_p4_max_skew_none_trusts_timestamps_entirely(start, key):
+def test_p4_max_skew_none_trusts_timestamps_entirely(start_sidecar, key):
     body = (
-        start("--redis", "memory://", "--max-skew", "none")
+        start_sidecar("--redis", "memory://", "--max-skew", "none")
         .check(key, timestamp="2100-01-01T00:00:00Z")
         .json()
     )
     assert (body["timestamp"], body["clamped"]) == ("2100-01-01T00:00:00.000000Z", False)
 
 
-def test_settings_come_from_the_environment_too(start, key):
-    sidecar = start(
-        env={"RATELIMIT_REDIS": "memory://", "RATELIMIT_ADMIN_TOKEN": "t", "RATELIMIT_LOG_FORMAT": "console"}
+def test_settings_come_from_the_environment_too(start_sidecar, key):
+    sidecar = start_sidecar(
+        RATELIMIT_REDIS="memory://", RATELIMIT_ADMIN_TOKEN="t", RATELIMIT_LOG_FORMAT="json"
     )
+    assert json.loads(sidecar.output.splitlines()[0])["store"] == "memory://"
     shown = sidecar.client.get(f"/v1/keys/{key}", headers={"Authorization": "Bearer t"})
     assert json.loads(shown.text)["plan"] == "free"

@@ -1,4 +1,4 @@
-"""Tokens, the operators' endpoints, health, and the documentation pages."""
+"""Tokens, the operators' endpoints, health checks, and the documentation pages."""
 
 from urllib.parse import quote
 
@@ -9,8 +9,8 @@ GATEWAY = {"X-RateLimit-Gateway-Token": "gateway-token"}
 
 
 @pytest.fixture(scope="module")
-def guarded(module_start):
-    return module_start(
+def guarded(start_module_sidecar):
+    return start_module_sidecar(
         "--redis", "memory://", "--admin-token", "admin-token", "--gateway-token", "gateway-token"
     )
 

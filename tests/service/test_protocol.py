@@ -1,4 +1,4 @@
-"""What uvicorn writes leaves whole, in order, and in as few pieces as may be."""
+"""What uvicorn writes is sent whole, in order, and in as few pieces as possible."""
 
 import asyncio
 
@@ -8,6 +8,8 @@ from service.protocol import Joined
 
 
 class Transport:
+    """Records what is written to it."""
+
     def __init__(self):
         self.sent = []
 
@@ -22,7 +24,9 @@ class Transport:
 
 
 @pytest.fixture
-def on_a_loop():
+def run_on_loop():
+    """Run a test on an event loop, with a transport and what it has sent."""
+
     def run(test):
         async def within():
             transport = Transport()
@@ -33,7 +37,7 @@ def on_a_loop():
     return run
 
 
-def test_head_and_body_leave_together(on_a_loop):
+def test_head_and_body_leave_together(run_on_loop):
     async def test(joined, sent):
         joined.write(b"head ")
         joined.write(b"body")
@@ -41,20 +45,20 @@ def test_head_and_body_leave_together(on_a_loop):
         await asyncio.sleep(0)
         assert sent == [b"head body"]
 
-    on_a_loop(test)
+    run_on_loop(test)
 
 
-def test_a_head_without_a_body_leaves_on_the_next_turn(on_a_loop):
+def test_a_head_without_a_body_leaves_on_the_next_turn(run_on_loop):
     async def test(joined, sent):
         joined.write(b"head")
         assert sent == []
         await asyncio.sleep(0)
         assert sent == [b"head"]
 
-    on_a_loop(test)
+    run_on_loop(test)
 
 
-def test_pieces_keep_their_order_and_none_is_sent_twice(on_a_loop):
+def test_pieces_keep_their_order_and_none_is_sent_twice(run_on_loop):
     async def test(joined, sent):
         for piece in (b"1", b"2", b"3"):
             joined.write(piece)
@@ -63,10 +67,10 @@ def test_pieces_keep_their_order_and_none_is_sent_twice(on_a_loop):
         await asyncio.sleep(0)
         assert sent == [b"12", b"3", b"4"]
 
-    on_a_loop(test)
+    run_on_loop(test)
 
 
-def test_what_is_held_leaves_before_the_connection_closes(on_a_loop):
+def test_what_is_held_leaves_before_the_connection_closes(run_on_loop):
     async def test(joined, sent):
         joined.write(b"last")
         assert not joined.is_closing()
@@ -75,4 +79,4 @@ def test_what_is_held_leaves_before_the_connection_closes(on_a_loop):
         await asyncio.sleep(0)
         assert sent == [b"last", "closed"]
 
-    on_a_loop(test)
+    run_on_loop(test)

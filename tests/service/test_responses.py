@@ -1,4 +1,4 @@
-"""The answer to a check that passes, as the ASGI specification wants it."""
+"""The answer to a check that passes, in the form that the ASGI specification requires."""
 
 from starlette.responses import Response
 

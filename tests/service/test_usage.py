@@ -1,10 +1,7 @@
-"""`ratelimit usage`: what it adds up, and what it prints."""
+"""`ratelimit usage`: the sums, and what it prints."""
 
 import json
-import os
 import random
-import subprocess
-import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -13,6 +10,8 @@ from ratelimit import Limit, Limiter, Usage
 from ratelimit.engine.layout import USAGE
 from ratelimit.stores import connect
 from service.cli.commands import app
+
+from ..processes import run_ratelimit
 
 ALICE, BOB = "vk_alice_0123456789", "vk_bob_9876543210"
 
@@ -29,26 +28,15 @@ def limiter(url):
         yield limiter
 
 
-def usage(*args, columns=80):
-    return subprocess.run(
-        [sys.executable, "-m", "service", "usage", *args],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-        env={**os.environ, "COLUMNS": str(columns)},
-    )
-
-
-def totals(*args):
-    """What the command prints as JSON; run in this process, which is much faster."""
+def read_totals(*args):
+    """Return what the command prints as JSON; it runs in this process, which is much faster."""
     done = CliRunner().invoke(app, ["usage", *args, "--json"])
     assert (done.exit_code, done.stderr) == (0, "")
     return json.loads(done.stdout)
 
 
-def settle_some(limiter):
-    """Three of Alice's on one model, one of Bob's with a reservation, one of Alice's that names no model."""
+def settle_records(limiter):
+    """Settle 3 requests of Alice with a model, 1 of Bob with a reservation, 1 of Alice without a model."""
     for latency, status in ((100, 200), (300, 500), (200, 400)):
         limiter.settle(
             Usage(
@@ -65,8 +53,8 @@ def settle_some(limiter):
     limiter.settle(Usage(key=ALICE, input_tokens=1))
 
 
-def add(url, *entries):
-    """Put entries into the stream as they are: id and fields."""
+def add_entries(url, *entries):
+    """Add entries to the stream as they are: pairs of id and fields."""
     store = connect(url, 5)
     pipeline = store.client.pipeline()
     for name, fields in entries:
@@ -77,9 +65,9 @@ def add(url, *entries):
 
 
 def test_records_add_up_per_key_and_model_with_keys_whole_in_json(limiter, url):
-    settle_some(limiter)
+    settle_records(limiter)
     none = {"latency_p50_ms": None, "latency_p99_ms": None}
-    assert totals("--redis", url) == [
+    assert read_totals("--redis", url) == [
         {
             "key": BOB,
             "model": "large[bold]",
@@ -113,8 +101,8 @@ def test_records_add_up_per_key_and_model_with_keys_whole_in_json(limiter, url):
 
 @pytest.mark.parametrize("columns", [80, 120])
 def test_the_table_has_masked_keys_and_fits(columns, limiter, url):
-    settle_some(limiter)
-    done = usage("--redis", url, columns=columns)
+    settle_records(limiter)
+    done = run_ratelimit("usage", "--redis", url, columns=columns)
     assert (done.returncode, done.stderr) == (0, "")
     assert ALICE not in done.stdout
     assert BOB not in done.stdout
@@ -135,54 +123,54 @@ def test_the_table_has_masked_keys_and_fits(columns, limiter, url):
 def test_a_long_name_is_folded_and_none_of_it_is_lost(limiter, url):
     model = "accounts/somebody/models/" + "long-" * 20
     limiter.settle(Usage(key=ALICE, model=model, input_tokens=10**12, output_tokens=10**12, status=200))
-    lines = usage("--redis", url).stdout.splitlines()
+    lines = run_ratelimit("usage", "--redis", url).stdout.splitlines()
     assert all(len(line) <= 80 for line in lines)
     assert model in "".join(line.split()[0] for line in lines[3:-1])
 
 
 def test_an_empty_stream_says_so(limiter, url):
-    done = usage("--redis", url)
+    done = run_ratelimit("usage", "--redis", url)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.replace("\n", "") == f"no usage records in {url}"
-    assert totals("--redis", url) == []
+    assert read_totals("--redis", url) == []
 
 
 def test_last_and_since_narrow_it_down(limiter, url):
-    settle_some(limiter)
-    assert [row["key"] for row in totals("--redis", url, "--last", "2")] == [BOB, ALICE]
-    assert sum(row["requests"] for row in totals("--redis", url, "--last", "99")) == 5
-    assert sum(row["requests"] for row in totals("--redis", url, "--since", "1h")) == 5
-    assert totals("--redis", url, "--since", "2199-01-01T00:00:00Z") == []
-    assert len(totals("--redis", url, "--since", "0", "--last", "2")) == 2
-    done = usage("--redis", url, "--since", "2199-01-01T00:00:00Z", columns=200)
+    settle_records(limiter)
+    assert [row["key"] for row in read_totals("--redis", url, "--last", "2")] == [BOB, ALICE]
+    assert sum(row["requests"] for row in read_totals("--redis", url, "--last", "99")) == 5
+    assert sum(row["requests"] for row in read_totals("--redis", url, "--since", "1h")) == 5
+    assert read_totals("--redis", url, "--since", "2199-01-01T00:00:00Z") == []
+    assert len(read_totals("--redis", url, "--since", "0", "--last", "2")) == 2
+    done = run_ratelimit("usage", "--redis", url, "--since", "2199-01-01T00:00:00Z", columns=200)
     assert "no usage records in" in done.stdout
     assert "since 2199-01-01T00:00:00Z" in done.stdout
 
 
 def test_since_includes_its_own_millisecond_and_nothing_before(limiter, url):
     names = ("1700000000000-0", "1700000000001-0", "1700000000001-1")
-    add(url, *((name, {"key": ALICE}) for name in names))
-    assert totals("--redis", url, "--since", "1700000000.001")[0]["requests"] == 2
-    assert totals("--redis", url, "--since", "1700000000.0001")[0]["requests"] == 2
-    assert totals("--redis", url, "--since", "1700000000")[0]["requests"] == 3
+    add_entries(url, *((name, {"key": ALICE}) for name in names))
+    assert read_totals("--redis", url, "--since", "1700000000.001")[0]["requests"] == 2
+    assert read_totals("--redis", url, "--since", "1700000000.0001")[0]["requests"] == 2
+    assert read_totals("--redis", url, "--since", "1700000000")[0]["requests"] == 3
 
 
 def test_many_pages_are_read_to_the_end_and_percentiles_are_exact(limiter, url):
     latencies = [*range(1, 3502)]
     random.Random(7).shuffle(latencies)
-    told = {"key": ALICE, "input_tokens": "1"}
-    add(url, *(("*", {**told, "latency_ms": str(latency)}) for latency in latencies))
-    [row] = totals("--redis", url)
+    fields = {"key": ALICE, "input_tokens": "1"}
+    add_entries(url, *(("*", {**fields, "latency_ms": str(latency)}) for latency in latencies))
+    [row] = read_totals("--redis", url)
     assert (row["requests"], row["input_tokens"]) == (3501, 3501)
     assert (row["latency_p50_ms"], row["latency_p99_ms"]) == (1751, 3466)
-    [row] = totals("--redis", url, "--last", "2500")
+    [row] = read_totals("--redis", url, "--last", "2500")
     assert row["requests"] == 2500
 
 
 def test_an_entry_that_is_no_record_is_complained_of_and_the_rest_is_added_up(limiter, url):
-    add(url, ("5-0", {"some": "thing"}))
-    settle_some(limiter)
-    done = usage("--redis", url, "--json")
+    add_entries(url, ("5-0", {"some": "thing"}))
+    settle_records(limiter)
+    done = run_ratelimit("usage", "--redis", url, "--json")
     assert done.returncode == 0
     assert done.stderr == "ratelimit: entry 5-0 is no usage record\n"
     assert len(json.loads(done.stdout)) == 3
@@ -201,7 +189,7 @@ def test_an_entry_that_is_no_record_is_complained_of_and_the_rest_is_added_up(li
     ],
 )
 def test_what_cannot_be_read_is_one_line_and_exits_2(args, complaint):
-    done = usage(*args)
+    done = run_ratelimit("usage", *args)
     assert (done.returncode, done.stdout) == (2, "")
     assert complaint in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -211,4 +199,4 @@ def test_what_cannot_be_read_is_one_line_and_exits_2(args, complaint):
 @pytest.mark.parametrize("args", [("--last", "0"), ("--last", "x"), ()])
 def test_wrong_usage_exits_2(args, url):
     more = ("--redis", url) if args else ()
-    assert usage(*more, *args).returncode == 2
+    assert run_ratelimit("usage", *more, *args).returncode == 2

@@ -4,15 +4,14 @@ import socket
 
 import pytest
 
+from ..processes import find_free_port
 from .proxy import Proxy
 
 
 @pytest.fixture
 def refusing_url():
     """The address of a server that has just gone."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    return f"redis://:s3cret@127.0.0.1:{port}/0"
+    return f"redis://:s3cret@127.0.0.1:{find_free_port()}/0"
 
 
 @pytest.fixture

@@ -1,0 +1,77 @@
+"""Processes that tests start, and polling until a condition holds.
+
+Every process gets the environment of the tests, from which tests/conftest.py has removed `RATELIMIT_*`.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import pytest
+
+
+def find_free_port():
+    """Return a TCP port of 127.0.0.1 on which nothing listens now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def wait_until(condition, seconds=30, *, describe=lambda: "the condition"):
+    """Poll until `condition()` is true and return its value; fail the test after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"not true within {seconds} s: {describe()}")
+        time.sleep(0.01)
+    return value
+
+
+def run_ratelimit(*arguments, columns=80):
+    """Run a `ratelimit` command to its end, on a terminal of `columns` characters."""
+    return subprocess.run(
+        [sys.executable, "-m", "service", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        env={**os.environ, "COLUMNS": str(columns)},
+    )
+
+
+@contextmanager
+def run_program(command, output, is_ready=lambda: True, *, errors=None, **variables):
+    """Run a program until the end of the block; fail the test if it ends before it is ready.
+
+    Args:
+        command: the program and its arguments.
+        output: the file for its standard output.
+        is_ready: polled until it returns true; then the block starts.
+        errors: the file for its standard error; `output` if None.
+        variables: environment variables to add.
+    """
+    with output.open("ab") as stdout, (errors or output).open("ab") as stderr:
+        process = subprocess.Popen(command, stdout=stdout, stderr=stderr, env={**os.environ, **variables})
+
+    def describe():
+        return f"{command} with exit code {process.poll()}:\n{(errors or output).read_text()}"
+
+    try:
+        wait_until(lambda: process.poll() is not None or is_ready(), describe=describe)
+        if process.poll() is not None:
+            pytest.fail(f"ended before it was ready: {describe()}")
+        yield process
+    finally:
+        stop_process(process)
+
+
+def stop_process(process):
+    """Send SIGTERM, and SIGKILL if that does not end the process; return the exit code."""
+    process.terminate()
+    try:
+        return process.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
