@@ -22,6 +22,7 @@ STARTER_POLICY = ROOT / "examples" / "policies" / "starter.yaml"
 
 
 def accepts_connections(port):
+    """Whether a server listens on the TCP port."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
@@ -71,6 +72,7 @@ def api_key():
 
 
 def build_nginx_command(*arguments):
+    """Return the command that runs nginx in the foreground."""
     binary = nginx_binary()
     if not os.access(binary, os.X_OK):
         binary.chmod(0o755)
@@ -136,13 +138,13 @@ def start_nginx(nginx_config, upstream, tmp_path):
         def start(sidecar_port):
             port = find_free_port()
             text = nginx_config.read_text()
-            for shipped, replaced in {
+            for shipped, replacement in {
                 "listen 8000;": f"listen 127.0.0.1:{port};",
                 "server 127.0.0.1:8080;": f"server 127.0.0.1:{sidecar_port};",
                 "server 127.0.0.1:9000;": f"server 127.0.0.1:{upstream.port};",
             }.items():
                 assert text.count(shipped) == 1
-                text = text.replace(shipped, replaced)
+                text = text.replace(shipped, replacement)
             folder = tmp_path / f"nginx-{port}"
             folder.mkdir()
             (folder / "nginx.conf").write_text(text)

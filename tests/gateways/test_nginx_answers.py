@@ -21,12 +21,8 @@ def gateway(start_nginx, scripted_sidecar):
         (200, {}, 200, "allowed"),
         (429, PROBLEM, 429, "denied"),
         (503, PROBLEM, 503, "unavailable"),
-        (
-            503,
-            {"Content-Type": "text/plain"},
-            200,
-            "failed-open",
-        ),  # from a load balancer, not from the sidecar
+        # From a load balancer, not from the sidecar.
+        (503, {"Content-Type": "text/plain"}, 200, "failed-open"),
         (500, PROBLEM, 200, "failed-open"),
         (502, {}, 200, "failed-open"),
         (504, {}, 200, "failed-open"),

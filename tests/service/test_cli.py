@@ -111,7 +111,6 @@ def test_help_names_every_command_and_every_flag():
         assert command in done.stdout
         assert run_ratelimit(command, "--help").returncode == 0
     flags = run_ratelimit("serve", "--help").stdout
-    for name in Settings.model_fields.keys() - {
-        "last_policy"
-    }:  # no flag: only `serve` sets it, for its workers
+    # `last_policy` has no flag: only `serve` sets it, for its workers.
+    for name in Settings.model_fields.keys() - {"last_policy"}:
         assert f"--{name.replace('_', '-')}" in flags

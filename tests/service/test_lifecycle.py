@@ -197,7 +197,7 @@ def test_several_workers_share_one_store_and_one_pepper(start_sidecar):
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux lists what a process has loaded")
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_it_runs_on_uvloop_and_httptools(start_sidecar, key, workers):
-    """Either library is loaded only if it is used, so a process that has loaded it uses it."""
+    """Each library is loaded only if it is used, so a process that has loaded it uses it."""
     sidecar = start_sidecar("--workers", workers)
     assert sidecar.check(key).status_code == 200
     pids = [sidecar.pid] if workers == "1" else find_workers(sidecar)
