@@ -81,6 +81,7 @@ async def _authorize(_: Request) -> Response:
 
     `X-RateLimit-Key`, else `Authorization: Bearer` or `X-Api-Key` (a secret, hashed), else the
     anonymous plan on the client's address; `X-RateLimit-Plan`, `-Model`, `-Tenant`, `-Timestamp`;
-    `X-RateLimit-Cost: tokens=512`. `?deny_status=403` for gateways that know no 429.
+    `X-RateLimit-Cost: tokens=512`; `X-RateLimit-Request-Id` makes it repeatable.
+    `?deny_status=403` for gateways that know no 429.
     """
     raise AssertionError("shown in /docs only: the route before this one answers")

@@ -8,7 +8,7 @@ import pydantic
 from pydantic import Field
 
 from ratelimit import Check, Usage
-from ratelimit.metering.assignments import Assign
+from ratelimit.metering.assignments import KeyAssignment, TenantAssignment
 from ratelimit.request.check import MAX_BATCH, invalid
 from service.problems import Problem
 
@@ -22,7 +22,8 @@ T = TypeVar("T")
 ONE = pydantic.TypeAdapter(Check)
 MANY = pydantic.TypeAdapter(Annotated[list[Check], Field(max_length=MAX_BATCH)])
 USAGE = pydantic.TypeAdapter(Usage)
-ASSIGN = pydantic.TypeAdapter(Assign)
+KEY_ASSIGNMENT = pydantic.TypeAdapter(KeyAssignment)
+TENANT_ASSIGNMENT = pydantic.TypeAdapter(TenantAssignment)
 
 
 def takes(schema: dict[str, Any]) -> dict[str, Any]:

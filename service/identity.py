@@ -1,7 +1,8 @@
-"""Whose request a gateway asks about, from the headers it forwards.
+"""Which key a request belongs to, from the headers that a gateway forwards.
 
-The identifier that the gateway states, else one made from the secret it passed on, else the
-anonymous plan on one made from the client's address. Secrets go no further than here.
+The key is the identifier that the gateway states, else the identifier of the secret that it passed
+on, else the identifier of the client's address on the plan `anonymous`. The policy's `unknown_keys`
+says what holds for a secret that nobody has assigned. Secrets go no further than this module.
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ from __future__ import annotations
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from ratelimit import Fault, InvalidRequest
+from ratelimit.policy.spec import ANONYMOUS
 from ratelimit.request.privacy import identifier_of
+from service.problems import REDUCED_CAPACITY, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,29 +22,80 @@ if TYPE_CHECKING:
 
     from service.headers import Headers
     from service.settings import Network
+    from service.sidecar import Sidecar
 
-ANONYMOUS: Final = "anonymous"
 _UNKNOWN: Final = "unknown"
 _IPV6_SITE: Final = 64
 
 
 class Identity(NamedTuple):
-    """A key, and whether it only stands for an address."""
+    """The key of a request.
+
+    Attributes:
+        key: the identifier.
+        anonymous: whether it stands for a client's address, and the plan `anonymous` applies.
+    """
 
     key: str
     anonymous: bool = False
 
 
-def identify(request: HTTPConnection, headers: Headers, pepper: str, trusted: Sequence[Network]) -> Identity:
-    """Say whose request this is."""
+def identify(request: HTTPConnection, headers: Headers, sidecar: Sidecar) -> Identity:
+    """Return the key of a request.
+
+    Raises:
+        Problem: 401 where the policy denies unknown keys, or has no plan `anonymous` for a request that
+            needs it; 503 where assignments cannot be read, so that nobody can tell which keys are known.
+    """
     if b"x-ratelimit-key" in headers:
         return Identity(headers.get(b"x-ratelimit-key"))
+    policy = sidecar.limiter.policy
+    if secret := _find_secret(headers):
+        key = key_of_secret(secret, sidecar.pepper)
+        if policy.unknown_keys == "default_plan" or sidecar.limiter.is_known(key):
+            return Identity(key)
+        if policy.unknown_keys == "deny":
+            raise _refuse_unknown_key(sidecar)
+    if ANONYMOUS not in policy.plans:
+        raise _unauthorized(
+            "the request carries no key, and the policy has no plan `anonymous` for such requests"
+        )
+    address = client_address(request, headers, sidecar.settings.trusted_proxies)
+    return Identity(identifier_of(address, sidecar.pepper, "anon_"), anonymous=True)
+
+
+def key_of_secret(secret: str, pepper: str) -> str:
+    """Return the key of a secret, as it came in a header: each byte one character (Latin-1).
+
+    Raises:
+        InvalidRequest: there is nothing but white space.
+    """
+    secret = secret.strip()
+    if not secret:
+        raise InvalidRequest([Fault("secret", "is empty")])
+    return identifier_of(secret, pepper)
+
+
+def _find_secret(headers: Headers) -> str:
+    """Return the secret that the client sent; empty without one."""
     scheme, _, secret = headers.get(b"authorization").partition(" ")
     secret = secret.strip() if scheme.lower() == "bearer" else ""
-    secret = secret or headers.get(b"x-api-key").strip()
-    if secret:
-        return Identity(identifier_of(secret, pepper))
-    return Identity(identifier_of(client_address(request, headers, trusted), pepper, "anon_"), anonymous=True)
+    return secret or headers.get(b"x-api-key").strip()
+
+
+def _refuse_unknown_key(sidecar: Sidecar) -> Problem:
+    if sidecar.limiter.has_read_assignments:
+        return _unauthorized("the API key is not known: the policy denies keys that nobody has assigned")
+    return Problem(
+        503,
+        "assignments have not been read yet, so it is not certain whether the API key is known",
+        kind=REDUCED_CAPACITY,
+        headers={"Retry-After": "1"},
+    )
+
+
+def _unauthorized(detail: str) -> Problem:
+    return Problem(401, detail, headers={"WWW-Authenticate": "Bearer"})
 
 
 def client_address(request: HTTPConnection, headers: Headers, trusted: Sequence[Network]) -> str:

@@ -41,10 +41,18 @@ log = structlog.get_logger("ratelimit")
 class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
     """An answer other than the one hoped for; raise it from anywhere under a route."""
 
-    def __init__(self, status: int, detail: str, *, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        kind: str = "about:blank",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
+        self.kind = kind
         self.headers = headers
 
 
@@ -93,7 +101,7 @@ def of(error: Exception) -> Response:
     """Make the response for whatever was raised. What nobody foresaw is a bug, and logged as one."""
     match error:
         case Problem():
-            return problem(error.status, error.detail, headers=error.headers)
+            return problem(error.status, error.detail, kind=error.kind, headers=error.headers)
         case InvalidRequest():
             return invalid(error, 404 if isinstance(error, UnknownReservation) else 422)
         case RequestValidationError():

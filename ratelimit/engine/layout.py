@@ -12,6 +12,7 @@ One string holds all the buckets of one owner, packed by lua/prelude.lua:
     rl1:{tenant}:q:key:id  the answer to a check, remembered by its request id
     rl1:usage            the stream of usage records
     rl1:keys             what was assigned to keys at run time
+    rl1:tenants          what was assigned to tenants at run time
 
 The tenant in braces is the hash tag: all there is about one tenant lives in one cluster slot and
 is decided in one atomic call. Whatever is not a plain letter, digit or `_ - . ~` is written as its
@@ -42,6 +43,7 @@ PREFIX = "rl1"
 EVERYONE = f"{PREFIX}:{{*}}"
 USAGE = f"{PREFIX}:usage"
 KEYS = f"{PREFIX}:keys"
+TENANTS = f"{PREFIX}:tenants"
 
 _MARKS: Final[dict[Kind, str]] = {"failures": "!", "slots": "#"}
 """What parts the name of a limit that is no bucket from that of its owner."""

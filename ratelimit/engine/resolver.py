@@ -8,6 +8,7 @@ import secrets
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ratelimit.engine.layout import Layout, answer_of, lay_out, record_of
+from ratelimit.policy.assignment import NO_ASSIGNMENTS, NOT_ASSIGNED
 from ratelimit.policy.spec import CONCURRENT, FAILURES
 from ratelimit.rate import MAX_COUNT
 from ratelimit.request.check import Check, CheckOptions, fault
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from ratelimit.engine.layout import Place
     from ratelimit.policy import Policy
-    from ratelimit.policy.policy import Assignment
+    from ratelimit.policy.assignment import Assignments
 
 _OURS = frozenset({CONCURRENT, FAILURES})
 """Units that requests do not state: we count them."""
@@ -125,17 +126,17 @@ class Asker:
     """Turns checks into questions under one policy, remembering each plan's layout.
 
     Attributes:
-        assigned: what operators assigned to keys at run time; goes before what the policy says.
+        assigned: what operators assigned at run time; it goes before what the policy says.
     """
 
-    def __init__(self, policy: Policy, assigned: Mapping[str, Assignment]) -> None:
+    def __init__(self, policy: Policy, assigned: Assignments = NO_ASSIGNMENTS) -> None:
         self.policy = policy
         self.assigned = assigned
         self._units = (policy.units - _OURS) | {"requests"}
         self._layouts: dict[tuple[str, str | None], Layout] = {}
         self._usual: dict[_Asked, Question] = {}
 
-    def reassigned(self, assigned: Mapping[str, Assignment]) -> Asker:
+    def reassigned(self, assigned: Assignments) -> Asker:
         """Return one with other assignments and the same layouts, by whose identity leases and denials go."""
         asker = Asker(self.policy, assigned)
         asker._layouts = self._layouts  # filled by both, alike
@@ -201,20 +202,35 @@ class Asker:
     def who(self, key: str, plan: str | None, tenant: str | None) -> tuple[str, str, bool]:
         """Return the plan and tenant of a key, and whether it is blocked.
 
-        What the request says goes first, then what an operator assigned, then the policy.
+        The plan comes from the request, the key, the tenant or the default: the first of these that
+        names one. For a key and for a tenant, what an operator assigned goes before the policy.
+
+        Raises:
+            InvalidRequest: the request names a plan that does not exist.
+        """
+        policy, assigned = self.policy, self.assigned.keys.get(key, NOT_ASSIGNED)
+        named = policy.assignment(key)
+        tenant = tenant or assigned.tenant or named.tenant or key
+        if plan is not None:
+            self.require_plan(plan)
+        of_tenant = self.assigned.tenants.get(tenant), policy.tenants.get(tenant)
+        plans = (plan, assigned.plan, named.plan, *of_tenant)
+        # An assigned plan may not exist any more: it was assigned under another policy.
+        chosen = next((name for name in plans if name is not None and name in policy.plans), None)
+        return chosen or policy.default_plan, tenant, assigned.blocked
+
+    def require_plan(self, plan: str) -> None:
+        """Refuse a plan that the policy does not have.
 
         Raises:
             InvalidRequest: there is no such plan.
         """
-        named, assigned = self.policy.assignment(key), self.assigned.get(key)
-        if assigned is not None:
-            plan, tenant = plan or assigned.plan, tenant or assigned.tenant
-            if plan not in self.policy.plans and plan == assigned.plan:
-                plan = None  # assigned under another policy: the plan is gone
-        plan = plan or named.plan or self.policy.default_plan
         if plan not in self.policy.plans:
             raise fault("plan", f"there is no such plan; one of {', '.join(self.policy.plans)}")
-        return plan, tenant or named.tenant or key, assigned is not None and assigned.blocked
+
+    def is_known(self, key: str) -> bool:
+        """Whether the policy's `keys` or an assignment names a key."""
+        return key in self.policy.keys or key in self.assigned.keys
 
     def metered(self, cost: Mapping[str, float]) -> None:
         """Refuse a cost in a unit that no plan meters.

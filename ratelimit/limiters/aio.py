@@ -11,7 +11,7 @@ from redis.exceptions import NoScriptError
 
 from ratelimit.decision.decision import Decision
 from ratelimit.engine.check_script import replies_in
-from ratelimit.engine.layout import KEYS
+from ratelimit.engine.layout import KEYS, TENANTS
 from ratelimit.errors import RateLimited, StoreUnavailable
 from ratelimit.limiters.base import CONNECTION_ERRORS, AskedFor, Shell
 from ratelimit.limiters.reservation import AsyncReservation
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ratelimit.engine.check_script import Word
     from ratelimit.engine.resolver import Question
     from ratelimit.engine.settle_script import Settlement
+    from ratelimit.metering.assignments import Command
     from ratelimit.policy import Limit, Policy
     from ratelimit.request.check import CheckOptions
     from ratelimit.request.usage import Usage
@@ -121,7 +122,15 @@ class AsyncLimiter(Shell):
         self, key: str, *, plan: str | None = None, tenant: str | None = None, blocked: bool = False
     ) -> None:
         """See `Limiter.assign`."""
-        commands = self._assign(key, {"plan": plan, "tenant": tenant, "blocked": blocked})
+        await self._store_assignment(
+            self._encode_key_assignment(key, plan=plan, tenant=tenant, blocked=blocked)
+        )
+
+    async def assign_tenant(self, tenant: str, *, plan: str | None = None) -> None:
+        """See `Limiter.assign_tenant`."""
+        await self._store_assignment(self._encode_tenant_assignment(tenant, plan))
+
+    async def _store_assignment(self, commands: list[Command]) -> None:
         try:
             pipeline: Any = self._opened.client.pipeline()
             for command in commands:
@@ -136,10 +145,12 @@ class AsyncLimiter(Shell):
         client: Any = self._opened.client
         try:
             counter = await within(self._deadline, client.get(assignments.COUNTER)) or b""
-            if counter != self._assigned_at:
-                # In the background, where no request waits for it, however many keys there are.
-                stored = await within(_PATIENCE * self._deadline, client.hgetall(KEYS))
-                self._assigned(counter, await asyncio.to_thread(assignments.read, stored))
+            if counter != self._assignments_counter:
+                # No request waits for this, so it may take longer: there may be many keys.
+                keys = await within(_PATIENCE * self._deadline, client.hgetall(KEYS))
+                tenants = await within(_PATIENCE * self._deadline, client.hgetall(TENANTS))
+                read = assignments.read_assignments
+                self._set_assignments(counter, await asyncio.to_thread(read, keys, tenants))
         except CONNECTION_ERRORS as error:
             raise self._unavailable(error) from None
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
 
 from ratelimit.engine.check_script import Word, encode, read, text_of
-from ratelimit.engine.layout import KEYS, file_of, owner_name
+from ratelimit.engine.layout import KEYS, TENANTS, file_of, owner_name
 from ratelimit.engine.resolver import Asker, Question
 from ratelimit.engine.settle_script import (
     encode_reservation,
@@ -20,7 +20,13 @@ from ratelimit.engine.settle_script import (
     read_settle,
 )
 from ratelimit.errors import Fault, InvalidRequest, PolicyError, StoreUnavailable
-from ratelimit.metering import assignments
+from ratelimit.metering.assignments import (
+    KeyAssignment,
+    TenantAssignment,
+    check_tenant,
+    encode_assignment,
+    make_assignment,
+)
 from ratelimit.policy import Limit, Policy
 from ratelimit.policy.spec import OTHER
 from ratelimit.rate import MICROSECONDS
@@ -34,7 +40,8 @@ if TYPE_CHECKING:
     from ratelimit.decision.decision import Decision
     from ratelimit.engine.layout import Owner
     from ratelimit.engine.settle_script import Settlement, What
-    from ratelimit.policy.policy import Assignment
+    from ratelimit.metering.assignments import Command
+    from ratelimit.policy.assignment import Assignments
     from ratelimit.request.check import CheckOptions
     from ratelimit.request.usage import Usage
     from ratelimit.stores import StoreURL
@@ -55,8 +62,8 @@ class Shell:
     def __init__(
         self, policy: Policy | Limit | Iterable[Limit], max_skew: float | None, remember: float
     ) -> None:
-        self._asker = Asker(as_policy(policy), {})
-        self._assigned_at = b""
+        self._asker = Asker(as_policy(policy))
+        self._assignments_counter: bytes | None = None
         self._closed = False
         self.max_skew = skew_of(max_skew)
         self.remember = remember_of(remember)
@@ -77,9 +84,21 @@ class Shell:
     def policy(self, policy: Policy | Limit | Iterable[Limit]) -> None:
         self._asker = Asker(as_policy(policy), self._asker.assigned)
 
-    def _assigned(self, counter: bytes, assigned: Mapping[str, Assignment]) -> None:
+    @property
+    def has_read_assignments(self) -> bool:
+        """Whether the assignments in the store have been read at least once; see `Limiter.refresh`."""
+        return self._assignments_counter is not None
+
+    def is_known(self, key: str) -> bool:
+        """Whether the policy's `keys` or an assignment names a key.
+
+        For callers who turn secrets into keys and obey the policy's `unknown_keys`, as the sidecar does.
+        """
+        return self._asker.is_known(key)
+
+    def _set_assignments(self, counter: bytes, assigned: Assignments) -> None:
         self._asker = self._asker.reassigned(assigned)
-        self._assigned_at = counter
+        self._assignments_counter = counter
 
     def _ask(self, asked: AskedFor, options: CheckOptions | None = None, *, take: bool = True) -> Question:
         if isinstance(asked, str):
@@ -136,13 +155,21 @@ class Shell:
         self._denials.forget(names, time.monotonic_ns())
         self._leases.forget(names)
 
-    def _assign(self, key: str, fields: dict[str, Any]) -> list[tuple[str, ...]]:
-        """Return the commands that store an assignment and tell everyone that there is one."""
-        assigned = assignments.make_assign(fields)
-        self._asker.who(make_check({"key": key}).key, assigned.plan, assigned.tenant)
-        stored = assignments.write(assigned)
-        command = ("HDEL", KEYS, key) if stored is None else ("HSET", KEYS, key, stored)
-        return [command, ("INCR", assignments.COUNTER)]
+    def _encode_key_assignment(self, key: str, **fields: object) -> list[Command]:
+        """Return the commands that assign something to a key."""
+        key = make_check({"key": key}).key
+        assignment = make_assignment(KeyAssignment, fields)
+        if assignment.plan is not None:
+            self._asker.require_plan(assignment.plan)
+        return encode_assignment(KEYS, key, assignment)
+
+    def _encode_tenant_assignment(self, tenant: str, plan: str | None) -> list[Command]:
+        """Return the commands that assign a plan to a tenant."""
+        tenant = check_tenant(tenant)
+        assignment = make_assignment(TenantAssignment, {"plan": plan})
+        if assignment.plan is not None:
+            self._asker.require_plan(assignment.plan)
+        return encode_assignment(TENANTS, tenant, assignment)
 
     def _read_settle(self, reply: Sequence[bytes | str]) -> Settlement:
         self._outage.ended()

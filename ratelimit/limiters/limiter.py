@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Self
 
-from ratelimit.engine.layout import KEYS
+from ratelimit.engine.layout import KEYS, TENANTS
 from ratelimit.errors import RateLimited
 from ratelimit.limiters.base import CONNECTION_ERRORS, AskedFor
 from ratelimit.limiters.blocking_base import Blocking
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from ratelimit.decision.decision import Decision
     from ratelimit.engine.settle_script import Settlement
+    from ratelimit.metering.assignments import Command
     from ratelimit.policy import Limit, Policy
     from ratelimit.request.check import CheckOptions
     from ratelimit.request.usage import Usage
@@ -167,17 +168,40 @@ class Limiter(Blocking):
     def assign(
         self, key: str, *, plan: str | None = None, tenant: str | None = None, blocked: bool = False
     ) -> None:
-        """Assign a plan or tenant to a key, or shut it, for every limiter on this store.
+        """Assign a plan or tenant to a key, or block it, for every limiter on this store.
 
-        It goes before what the policy says of the key, and stays until it is assigned anew;
-        with nothing given the key is left to the policy again. Limiters elsewhere see it when
-        they next `refresh`; the sidecar does so all the time.
+        An assignment goes before the policy's `keys` and stays until the key is assigned again.
+        With nothing given, the policy applies to the key again. Other limiters see the change at
+        their next `refresh`; the sidecar refreshes twice a second.
+
+        Args:
+            key: the API key's identifier.
+            plan: the key's plan.
+            tenant: who owns the key.
+            blocked: whether to deny every request of the key.
 
         Raises:
             InvalidRequest: a field is wrong, or there is no such plan.
             StoreUnavailable: the store did not answer.
         """
-        commands = self._assign(key, {"plan": plan, "tenant": tenant, "blocked": blocked})
+        self._store_assignment(self._encode_key_assignment(key, plan=plan, tenant=tenant, blocked=blocked))
+
+    def assign_tenant(self, tenant: str, *, plan: str | None = None) -> None:
+        """Assign a plan to a tenant, for every key of the tenant that has no plan of its own.
+
+        It goes before the policy's `tenants`; otherwise as `assign`.
+
+        Args:
+            tenant: the tenant, 1 to 256 visible ASCII characters.
+            plan: the plan; None leaves the tenant to the policy again.
+
+        Raises:
+            InvalidRequest: a field is wrong, or there is no such plan.
+            StoreUnavailable: the store did not answer.
+        """
+        self._store_assignment(self._encode_tenant_assignment(tenant, plan))
+
+    def _store_assignment(self, commands: list[Command]) -> None:
         try:
             pipeline: Any = self._opened.client.pipeline()
             for command in commands:
@@ -188,7 +212,7 @@ class Limiter(Blocking):
         self.refresh()
 
     def refresh(self) -> None:
-        """See what has been assigned to keys since.
+        """Read what has been assigned to keys and tenants since the last time.
 
         Raises:
             StoreUnavailable: the store did not answer.
@@ -196,8 +220,9 @@ class Limiter(Blocking):
         client: Any = self._opened.client
         try:
             counter = client.get(assignments.COUNTER) or b""
-            if counter != self._assigned_at:
-                self._assigned(counter, assignments.read(client.hgetall(KEYS)))
+            if counter != self._assignments_counter:
+                stored = client.hgetall(KEYS), client.hgetall(TENANTS)
+                self._set_assignments(counter, assignments.read_assignments(*stored))
         except CONNECTION_ERRORS as error:
             raise self._unavailable(error) from None
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pydantic
 
 from ratelimit.errors import Fault, PolicyError
+from ratelimit.policy.assignment import NOT_ASSIGNED, Assignment
 from ratelimit.policy.limit import Limit, check_alone
 from ratelimit.policy.rules import contradictions, half_leased
 from ratelimit.policy.source import Source
-from ratelimit.policy.spec import OTHER, KeySpec, PolicySpec, fields_at
+from ratelimit.policy.spec import OTHER, KeySpec, PolicySpec, UnknownKeys, fields_at
 from ratelimit.request.validation import faults_of
 
 if TYPE_CHECKING:
@@ -30,18 +31,6 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Assignment:
-    """What is said of one key: its plan and its tenant, None where nothing is; and whether it is shut."""
-
-    plan: str | None = None
-    tenant: str | None = None
-    blocked: bool = False
-
-
-_NOBODY = Assignment()
-
-
-@dataclass(frozen=True, slots=True)
 class Policy:
     """Plans, model classes and who is on which plan; immutable, and complete or not there at all.
 
@@ -50,6 +39,9 @@ class Policy:
         plans: plans by name.
         classes: model id to class; every other model is of class `other`.
         keys: assignments by key.
+        tenants: plans by tenant, for every key of the tenant that has no plan of its own.
+        unknown_keys: what the sidecar does with a secret that neither `keys` nor an assignment knows:
+            `default_plan`, `anonymous` (limit it by the client's address) or `deny` (answer 401).
         source: where it was read from, for messages.
         version: a fingerprint of the content: two policies with one version decide alike.
     """
@@ -58,6 +50,8 @@ class Policy:
     plans: Mapping[str, Plan]
     classes: Mapping[str, str] = field(default_factory=dict)
     keys: Mapping[str, Assignment] = field(default_factory=dict)
+    tenants: Mapping[str, str] = field(default_factory=dict)
+    unknown_keys: UnknownKeys = "default_plan"
     source: str = "policy"
     version: str = ""
 
@@ -123,13 +117,15 @@ class Policy:
             plans=plans,
             classes={model: name for name, models in spec.models.items() for model in models},
             keys={key: Assignment(assigned.plan, assigned.tenant) for key, assigned in spec.keys.items()},
+            tenants={name: tenant.plan for name, tenant in spec.tenants.items() if tenant.plan},
+            unknown_keys=spec.unknown_keys,
             source=source,
             version=_fingerprint(repr(spec)),
         )
 
     def assignment(self, key: str) -> Assignment:
         """Return what this policy says of a key."""
-        return self.keys.get(key, _NOBODY)
+        return self.keys.get(key, NOT_ASSIGNED)
 
     def class_of(self, model: str | None) -> str | None:
         """Return the class of a model; None where no model was named."""
@@ -156,6 +152,8 @@ class Policy:
                 key: KeySpec(plan=assigned.plan, tenant=assigned.tenant).model_dump(exclude_none=True)
                 for key, assigned in self.keys.items()
             },
+            "tenants": {name: {"plan": plan} for name, plan in self.tenants.items()},
+            "unknown_keys": self.unknown_keys,
         }
 
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from ratelimit.errors import Fault
-from ratelimit.policy.spec import BLOCKED, OTHER
+from ratelimit.policy.spec import ANONYMOUS, BLOCKED, OTHER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -19,7 +19,8 @@ def contradictions(spec: PolicySpec) -> Iterator[Fault]:
     """Yield every contradiction between the parts of a policy."""
     yield from _default_plan(spec)
     yield from _models(spec)
-    yield from _keys(spec)
+    yield from _assigned_plans(spec)
+    yield from _unknown_keys(spec)
     yield from _classes(spec)
     yield from _shared_names(spec)
     for name, plan in spec.plans.items():
@@ -60,12 +61,22 @@ def _models(spec: PolicySpec) -> Iterator[Fault]:
             seen.setdefault(model, name)
 
 
-def _keys(spec: PolicySpec) -> Iterator[Fault]:
-    for key, assigned in spec.keys.items():
-        if assigned.plan is not None and assigned.plan not in spec.plans:
-            yield Fault(
-                f"keys.{key}.plan", f"there is no plan {assigned.plan!r}; one of {', '.join(spec.plans)}"
-            )
+def _assigned_plans(spec: PolicySpec) -> Iterator[Fault]:
+    for section, assignments in (("keys", spec.keys), ("tenants", spec.tenants)):
+        for name, assigned in assignments.items():
+            if assigned.plan is not None and assigned.plan not in spec.plans:
+                yield Fault(
+                    f"{section}.{name}.plan",
+                    f"there is no plan {assigned.plan!r}; one of {', '.join(spec.plans)}",
+                )
+
+
+def _unknown_keys(spec: PolicySpec) -> Iterator[Fault]:
+    if spec.unknown_keys == ANONYMOUS and ANONYMOUS not in spec.plans:
+        yield Fault(
+            "unknown_keys",
+            f"{ANONYMOUS!r} needs a plan of that name in `plans`; or use default_plan or deny",
+        )
 
 
 def _limits(spec: PolicySpec) -> Iterator[tuple[str, str, LimitSpec]]:

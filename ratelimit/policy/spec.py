@@ -28,6 +28,9 @@ from pydantic import (
 from ratelimit.rate import ALLOWED, MAX_COUNT, MICROSECONDS, Rate, parse_period
 from ratelimit.request.validation import TAG, at, short
 
+ANONYMOUS = "anonymous"
+"""The plan of requests that carry no known key: they are limited by the client's address."""
+
 OTHER = "other"
 """The class of every model that no class names."""
 
@@ -58,6 +61,7 @@ Scope = Literal["key", "tenant", "model"]
 Mode = Literal["enforce", "shadow"]
 OnOutage = Literal["allow", "deny", "local"]
 Charge = Literal["check", "settle"]
+UnknownKeys = Literal["default_plan", "anonymous", "deny"]
 
 
 def _pattern(pattern: str, description: str) -> Any:  # noqa: ANN401 - Annotated metadata has no common type
@@ -215,6 +219,12 @@ class KeySpec(_Spec):
     tenant: Identifier | None = Field(None, description="who owns the key; the key itself unless given")
 
 
+class TenantSpec(_Spec):
+    """What one tenant is assigned to."""
+
+    plan: Name | None = Field(None, description="the plan of each key of the tenant that has none of its own")
+
+
 class PolicySpec(_Spec):
     """Plans, model classes and defaults."""
 
@@ -224,6 +234,12 @@ class PolicySpec(_Spec):
     models: dict[Name, list[Identifier]] = Field({}, description="class: its model ids")
     plans: dict[Name, PlanSpec] = Field(min_length=1)
     keys: dict[Identifier, KeySpec] = Field({}, description="keys with a plan or tenant of their own")
+    tenants: dict[Identifier, TenantSpec] = Field({}, description="tenants with a plan of their own")
+    unknown_keys: UnknownKeys = Field(
+        "default_plan",
+        description="what holds for a secret that neither `keys` nor an assignment knows: the default plan,"
+        " the plan `anonymous` by the client's address, or 401",
+    )
 
 
 def fields_at(path: tuple[str, ...]) -> list[str]:
@@ -233,5 +249,6 @@ def fields_at(path: tuple[str, ...]) -> list[str]:
         ("plans", 5): LimitSpec,
         ("plans", 6): LeaseSpec,
         ("keys", 3): KeySpec,
+        ("tenants", 3): TenantSpec,
     }
     return list(specs.get((path[0], len(path)), PolicySpec).model_fields)

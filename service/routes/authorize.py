@@ -5,17 +5,16 @@ Any method and any path below its own will do, and a body is never read.
 
 from __future__ import annotations
 
-import hashlib
-import re
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import http_sf
 
 from ratelimit import Fault, InvalidRequest
+from ratelimit.policy.spec import ANONYMOUS
 from service import problems
 from service.headers import Headers
-from service.identity import ANONYMOUS, identify
+from service.identity import identify
 from service.problems import Problem
 from service.responses import Allowed
 from service.sidecar import Sidecar
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-_USABLE: Final = re.compile("[!-~]{1,128}")
 _NAMES: Final = {
     "plan": "X-RateLimit-Plan",
     "model": "X-RateLimit-Model",
@@ -34,9 +32,12 @@ _NAMES: Final = {
     "key": "X-RateLimit-Key",
     "cost": "X-RateLimit-Cost",
     "reserve": "X-RateLimit-Reserve",
+    # Not X-Request-Id: clients choose that one, and could repeat one admission for ever.
+    "request_id": "X-RateLimit-Request-Id",
 }
+_TEXTS: Final = ("plan", "model", "tenant", "timestamp", "request_id")
 _SENT: Final = {header.lower().encode(): header for header in _NAMES.values()}
-_AS_STATED: Final = {name: _NAMES[name].lower().encode() for name in ("plan", "model", "tenant", "timestamp")}
+_AS_STATED: Final = {name: _NAMES[name].lower().encode() for name in _TEXTS}
 _DENY_STATUSES: Final = {"401", "403", "429"}
 
 
@@ -48,10 +49,10 @@ async def authorize(request: Request) -> Response:
     try:
         deny_status = _deny_status(request)
         _refuse_doubles(headers)
-        identity = identify(request, headers, sidecar.pepper, sidecar.settings.trusted_proxies)
+        identity = identify(request, headers, sidecar)
         stated = _stated(headers)
         if identity.anonymous:
-            stated["plan"] = _anonymous(sidecar)
+            stated["plan"] = ANONYMOUS
         decision = await sidecar.limiter.check(identity.key, **stated)
     except InvalidRequest as error:
         raise _by_header(error) from None
@@ -59,16 +60,6 @@ async def authorize(request: Request) -> Response:
     if decision.reservation is not None:
         told["X-RateLimit-Reservation"] = decision.reservation
     return Allowed(told) if decision else problems.denial(decision, told, deny_status)
-
-
-def _anonymous(sidecar: Sidecar) -> str:
-    if ANONYMOUS not in sidecar.limiter.policy.plans:
-        raise Problem(
-            401,
-            "the request carries no key, and the policy has no `anonymous` plan for such requests",
-            headers={"WWW-Authenticate": "Bearer"},
-        )
-    return ANONYMOUS
 
 
 def _stated(headers: Headers) -> dict[str, Any]:
@@ -79,14 +70,7 @@ def _stated(headers: Headers) -> dict[str, Any]:
         fields["cost"] = _cost(cost)
     if reserve := headers.get(b"x-ratelimit-reserve"):
         fields["reserve"] = _boolean(reserve)
-    if request_id := headers.get(b"x-request-id"):
-        fields["request_id"] = request_id if _USABLE.fullmatch(request_id) else _digest(request_id)
     return fields
-
-
-def _digest(request_id: str) -> str:
-    """Stand in for an id of a form that we cannot use: what somebody else made must not stop a request."""
-    return f"sha256-{hashlib.sha256(request_id.encode()).hexdigest()}"
 
 
 def _boolean(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""For operators: what a key has left, a fresh start for it, and the policy in force."""
+"""For operators: the limits of a key, assignments to keys and tenants, resets, and the policy in force."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ratelimit import Decision
-from ratelimit.metering.assignments import Assign
+from ratelimit.metering.assignments import KeyAssignment, TenantAssignment
 from service import body
 from service.sidecar import Sidecar
 from service.tokens import operators_only
@@ -37,15 +37,30 @@ async def show(
     return Response(to_json(decision.as_dict()), media_type="application/json")
 
 
-@router.put(_KEY, response_model=Assign, openapi_extra=body.takes(body.ASSIGN.json_schema()))
+@router.put(_KEY, response_model=KeyAssignment, openapi_extra=body.takes(body.KEY_ASSIGNMENT.json_schema()))
 async def assign(request: Request, key: str) -> Response:
-    """Assign a plan or tenant to a key, or shut it, for every sidecar on this store.
+    """Assign a plan or tenant to a key, or block it, for every sidecar on this store.
 
-    What is left out is left to the policy; `{}` takes an assignment back.
+    What is left out is left to the policy; `{}` removes the assignment.
     """
-    assigned = await body.read(request, body.ASSIGN, Assign)
-    await Sidecar.of(request).limiter.assign(key, **dict(assigned))
-    return Response(assigned.model_dump_json(), media_type="application/json")
+    assignment = await body.read(request, body.KEY_ASSIGNMENT, KeyAssignment)
+    await Sidecar.of(request).limiter.assign(key, **dict(assignment))
+    return Response(assignment.model_dump_json(), media_type="application/json")
+
+
+@router.put(
+    "/v1/tenants/{tenant:path}",
+    response_model=TenantAssignment,
+    openapi_extra=body.takes(body.TENANT_ASSIGNMENT.json_schema()),
+)
+async def assign_tenant(request: Request, tenant: str) -> Response:
+    """Assign a plan to a tenant: to each of its keys that has none of its own, through every sidecar.
+
+    `{}` removes the assignment.
+    """
+    assignment = await body.read(request, body.TENANT_ASSIGNMENT, TenantAssignment)
+    await Sidecar.of(request).limiter.assign_tenant(tenant, plan=assignment.plan)
+    return Response(assignment.model_dump_json(), media_type="application/json")
 
 
 @router.delete(_KEY, status_code=204)

@@ -41,7 +41,7 @@ def script_of(ask, policy, sequence):
 
 
 def asker(policy):
-    to_question = Asker(policy, {}).ask
+    to_question = Asker(policy).ask
 
     def ask(check, t, *, take):
         return to_question(make_check({**check, "timestamp": t / SECOND}), take=take)

@@ -101,6 +101,8 @@ def test_plan_model_tenant_cost_and_timestamp_come_from_headers(sidecar, key):
         ("X-RateLimit-Key", "k" * 300, "X-RateLimit-Key"),
         ("X-RateLimit-Key", "a b", "X-RateLimit-Key"),
         ("X-RateLimit-Model", b"\xff", "X-RateLimit-Model"),
+        ("X-RateLimit-Request-Id", "a b", "X-RateLimit-Request-Id"),
+        ("X-RateLimit-Request-Id", "x" * 129, "X-RateLimit-Request-Id"),
         ("X-RateLimit-Tenant", b"\xc3\xbc", "X-RateLimit-Tenant"),
     ],
 )
@@ -110,7 +112,7 @@ def test_a_wrong_header_is_422_and_named(sidecar, header, value, field):
     assert response.json()["errors"][0]["field"] == field
 
 
-@pytest.mark.parametrize("header", ["Model", "Plan", "Tenant", "Timestamp", "Cost", "Reserve"])
+@pytest.mark.parametrize("header", ["Model", "Plan", "Tenant", "Timestamp", "Cost", "Reserve", "Request-Id"])
 def test_a_header_that_a_gateway_left_empty_says_nothing(sidecar, key, header):
     response = sidecar.client.get(
         "/v1/authorize", headers={"X-RateLimit-Key": key, f"X-RateLimit-{header}": ""}
@@ -118,13 +120,18 @@ def test_a_header_that_a_gateway_left_empty_says_nothing(sidecar, key, header):
     assert response.headers["ratelimit"].startswith('"requests";r=4;')
 
 
-@pytest.mark.parametrize("request_id", ["a b", "x" * 200, b"\xff", ""])
-def test_p6_a_request_id_of_any_form_stops_no_request(sidecar, key, request_id):
+@pytest.mark.parametrize("request_id", ["one-id", "a b", "x" * 200, b"\xff", ""])
+def test_p6_the_x_request_id_of_a_client_means_nothing(sidecar, key, request_id):
     headers = {"X-RateLimit-Key": key, "X-Request-Id": request_id}
-    answers = [sidecar.client.get("/v1/authorize", headers=headers) for _ in range(2)]
-    assert [answer.status_code for answer in answers] == [200, 200]
-    left = '"requests";r=4;' if request_id else '"requests";r=3;'
-    assert answers[1].headers["ratelimit"].startswith(left)
+    statuses = [sidecar.client.get("/v1/authorize", headers=headers).status_code for _ in range(50)]
+    assert statuses == [200] * 5 + [429] * 45
+
+
+def test_p6_a_check_repeated_with_the_gateways_request_id_charges_once(sidecar, key):
+    headers = {"X-RateLimit-Key": key, "X-RateLimit-Request-Id": "a-retry-of-the-gateway"}
+    answers = [sidecar.client.get("/v1/authorize", headers=headers) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200] * 3
+    assert {answer.headers["ratelimit"].split(",")[0] for answer in answers} == {'"requests";r=4;t=180'}
 
 
 def test_an_upgrade_is_a_question_like_any_other(sidecar, key):

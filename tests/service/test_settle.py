@@ -196,7 +196,7 @@ def test_gateways_reserve_and_repeat_with_headers(metered, read_remaining, key):
         "X-RateLimit-Key": key,
         "X-RateLimit-Reserve": "?1",
         "X-RateLimit-Cost": "tokens=100",
-        "X-Request-Id": "4f1c",
+        "X-RateLimit-Request-Id": "4f1c",
     }
     first, again = (metered.client.get("/v1/authorize", headers=headers) for _ in range(2))
     assert first.headers["x-ratelimit-reservation"] == again.headers["x-ratelimit-reservation"]

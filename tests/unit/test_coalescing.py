@@ -12,7 +12,7 @@ from ratelimit.shortcuts.coalescing import Courier
 
 @pytest.mark.parametrize("replies", [[], [b"1"]])
 def test_p8_a_call_with_too_few_replies_fails_and_does_not_hang(replies):
-    asker = Asker(Policy.of(Limit("requests", "10/minute")), {})
+    asker = Asker(Policy.of(Limit("requests", "10/minute")))
 
     async def run(_):
         return replies

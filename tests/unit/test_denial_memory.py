@@ -18,7 +18,7 @@ SLOW = Limit("requests", "1/minute", burst=2)
 
 
 def asker(*limits):
-    ask = Asker(Policy.of(*limits), {}).ask
+    ask = Asker(Policy.of(*limits)).ask
 
     def question(key="k", *, take=True, **fields):
         return ask(make_check({"key": key, **fields}), take=take)

@@ -110,6 +110,5 @@ def test_a_usual_check_takes_one_request_and_nothing_else():
     costs = {place.limit.name: cost for place, cost in zip(layout.places, layout.usual, strict=True)}
     assert costs == {"tokens": 0, "requests": 1, "paid": 0, "parallel": 0, "failures": 0, "shadow": 1}
     assert (
-        Asker(policy, {}).ask(make_check({"key": "k", "cost": {"requests": 1}}), take=True).costs
-        == layout.usual
+        Asker(policy).ask(make_check({"key": "k", "cost": {"requests": 1}}), take=True).costs == layout.usual
     )

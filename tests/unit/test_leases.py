@@ -22,7 +22,7 @@ TOKENS = Limit("tokens", "1000/day", unit="tokens", lease=SHARE)  # 100
 
 
 def asker(*limits):
-    ask = Asker(Policy.of(*(limits or (REQUESTS,))), {}).ask
+    ask = Asker(Policy.of(*(limits or (REQUESTS,)))).ask
 
     def question(key="k", *, take=True, **fields):
         return ask(make_check({"key": key, **fields}), take=take)
@@ -32,7 +32,7 @@ def asker(*limits):
 
 def usual(*limits):
     """Return what a key asks when it asks again, which is counted instead of subtracted."""
-    asks = Asker(Policy.of(*limits), {})
+    asks = Asker(Policy.of(*limits))
     asks.ask(make_check({"key": "k"}), take=True)
     return asks.known("k", None)
 
@@ -250,7 +250,7 @@ def test_p9_model_classes_of_one_key_have_a_lease_each(leases):
         "models: {small: [s], large: [l]}\nplans: {p: {limits: {requests: {rate: 100/day, per: [key, model],"
         " lease: {share: 0.1}}}}}"
     )
-    ask = Asker(policy, {}).ask
+    ask = Asker(policy).ask
     small, large = (ask(make_check({"key": "k", "model": model}), take=True) for model in "sl")
     for question in (small, large):
         hold(leases, question)

@@ -1,0 +1,43 @@
+"""What the policy, or an operator at run time, says about one key or one tenant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What is assigned to one key.
+
+    Attributes:
+        plan: the key's plan; None leaves it to the tenant and the default plan.
+        tenant: who owns the key; None means the key itself.
+        blocked: whether every request of the key is denied.
+    """
+
+    plan: str | None = None
+    tenant: str | None = None
+    blocked: bool = False
+
+
+NOT_ASSIGNED = Assignment()
+
+
+@dataclass(frozen=True, slots=True)
+class Assignments:
+    """Everything that operators have assigned at run time.
+
+    Attributes:
+        keys: assignments by key.
+        tenants: plans by tenant.
+    """
+
+    keys: Mapping[str, Assignment] = field(default_factory=dict)
+    tenants: Mapping[str, str] = field(default_factory=dict)
+
+
+NO_ASSIGNMENTS = Assignments()
