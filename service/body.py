@@ -9,7 +9,7 @@ from pydantic import Field
 
 from ratelimit import Check, Usage
 from ratelimit.metering.assignments import KeyAssignment, TenantAssignment
-from ratelimit.request.check import MAX_BATCH, invalid
+from ratelimit.request.check import MAX_BATCH, invalid_request
 from service.problems import Problem
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ async def read(
     except pydantic.ValidationError as error:
         if error.errors(include_url=False, include_input=False)[0]["type"] == "json_invalid":
             raise Problem(400, "the body is not JSON") from None
-        raise invalid(error, model) from None
+        raise invalid_request(error, model) from None
 
 
 async def _bounded(request: Request) -> bytearray:

@@ -2,13 +2,13 @@
 
 import struct
 
-from ratelimit.engine.limit_status import buckets_in
+from ratelimit.engine.limit_status import unpack_buckets
 
 
 def buckets(client, name="rl1:{k}:k"):
     """Return the buckets under one of the store's keys, by the names of their limits."""
     state = client.get(name)
-    return buckets_in(state.encode("latin-1")) if state else {}
+    return unpack_buckets(state.encode("latin-1")) if state else {}
 
 
 def used(client, limit="requests", name="rl1:{k}:k"):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from ratelimit.decision.headers import headers_of
+from ratelimit.decision.headers import make_headers
 from ratelimit.policy.spec import BLOCKED, Mode
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class Decision:
         Args:
             dialects: any of `ietf`, `openai`, `venice`; see `ratelimit.decision.headers`.
         """
-        return headers_of(self, dialects)
+        return make_headers(self, dialects)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the members of the JSON answer."""
@@ -146,7 +146,7 @@ class Decision:
 _new: Final = object.__new__
 
 
-def deferred(
+def defer_decision(
     allowed: bool,  # noqa: FBT001 - a member
     source: Source,
     rest: tuple[Any, ...],

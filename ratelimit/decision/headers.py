@@ -30,7 +30,7 @@ _UNITS: Final = {"concurrent": "concurrent-requests"}
 Dialect = Literal["ietf", "openai", "venice"]
 
 
-def headers_of(decision: Decision, dialects: Sequence[Dialect] = ("ietf",)) -> dict[str, str]:
+def make_headers(decision: Decision, dialects: Sequence[Dialect] = ("ietf",)) -> dict[str, str]:
     """Return the headers for a decision in every dialect named.
 
     Raises:

@@ -59,12 +59,12 @@ _NUMBERS: Final = {"b": 1.0, "B": 2.0, "p": 3.0, "P": 4.0}
 
 _BUCKET: Final = Struct("<5d")
 
-FIRST: Final = 2
+FIRST_GROUP_ARGUMENT: Final = 2
 """The ARGV of lua/check.lua at which the limits begin."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PlacedLimit:
     """Where one limit is kept.
 
     Attributes:
@@ -90,7 +90,7 @@ class Place:
         return self.kind == "slots"
 
 
-Group = tuple[Owner, str, tuple[Place, ...]]
+Group = tuple[Owner, str, tuple[PlacedLimit, ...]]
 """What lies under one of the store's keys: whose it is, what follows the owner's name, and the limits."""
 
 
@@ -100,106 +100,116 @@ class Layout:
 
     Attributes:
         groups: what is kept under each key.
-        places: all of them, in the order in which the script reports them.
-        ordered: the numbers of the places, in the policy's order.
+        placed_limits: all of them, in the order in which the script reports them.
+        policy_order: the numbers of the places, in the policy's order.
         weight: how many limits the store looks at.
         has_slots: whether there are slots among them.
-        words: all of it as lua/check.lua is told.
-        states: unpacks what follows the verdict in a reply of that.
-        usual: what a check that states no cost takes of each limit.
+        script_arguments: all of it as lua/check.lua is told.
+        state_struct: unpacks what follows the verdict in a reply of that.
+        default_costs: what a check that states no cost takes of each limit.
         packed: such a check as lua/check.lua is told, where this layout comes first.
-        lease: what a process may take of each limit in advance; empty where it may not.
+        lease_amounts: what a process may take of each limit in advance; empty where it may not.
         lease_ttl: microseconds for which it may keep that.
     """
 
     groups: tuple[Group, ...]
-    places: tuple[Place, ...] = field(init=False)
-    ordered: tuple[int, ...] = field(init=False)
+    placed_limits: tuple[PlacedLimit, ...] = field(init=False)
+    policy_order: tuple[int, ...] = field(init=False)
     weight: int = field(init=False)
     has_slots: bool = field(init=False)
-    words: tuple[str | bytes, ...] = field(init=False)
-    states: Struct = field(init=False)
-    usual: tuple[float, ...] = field(init=False)
+    script_arguments: tuple[str | bytes, ...] = field(init=False)
+    state_struct: Struct = field(init=False)
+    default_costs: tuple[float, ...] = field(init=False)
     packed: bytes = field(init=False)
-    lease: tuple[float, ...] = field(init=False)
+    lease_amounts: tuple[float, ...] = field(init=False)
     lease_ttl: int = field(init=False)
     _question: Struct = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Work out once what every check needs."""
-        places = tuple(place for _, _, group in self.groups for place in group)
-        numbers = sorted(range(len(places)), key=lambda number: places[number].position)
-        object.__setattr__(self, "places", places)
-        object.__setattr__(self, "ordered", tuple(numbers))
-        object.__setattr__(self, "weight", max(1, len(places)))
-        object.__setattr__(self, "has_slots", any(place.is_slots for place in places))
-        words = itertools.chain.from_iterable(_words(group) for _, _, group in self.groups)
-        object.__setattr__(self, "words", tuple(words))
-        object.__setattr__(self, "_question", Struct(f"<{4 + len(places)}d"))
-        usual = tuple(float(place.kind == "bucket" and place.unit == "requests") for place in places)
-        object.__setattr__(self, "usual", usual)  # shared by all keys, as is what it is packed to
-        object.__setattr__(self, "packed", self.pack(FIRST, 1, None, usual))
-        object.__setattr__(self, "states", Struct(f"<{1 + 2 * len(places)}d"))
-        leases = [(place, lease) for place in places if isinstance(lease := place.limit.lease, LeaseSpec)]
-        amounts = tuple(float(int(lease.share * place.shape.burst)) for place, lease in leases)
-        object.__setattr__(self, "lease", amounts if len(amounts) == len(places) else ())
+        placed_limits = tuple(placed for _, _, group in self.groups for placed in group)
+        numbers = sorted(range(len(placed_limits)), key=lambda number: placed_limits[number].position)
+        object.__setattr__(self, "placed_limits", placed_limits)
+        object.__setattr__(self, "policy_order", tuple(numbers))
+        object.__setattr__(self, "weight", max(1, len(placed_limits)))
+        object.__setattr__(self, "has_slots", any(placed.is_slots for placed in placed_limits))
+        arguments = itertools.chain.from_iterable(_encode_group(group) for _, _, group in self.groups)
+        object.__setattr__(self, "script_arguments", tuple(arguments))
+        object.__setattr__(self, "_question", Struct(f"<{4 + len(placed_limits)}d"))
+        default_costs = tuple(
+            float(placed.kind == "bucket" and placed.unit == "requests") for placed in placed_limits
+        )
+        object.__setattr__(
+            self, "default_costs", default_costs
+        )  # shared by all keys, as is what it is packed to
+        object.__setattr__(self, "packed", self.pack(FIRST_GROUP_ARGUMENT, 1, None, default_costs))
+        object.__setattr__(self, "state_struct", Struct(f"<{1 + 2 * len(placed_limits)}d"))
+        leases = [
+            (placed, lease) for placed in placed_limits if isinstance(lease := placed.limit.lease, LeaseSpec)
+        ]
+        amounts = tuple(float(int(lease.share * placed.shape.burst)) for placed, lease in leases)
+        object.__setattr__(self, "lease_amounts", amounts if len(amounts) == len(placed_limits) else ())
         object.__setattr__(self, "lease_ttl", min((lease.ttl for _, lease in leases), default=0))
 
     def pack(self, first: int, what: int, timestamp: int | None, costs: tuple[float, ...]) -> bytes:
         """Return a check as lua/check.lua is told.
 
         Args:
-            first: the ARGV of the first of `words`, as Lua counts.
+            first: the ARGV of the first of `script_arguments`, as Lua counts.
             what: 0 only to look, 1 to take, 2 to take and remember.
             timestamp: microseconds since the epoch; None for the store's clock.
             costs: what it takes of each limit.
         """
-        last = first + len(self.words) - 2
+        last = first + len(self.script_arguments) - 2
         return self._question.pack(-1 if timestamp is None else timestamp, what, first, last, *costs)
 
-    def names(self, key: str, tenant: str) -> tuple[str, ...]:
+    def store_keys(self, key: str, tenant: str) -> tuple[str, ...]:
         """Return the store's keys, one for each group."""
-        return tuple(owner_name(owner, key, tenant) + file for owner, file, _ in self.groups)
+        return tuple(owner_key(owner, key, tenant) + file for owner, file, _ in self.groups)
 
 
-def lay_out(policy: Policy, plan: str, model_class: str | None) -> Layout:
+def build_layout(policy: Policy, plan: str, model_class: str | None) -> Layout:
     """Return where the limits of `plan` are kept for requests of a model class."""
-    buckets: dict[tuple[Owner, str], list[Place]] = {}
+    buckets: dict[tuple[Owner, str], list[PlacedLimit]] = {}
     others: list[Group] = []
     for position, limit in enumerate(policy.plans[plan].limits):
         owner: Owner = "key" if "key" in limit.per else "tenant" if "tenant" in limit.per else "everyone"
-        file = file_of(limit, model_class)
+        file = suffix_of(limit, model_class)
         letter = LETTERS[limit.kind]
         letter = letter.upper() if limit.mode == "shadow" else letter
-        place = Place(limit, limit.shape_of(model_class), file, position, limit.kind, limit.unit, letter)
+        placed = PlacedLimit(
+            limit, limit.shape_of(model_class), file, position, limit.kind, limit.unit, letter
+        )
         if limit.kind in _MARKS:
-            others.append((owner, file, (place,)))
+            others.append((owner, file, (placed,)))
         else:
-            buckets.setdefault((owner, file), []).append(place)
-    return Layout((*((owner, file, tuple(places)) for (owner, file), places in buckets.items()), *others))
+            buckets.setdefault((owner, file), []).append(placed)
+    return Layout(
+        (*((owner, file, tuple(placed_limits)) for (owner, file), placed_limits in buckets.items()), *others)
+    )
 
 
-def file_of(limit: Limit, model_class: str | None) -> str:
+def suffix_of(limit: Limit, model_class: str | None) -> str:
     """Return what follows the name of a limit's owner in the store's key that holds its state."""
     file = f"/{model_class or OTHER}" if "model" in limit.per else ""
     return f"{file}{_MARKS[limit.kind]}{limit.name}" if limit.kind in _MARKS else file
 
 
-def _words(places: tuple[Place, ...]) -> tuple[str, bytes]:
+def _encode_group(placed_limits: tuple[PlacedLimit, ...]) -> tuple[str, bytes]:
     """Return what lua/check.lua is told of a group: names, or a letter for what is no bucket; and numbers."""
-    [first, *_] = places
+    [first, *_] = placed_limits
     if first.kind == "slots":
         return first.letter, Struct("<2d").pack(first.shape.burst, first.shape.period)
     if first.kind == "failures":
         return first.letter, b""
-    shapes = ((place.shape, _NUMBERS[place.letter]) for place in places)
+    shapes = ((placed.shape, _NUMBERS[placed.letter]) for placed in placed_limits)
     numbers = (
         _BUCKET.pack(shape.count, shape.period, shape.burst, shape.tolerance, kind) for shape, kind in shapes
     )
-    return ",".join(place.limit.name for place in places) + "|", b"".join(numbers)
+    return ",".join(placed.limit.name for placed in placed_limits) + "|", b"".join(numbers)
 
 
-def owner_name(owner: Owner, key: str, tenant: str) -> str:
+def owner_key(owner: Owner, key: str, tenant: str) -> str:
     """Return the name under which the buckets of `owner` are kept."""
     if owner == "everyone":
         return EVERYONE
@@ -209,12 +219,12 @@ def owner_name(owner: Owner, key: str, tenant: str) -> str:
     return f"{tag}:k" if key == tenant else f"{tag}:k:{_escape(key)}"
 
 
-def record_of(tenant: str, token: str) -> str:
+def record_key(tenant: str, token: str) -> str:
     """Return the name of a reservation's record."""
     return f"{_tag(tenant)}:r:{token}"
 
 
-def answer_of(tenant: str, key: str, request_id: str) -> str:
+def answer_key(tenant: str, key: str, request_id: str) -> str:
     """Return the name under which the answer to a check is remembered."""
     return f"{_tag(tenant)}:q:{_escape(key)}:{_escape(request_id)}"
 

@@ -12,7 +12,7 @@ from ratelimit.rate import MICROSECONDS
 
 if TYPE_CHECKING:
     from ratelimit.engine.bucket import Shape
-    from ratelimit.engine.layout import Layout, Place
+    from ratelimit.engine.layout import Layout, PlacedLimit
     from ratelimit.policy.limit import Kind
     from ratelimit.policy.spec import Mode
 
@@ -21,13 +21,13 @@ _TIME: Final = Struct("<d")
 NONE = "-"
 """What the scripts say where there is nothing."""
 
-State = tuple[float, float, tuple[float, ...]]
+RawState = tuple[float, float, tuple[float, ...]]
 """The state of one limit, as lua/check.lua replies: of a bucket what was missing and when; of failures until
 when it is shut, how many count, and when they were; of slots how many are taken, and microseconds until
 enough are free."""
 
 
-class Reading(NamedTuple):
+class LimitStatus(NamedTuple):
     """What a limit's state means at one time.
 
     Attributes:
@@ -41,47 +41,47 @@ class Reading(NamedTuple):
     to_full: int
 
 
-def states_of(layout: Layout, reply: bytes) -> tuple[int, list[State]]:
+def unpack_states(layout: Layout, reply: bytes) -> tuple[int, list[RawState]]:
     """Return the time that a question was judged at, and the state of each place, where it is told."""
-    if len(reply) < 1 + layout.states.size:
+    if len(reply) < 1 + layout.state_struct.size:
         [t] = _TIME.unpack_from(reply, 1)
         return int(t), []
-    t, *numbers = layout.states.unpack_from(reply, 1)
-    if len(reply) == 1 + layout.states.size:
+    t, *numbers = layout.state_struct.unpack_from(reply, 1)
+    if len(reply) == 1 + layout.state_struct.size:
         pairs = zip(numbers[::2], numbers[1::2], strict=True)
         return int(t), [(first, second, ()) for first, second in pairs]
-    times = (time for (time,) in _TIME.iter_unpack(reply[1 + layout.states.size :]))
-    states: list[State] = []
-    for place, first, second in zip(layout.places, numbers[::2], numbers[1::2], strict=True):
-        counted = int(second) if place.kind == "failures" else 0
+    times = (time for (time,) in _TIME.iter_unpack(reply[1 + layout.state_struct.size :]))
+    states: list[RawState] = []
+    for placed, first, second in zip(layout.placed_limits, numbers[::2], numbers[1::2], strict=True):
+        counted = int(second) if placed.kind == "failures" else 0
         states.append((first, second, tuple(itertools.islice(times, counted))))
     return int(t), states
 
 
-def read_place(place: Place, cost: float, state: State, t: int, *, taken: bool) -> Reading:
+def evaluate_limit(placed: PlacedLimit, cost: float, state: RawState, t: int, *, taken: bool) -> LimitStatus:
     """Read one limit of a question.
 
     Args:
-        place: the limit.
+        placed: the limit.
         cost: what the question would take there.
         state: what the script said of it, from before the check.
         t: the time of the check, microseconds since the epoch.
         taken: whether what is admitted was taken: then the reading is that of after.
     """
-    kind, shape = place.kind, place.shape
+    kind, shape = placed.kind, placed.shape
     if kind == "bucket":
-        bucket = bucket_of(state)
+        bucket = make_bucket(state)
         # What was taken was admitted by every limit but those in shadow mode: no need to look again.
-        wait = 0 if taken and place.letter == "b" else bucket.wait(shape, t, cost)
+        wait = 0 if taken and placed.letter == "b" else bucket.wait(shape, t, cost)
         if taken and wait == 0 and cost:
             bucket = bucket.take(shape, t, cost)
-        return Reading(wait, *bucket.standing(shape, t))
+        return LimitStatus(wait, *bucket.standing(shape, t))
     if kind == "slots":
         return _slots(shape, state, want=bool(cost), taken=taken)
     return _unasked(kind, shape, state, t)
 
 
-def read_settled(kind: Kind, shape: Shape, first: str, second: str, t: int) -> Reading:
+def evaluate_settled_limit(kind: Kind, shape: Shape, first: str, second: str, t: int) -> LimitStatus:
     """Read one limit as a settlement left it, for a request that would take nothing.
 
     Args:
@@ -97,19 +97,19 @@ def read_settled(kind: Kind, shape: Shape, first: str, second: str, t: int) -> R
     if kind == "failures":
         times = () if nothing else tuple(float(text) for text in first.split(",") if text)
         return _failures(shape, (0.0 if nothing else float(second), len(times), times), t)
-    state: State = (0.0, 0.0, ()) if nothing else (float(first), float(second), ())
+    state: RawState = (0.0, 0.0, ()) if nothing else (float(first), float(second), ())
     if kind == "bucket":
-        bucket = bucket_of(state)
-        return Reading(bucket.wait(shape, t, 0), *bucket.standing(shape, t))
+        bucket = make_bucket(state)
+        return LimitStatus(bucket.wait(shape, t, 0), *bucket.standing(shape, t))
     return _unasked(kind, shape, state, t)
 
 
-def bucket_of(state: State) -> Bucket:
+def make_bucket(state: RawState) -> Bucket:
     """Return the bucket that this is the state of; an absent one is full, and all zeros."""
     return Bucket(state[0], int(state[1]))
 
 
-def buckets_in(state: bytes) -> dict[str, Bucket]:
+def unpack_buckets(state: bytes) -> dict[str, Bucket]:
     """Return all buckets of an owner by the names of their limits, as lua/prelude.lua packs them."""
     found: dict[str, Bucket] = {}
     while state:
@@ -118,39 +118,41 @@ def buckets_in(state: bytes) -> dict[str, Bucket]:
         pairs = Struct(f"<{2 * len(names)}d")
         numbers = pairs.unpack_from(state)
         for name, used, at in zip(names, numbers[::2], numbers[1::2], strict=True):
-            found[name] = bucket_of((used, at, ()))
+            found[name] = make_bucket((used, at, ()))
         state = state[pairs.size + _TIME.size :]
     return found
 
 
-def _unasked(kind: Kind, shape: Shape, state: State, t: int) -> Reading:
+def _unasked(kind: Kind, shape: Shape, state: RawState, t: int) -> LimitStatus:
     """Read a limit of which requests take nothing when they are checked."""
     if kind == "failures":
         return _failures(shape, state, t)
-    bucket = bucket_of(state)
-    return Reading(bucket.wait_left(shape, t), *bucket.standing(shape, t))
+    bucket = make_bucket(state)
+    return LimitStatus(bucket.wait_left(shape, t), *bucket.standing(shape, t))
 
 
-def _slots(shape: Shape, state: State, *, want: bool, taken: bool) -> Reading:
+def _slots(shape: Shape, state: RawState, *, want: bool, taken: bool) -> LimitStatus:
     count, until, _ = state
     free = count < shape.burst
     if free and want and taken:
         count += 1
     wait = 0 if free or not want else int(until)
-    return Reading(wait, max(0, int(shape.burst - count)), 0)
+    return LimitStatus(wait, max(0, int(shape.burst - count)), 0)
 
 
-def _failures(shape: Shape, state: State, t: int) -> Reading:
+def _failures(shape: Shape, state: RawState, t: int) -> LimitStatus:
     until, _, counted = state
     since = t - shape.period
     times = [time for time in counted if time > since]
     shut = max(0, int(until) - t)
     remaining = 0 if shut else max(0, int(shape.count) - len(times))
     to_full = max(shut, int(times[-1] - since) if times else 0)
-    return Reading(shut, remaining, to_full)
+    return LimitStatus(shut, remaining, to_full)
 
 
-def state_of(name: str, unit: str, kind: Kind, shape: Shape, mode: Mode, reading: Reading) -> LimitState:
+def make_limit_state(
+    name: str, unit: str, kind: Kind, shape: Shape, mode: Mode, reading: LimitStatus
+) -> LimitState:
     """Return a limit's state as people are told it."""
     wait, remaining, to_full = reading
     limit, period, burst = shape.count, shape.period / MICROSECONDS, shape.burst

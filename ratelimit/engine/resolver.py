@@ -1,4 +1,4 @@
-"""From a check to a question: everything that the policy says about it, looked up."""
+"""From a check to a resolved check: everything that the policy says about it, looked up."""
 
 from __future__ import annotations
 
@@ -7,46 +7,56 @@ import binascii
 import secrets
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from ratelimit.engine.layout import Layout, answer_of, lay_out, record_of
+from ratelimit.engine.layout import Layout, answer_key, build_layout, record_key
 from ratelimit.policy.assignment import NO_ASSIGNMENTS, NOT_ASSIGNED
 from ratelimit.policy.spec import CONCURRENT, FAILURES
 from ratelimit.rate import MAX_COUNT
-from ratelimit.request.check import Check, CheckOptions, fault
+from ratelimit.request.check import Check, CheckOptions, invalid_field
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from ratelimit.engine.layout import Place
+    from ratelimit.engine.layout import PlacedLimit
     from ratelimit.policy import Policy
     from ratelimit.policy.assignment import Assignments
 
-_OURS = frozenset({CONCURRENT, FAILURES})
-"""Units that requests do not state: we count them."""
+_COUNTED_BY_LIMITER: Final = frozenset({CONCURRENT, FAILURES})
+"""Units that a request cannot state a cost in: the limiter counts them."""
 
-_PLAIN: Final = frozenset({"plan", "model", "tenant", "cost"})
-_NUMBERS: Final = frozenset({int, float})  # not bool, which is an int that nobody means
-_NOTHING: Final[dict[str, float]] = {}
-_MOST_KNOWN: Final = 32_768
+_CACHED_OPTIONS: Final = frozenset({"plan", "model", "tenant", "cost"})
+_NUMBERS: Final = frozenset({int, float})  # not bool: a bool is an int, but never meant as a cost
+_NO_COST: Final[dict[str, float]] = {}
+_MAX_CACHED: Final = 32_768
 
-_Asked = str | tuple[str, str | None, str | None, str | None]
-"""How a key asks: with plan, model and tenant, or just by itself."""
+_CacheKey = str | tuple[str, str | None, str | None, str | None]
+"""A key with the plan, model and tenant of the check; or the key alone if the check names none of these."""
 
 
-class Part(NamedTuple):
-    """One limit that a question looks at, where it lies, and what the question would take there."""
+class LimitCost(NamedTuple):
+    """What a check costs one limit.
 
-    place: Place
-    name: str
+    Attributes:
+        placed: the limit.
+        store_key: where its state lies.
+        cost: what the check takes there.
+    """
+
+    placed: PlacedLimit
+    store_key: str
     cost: float
 
 
-class Route(NamedTuple):
-    """What the policy says of a key that asks in one way, whatever it asks for.
+class Subject(NamedTuple):
+    """Who a check is about, and which limits apply, whatever it costs.
 
     Attributes:
-        blocked: whether an operator has shut the key.
-        layout: the limits it is held to.
-        names: the store's keys they lie in, one for each group of the layout.
+        key: the API key's identifier.
+        plan: the plan that applies.
+        model_class: the class of the model; None where no model was named.
+        tenant: who owns the key.
+        blocked: whether an operator has blocked the key.
+        layout: the limits that apply.
+        store_keys: where their state lies, one for each group of the layout.
     """
 
     key: str
@@ -55,25 +65,25 @@ class Route(NamedTuple):
     tenant: str
     blocked: bool
     layout: Layout
-    names: tuple[str, ...]
+    store_keys: tuple[str, ...]
 
 
-class Question(NamedTuple):
-    """A check with everything looked up that the policy says about it.
+class ResolvedCheck(NamedTuple):
+    """A check with everything that the policy says about it.
 
     Attributes:
-        route: whom it is about, and which limits it touches.
-        take: whether to take what is admitted, or only to look.
-        costs: what it would take of each limit, in the order of the layout's places.
+        subject: who it is about, and which limits apply.
+        take: whether to take the cost if admitted; False only looks.
+        costs: what it takes of each limit, in the order of the layout's placed limits.
         timestamp: when the request was made, microseconds since the epoch; None for the store's clock.
         model: the model asked for.
-        request_id: makes it repeatable.
-        reservation: the id that its reservation will have, if one was asked for.
-        packed: the whole of it as lua/check.lua is told, where its layout comes first: of a check with
-            nothing but the usual cost, which is packed once.
+        request_id: makes the check repeatable.
+        reservation: the id of its reservation, if one was asked for.
+        packed: the whole check as an argument of lua/check.lua, valid where its layout is the first of
+            the call. Only for a check with the default cost, which is packed once for all keys.
     """
 
-    route: Route
+    subject: Subject
     take: bool
     costs: tuple[float, ...]
     timestamp: int | None = None
@@ -84,122 +94,134 @@ class Question(NamedTuple):
 
     @property
     def is_plain(self) -> bool:
-        """Whether all that it wants of the store is to take something now, and to keep no record of it."""
+        """Whether it takes something at the store's time and needs no record in the store."""
         return self.packed is not None or (
             self.take and self.timestamp is None and self.request_id is None and self.reservation is None
         )
 
     @property
-    def parts(self) -> list[Part]:
-        """Every limit it touches, in the order in which the script reports them."""
-        groups = zip(self.route.names, self.route.layout.groups, strict=True)
-        places = ((name, place) for name, (_, _, places) in groups for place in places)
-        return [Part(place, name, cost) for (name, place), cost in zip(places, self.costs, strict=True)]
+    def limit_costs(self) -> list[LimitCost]:
+        """The cost for each limit, in the order in which the script reports them."""
+        groups = zip(self.subject.store_keys, self.subject.layout.groups, strict=True)
+        limits = ((store_key, placed) for store_key, (_, _, group) in groups for placed in group)
+        return [
+            LimitCost(placed, store_key, cost)
+            for (store_key, placed), cost in zip(limits, self.costs, strict=True)
+        ]
 
     @property
-    def remembered(self) -> str | None:
-        """The store's key under which the answer is remembered, if the check has a request id."""
+    def answer_store_key(self) -> str | None:
+        """The store key under which the answer is remembered, if the check has a request id."""
         if self.request_id is None or not self.take:
             return None
-        return answer_of(self.route.tenant, self.route.key, self.request_id)
+        return answer_key(self.subject.tenant, self.subject.key, self.request_id)
 
-    def only(self, wanted: Callable[[Place], bool]) -> Question:
-        """Return the question about some of its limits, with nothing to reserve."""
-        layout, parts = self.route.layout, self.parts
-        kept = (
-            (owner, file, tuple(place for place in places if wanted(place)))
-            for owner, file, places in layout.groups
-        )
-        groups = [(name, group) for name, group in zip(self.route.names, kept, strict=True) if group[2]]
-        route = self.route._replace(
-            layout=Layout(tuple(group for _, group in groups)), names=tuple(name for name, _ in groups)
-        )
-        costs = tuple(part.cost for part in parts if wanted(part.place))
-        return self._replace(route=route, costs=costs, reservation=None, packed=None)
+    def with_limits(self, is_wanted: Callable[[PlacedLimit], bool]) -> ResolvedCheck:
+        """Return the same check for some of its limits only, without a reservation."""
+        subject = self.subject
+        groups = []
+        store_keys = []
+        for store_key, (owner, suffix, limits) in zip(subject.store_keys, subject.layout.groups, strict=True):
+            if wanted := tuple(placed for placed in limits if is_wanted(placed)):
+                groups.append((owner, suffix, wanted))
+                store_keys.append(store_key)
+        costs = tuple(cost for placed, _, cost in self.limit_costs if is_wanted(placed))
+        subject = subject._replace(layout=Layout(tuple(groups)), store_keys=tuple(store_keys))
+        return self._replace(subject=subject, costs=costs, reservation=None, packed=None)
 
-    def costing(self, costs: tuple[float, ...]) -> Question:
-        """Return the same question about other costs."""
+    def with_costs(self, costs: tuple[float, ...]) -> ResolvedCheck:
+        """Return the same check with other costs."""
         return self._replace(costs=costs, packed=None)
 
 
-class Asker:
-    """Turns checks into questions under one policy, remembering each plan's layout.
+class Resolver:
+    """Turns checks into resolved checks under one policy. It caches layouts, and the checks of each key.
 
     Attributes:
-        assigned: what operators assigned at run time; it goes before what the policy says.
+        policy: the policy.
+        assignments: what operators assigned at run time; it goes before the policy.
     """
 
-    def __init__(self, policy: Policy, assigned: Assignments = NO_ASSIGNMENTS) -> None:
+    def __init__(self, policy: Policy, assignments: Assignments = NO_ASSIGNMENTS) -> None:
         self.policy = policy
-        self.assigned = assigned
-        self._units = (policy.units - _OURS) | {"requests"}
+        self.assignments = assignments
+        self._units = (policy.units - _COUNTED_BY_LIMITER) | {"requests"}
         self._layouts: dict[tuple[str, str | None], Layout] = {}
-        self._usual: dict[_Asked, Question] = {}
+        self._cache: dict[_CacheKey, ResolvedCheck] = {}
 
-    def reassigned(self, assigned: Assignments) -> Asker:
-        """Return one with other assignments and the same layouts, by whose identity leases and denials go."""
-        asker = Asker(self.policy, assigned)
-        asker._layouts = self._layouts  # filled by both, alike
-        return asker
+    def with_assignments(self, assignments: Assignments) -> Resolver:
+        """Return a resolver with other assignments and the same layouts.
 
-    def ask(self, check: Check, *, take: bool) -> Question:
-        """Look up what the policy says about a check, to take what it costs or only to look.
+        Leases and remembered denials belong to a layout object, so the objects must stay the same.
+        """
+        resolver = Resolver(self.policy, assignments)
+        resolver._layouts = self._layouts  # both resolvers may add to it: the layouts are the same
+        return resolver
+
+    def resolve(self, check: Check, *, take: bool) -> ResolvedCheck:
+        """Look up what the policy says about a check.
+
+        Args:
+            check: the check.
+            take: whether to take the cost if admitted; False only looks.
 
         Raises:
             InvalidRequest: there is no such plan, or no plan meters a unit of its cost.
         """
-        asked = _asked(check.key, check.plan, check.model, check.tenant)
-        question = self._usual.get(asked) or self._ask(asked, check)
-        route, costs = question.route, question.costs
+        cache_key = _make_cache_key(check.key, check.plan, check.model, check.tenant)
+        default = self._cache.get(cache_key) or self._resolve_default(cache_key, check)
+        subject, costs = default.subject, default.costs
         if check.cost or check.reserve:
-            self.metered(check.cost)
-            costs = _costs(route.layout, check.cost, slots=float(check.reserve))
-        take = take and not route.blocked
-        reservation = new_reservation(route.tenant) if check.reserve and take else None
-        return Question(route, take, costs, check.timestamp, check.model, check.request_id, reservation)
+            self.refuse_unmetered_units(check.cost)
+            costs = _list_costs(subject.layout, check.cost, slots=float(check.reserve))
+        take = take and not subject.blocked
+        reservation = make_reservation_id(subject.tenant) if check.reserve and take else None
+        return ResolvedCheck(
+            subject, take, costs, check.timestamp, check.model, check.request_id, reservation
+        )
 
-    def known(self, key: str, options: CheckOptions | None) -> Question | None:
-        """Ask for a key that has asked in this way before, which needs no second look at most of it.
+    def find_cached(self, key: str, options: CheckOptions | None) -> ResolvedCheck | None:
+        """Return the resolved check of a key that asked with the same plan, model and tenant before.
 
         Returns:
-            None where there is more to look at: `ask` then says what is wrong, if anything is.
+            None if it is not cached, or needs validation; `resolve` then reports what is wrong.
         """
         if not options:
-            return self._usual.get(key)
-        model, cost = options.get("model"), options.get("cost", _NOTHING)
-        if not (options.keys() <= _PLAIN and self._is_plain(cost)):
+            return self._cache.get(key)
+        model, cost = options.get("model"), options.get("cost", _NO_COST)
+        if not (options.keys() <= _CACHED_OPTIONS and self._is_valid_cost(cost)):
             return None
         try:
-            question = self._usual.get(_asked(key, options.get("plan"), model, options.get("tenant")))
-        except TypeError:  # something that is no text, and cannot be looked up
+            check = self._cache.get(_make_cache_key(key, options.get("plan"), model, options.get("tenant")))
+        except TypeError:  # an option is not text, and cannot be hashed
             return None
-        if question is None or not cost:
-            return question
-        costs = _costs(question.route.layout, cost, slots=0.0)
-        return Question(question.route, question.take, costs, None, model)
+        if check is None or not cost:
+            return check
+        costs = _list_costs(check.subject.layout, cost, slots=0.0)
+        return ResolvedCheck(check.subject, check.take, costs, None, model)
 
-    def _is_plain(self, cost: object) -> bool:
-        """Whether a cost is as it should be, as far as can be seen at a glance."""
+    def _is_valid_cost(self, cost: object) -> bool:
+        """Whether a cost is a plain dict of metered units with amounts in range."""
         return type(cost) is dict and all(
             type(amount) in _NUMBERS and 0 <= amount <= MAX_COUNT and unit in self._units
             for unit, amount in cost.items()
         )
 
-    def _ask(self, asked: _Asked, check: Check) -> Question:
-        """Look up the usual question of a key that asks in this way, and remember it."""
+    def _resolve_default(self, cache_key: _CacheKey, check: Check) -> ResolvedCheck:
+        """Resolve a check as if it had the default cost, and cache the result."""
         key = check.key
-        plan, tenant, blocked = self.who(key, check.plan, check.tenant)
+        plan, tenant, blocked = self.resolve_key(key, check.plan, check.tenant)
         model_class = self.policy.class_of(check.model)
-        layout = self._layout(plan, model_class)
-        route = Route(key, plan, model_class, tenant, blocked, layout, layout.names(key, tenant))
-        if len(self._usual) >= _MOST_KNOWN:
-            self._usual.clear()  # callers choose these words, so there is a bound to how many are kept
+        layout = self._find_layout(plan, model_class)
+        subject = Subject(key, plan, model_class, tenant, blocked, layout, layout.store_keys(key, tenant))
+        if len(self._cache) >= _MAX_CACHED:
+            self._cache.clear()  # callers choose what is cached, so its size needs a bound
         packed = None if blocked else layout.packed
-        question = Question(route, not blocked, layout.usual, None, check.model, packed=packed)
-        self._usual[asked] = question
-        return question
+        default = ResolvedCheck(subject, not blocked, layout.default_costs, None, check.model, packed=packed)
+        self._cache[cache_key] = default
+        return default
 
-    def who(self, key: str, plan: str | None, tenant: str | None) -> tuple[str, str, bool]:
+    def resolve_key(self, key: str, plan: str | None, tenant: str | None) -> tuple[str, str, bool]:
         """Return the plan and tenant of a key, and whether it is blocked.
 
         The plan comes from the request, the key, the tenant or the default: the first of these that
@@ -208,12 +230,12 @@ class Asker:
         Raises:
             InvalidRequest: the request names a plan that does not exist.
         """
-        policy, assigned = self.policy, self.assigned.keys.get(key, NOT_ASSIGNED)
+        policy, assigned = self.policy, self.assignments.keys.get(key, NOT_ASSIGNED)
         named = policy.assignment(key)
         tenant = tenant or assigned.tenant or named.tenant or key
         if plan is not None:
             self.require_plan(plan)
-        of_tenant = self.assigned.tenants.get(tenant), policy.tenants.get(tenant)
+        of_tenant = self.assignments.tenants.get(tenant), policy.tenants.get(tenant)
         plans = (plan, assigned.plan, named.plan, *of_tenant)
         # An assigned plan may not exist any more: it was assigned under another policy.
         chosen = next((name for name in plans if name is not None and name in policy.plans), None)
@@ -226,13 +248,13 @@ class Asker:
             InvalidRequest: there is no such plan.
         """
         if plan not in self.policy.plans:
-            raise fault("plan", f"there is no such plan; one of {', '.join(self.policy.plans)}")
+            raise invalid_field("plan", f"there is no such plan; one of {', '.join(self.policy.plans)}")
 
     def is_known(self, key: str) -> bool:
         """Whether the policy's `keys` or an assignment names a key."""
-        return key in self.policy.keys or key in self.assigned.keys
+        return key in self.policy.keys or key in self.assignments.keys
 
-    def metered(self, cost: Mapping[str, float]) -> None:
+    def refuse_unmetered_units(self, cost: Mapping[str, float]) -> None:
         """Refuse a cost in a unit that no plan meters.
 
         Raises:
@@ -240,48 +262,51 @@ class Asker:
         """
         for unit in cost:
             if unit not in self._units:
-                raise fault(
+                raise invalid_field(
                     f"cost.{unit}", f"no plan meters this unit; any of {', '.join(sorted(self._units))}"
                 )
 
-    def _layout(self, plan: str, model_class: str | None) -> Layout:
+    def _find_layout(self, plan: str, model_class: str | None) -> Layout:
         layout = self._layouts.get((plan, model_class))
-        if layout is None:  # one for all threads: leases go by its identity
-            layout = self._layouts.setdefault((plan, model_class), lay_out(self.policy, plan, model_class))
+        if layout is None:
+            # Leases belong to a layout object, so all threads must get the same one.
+            layout = self._layouts.setdefault(
+                (plan, model_class), build_layout(self.policy, plan, model_class)
+            )
         return layout
 
 
-def _asked(key: str, plan: str | None, model: str | None, tenant: str | None) -> _Asked:
+def _make_cache_key(key: str, plan: str | None, model: str | None, tenant: str | None) -> _CacheKey:
     return key if plan is None and model is None and tenant is None else (key, plan, model, tenant)
 
 
-def _costs(layout: Layout, cost: Mapping[str, float], *, slots: float) -> tuple[float, ...]:
-    """Return what a check takes of each limit; of open reservations `slots`, of failures nothing."""
+def _list_costs(layout: Layout, cost: Mapping[str, float], *, slots: float) -> tuple[float, ...]:
+    """Return what a check takes of each limit: `slots` of a `concurrent` one, nothing of failures."""
     return tuple(
         [
-            cost.get(place.unit, 1.0 if place.unit == "requests" else 0.0)
-            if place.kind == "bucket"
+            cost.get(placed.unit, 1.0 if placed.unit == "requests" else 0.0)
+            if placed.kind == "bucket"
             else slots
-            if place.kind == "slots"
+            if placed.kind == "slots"
             else 0.0
-            for place in layout.places
+            for placed in layout.placed_limits
         ]
     )
 
 
-def new_reservation(tenant: str) -> str:
+def make_reservation_id(tenant: str) -> str:
     """Return a new reservation's id: 96 random bits, and the tenant so that any sidecar finds the record."""
     return f"{secrets.token_urlsafe(12)}.{base64.urlsafe_b64encode(tenant.encode()).decode().rstrip('=')}"
 
 
-def record_named(reservation: str) -> str | None:
+def find_record_key(reservation: str) -> str | None:
     """Return the name of a reservation's record, or None where the text cannot be a reservation's id."""
     token, _, tag = reservation.partition(".")
     try:
         tenant = base64.b64decode(tag + "=" * (-len(tag) % 4), altchars=b"-_", validate=True).decode("ascii")
     except (binascii.Error, ValueError):
         return None
-    return record_of(tenant, token) if tenant and _is_token(token) else None
+    return record_key(tenant, token) if tenant and _is_token(token) else None
 
 
 def _is_token(token: str) -> bool:

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ratelimit.decision.decision import LimitState
 from ratelimit.engine.bucket import Shape
-from ratelimit.engine.check_script import Word, head_of, limits_text
+from ratelimit.engine.check_script import ScriptArgument, pack_header, write_limits
 from ratelimit.engine.layout import LETTERS, USAGE
-from ratelimit.engine.limit_status import read_settled, state_of
-from ratelimit.engine.resolver import record_named
+from ratelimit.engine.limit_status import evaluate_settled_limit, make_limit_state
+from ratelimit.engine.resolver import find_record_key
 from ratelimit.errors import UnknownReservation
-from ratelimit.request.check import Check, fault, make_check
+from ratelimit.request.check import invalid_field, make_check
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ratelimit.engine.resolver import Asker, Question
+    from ratelimit.engine.resolver import ResolvedCheck, Resolver
     from ratelimit.policy.limit import Kind
     from ratelimit.policy.spec import Mode
     from ratelimit.request.usage import Usage
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MOST_RECORDS: Final = 100_000
 """About how many usage records the stream keeps."""
 
-What = Literal["settle", "cancel", "release"]
+SettleAction = Literal["settle", "cancel", "release"]
 
 _KINDS: Final = {letter: kind for kind, letter in LETTERS.items()}
 
@@ -51,12 +51,12 @@ class Settlement:
 
 
 def encode_settle(
-    asker: Asker, usage: Usage, max_skew: int | None, remember: int
-) -> tuple[list[str], list[Word]]:
+    resolver: Resolver, usage: Usage, max_skew: int | None, remember: int
+) -> tuple[list[str], list[ScriptArgument]]:
     """Return KEYS and ARGV of lua/settle.lua for a usage record.
 
     Args:
-        asker: knows the policy.
+        resolver: knows the policy.
         usage: what was used, with a reservation or a key.
         max_skew: microseconds that a timestamp may lie ahead; None to trust it entirely.
         remember: milliseconds for which the same settlement gets the same answer.
@@ -65,23 +65,23 @@ def encode_settle(
         InvalidRequest: the record names neither reservation nor key, or a unit that no plan meters.
         UnknownReservation: what it names cannot be a reservation.
     """
-    asker.metered(usage.cost)
+    resolver.refuse_unmetered_units(usage.cost)
     known = usage.known()
     if usage.reservation is not None:
         # Whose it is, and on which plan, is what the record says.
         fields = {name: text for name, text in usage.fields().items() if name not in {"tenant", "plan"}}
         keys, limits = [USAGE, _record(usage.reservation)], ""
     else:
-        keys, limits, fields = _without_reservation(asker, usage)
+        keys, limits, fields = _without_reservation(resolver, usage)
     units = [word for unit, amount in known.items() for word in (unit, amount)]
     stream = [word for pair in fields.items() for word in pair]
     header = _header(max_skew, usage.timestamp, "settle", remember, failed=usage.failed)
     return keys, [*header, limits, MOST_RECORDS, len(known), usage.key or "", *units, *stream]
 
 
-def encode_reservation(
-    what: What, reservation: str, max_skew: int | None, remember: int
-) -> tuple[list[str], list[Word]]:
+def encode_reservation_end(
+    what: SettleAction, reservation: str, max_skew: int | None, remember: int
+) -> tuple[list[str], list[ScriptArgument]]:
     """Return KEYS and ARGV of lua/settle.lua that cancel a reservation, or release what it holds.
 
     Raises:
@@ -91,30 +91,32 @@ def encode_reservation(
     return [USAGE, _record(reservation)], [*header, "", MOST_RECORDS, 0, ""]
 
 
-def encode_return(question: Question, max_skew: int | None, remember: int) -> tuple[list[str], list[Word]]:
+def encode_lease_return(
+    check: ResolvedCheck, max_skew: int | None, remember: int
+) -> tuple[list[str], list[ScriptArgument]]:
     """Return KEYS and ARGV of lua/settle.lua that give back what a question says it took."""
     header = _header(max_skew, None, "cancel", remember, failed=False)
-    return [USAGE], [*header, limits_text(question), MOST_RECORDS, 0, ""]
+    return [USAGE], [*header, write_limits(check), MOST_RECORDS, 0, ""]
 
 
 def _header(
-    max_skew: int | None, timestamp: int | None, what: What, remember: int, *, failed: bool
-) -> list[Word]:
-    return [head_of(max_skew), "" if timestamp is None else timestamp, what, remember, int(failed)]
+    max_skew: int | None, timestamp: int | None, what: SettleAction, remember: int, *, failed: bool
+) -> list[ScriptArgument]:
+    return [pack_header(max_skew), "" if timestamp is None else timestamp, what, remember, int(failed)]
 
 
 def _record(reservation: str) -> str:
-    name = record_named(reservation)
+    name = find_record_key(reservation)
     if name is None:
         raise UnknownReservation
     return name
 
 
-def _without_reservation(asker: Asker, usage: Usage) -> tuple[list[str], str, dict[str, str]]:
+def _without_reservation(resolver: Resolver, usage: Usage) -> tuple[list[str], str, dict[str, str]]:
     """Charge what was used to the limits that a check would look at."""
     if usage.key is None:
-        raise fault("key", "required without a reservation")
-    check: Check = make_check(
+        raise invalid_field("key", "required without a reservation")
+    charged = make_check(
         {
             "key": usage.key,
             "plan": usage.plan,
@@ -123,17 +125,17 @@ def _without_reservation(asker: Asker, usage: Usage) -> tuple[list[str], str, di
             "cost": {"requests": 0},
         }
     )
-    question = asker.ask(check, take=True)
-    fields = {**usage.fields(), "plan": question.route.plan, "tenant": question.route.tenant}
-    return [USAGE], limits_text(question), fields
+    check = resolver.resolve(charged, take=True)
+    entry = {**usage.fields(), "plan": check.subject.plan, "tenant": check.subject.tenant}
+    return [USAGE], write_limits(check), entry
 
 
-def names_in(reply: Sequence[str]) -> list[str]:
+def find_store_keys(reply: Sequence[str]) -> list[str]:
     """Return the store's keys whose limits a reply of the script speaks of."""
     return [entry.split(" ", 2)[1] for entry in reply[3].split(";") if entry]
 
 
-def read_settle(reply: Sequence[Any]) -> Settlement:
+def read_settlement(reply: Sequence[Any]) -> Settlement:
     """Return the settlement that the script's reply stands for.
 
     Raises:
@@ -144,7 +146,7 @@ def read_settle(reply: Sequence[Any]) -> Settlement:
     if state == "unknown":
         raise UnknownReservation
     if state == "mismatch":
-        raise fault("key", "is not the key of this reservation")
+        raise invalid_field("key", "is not the key of this reservation")
     words = answer.split(" ")
     states = tuple(
         _state(entry, words[number * 2], words[number * 2 + 1], int(t))
@@ -159,5 +161,5 @@ def _state(entry: str, first: str, second: str, t: int) -> LimitState:
     kind: Kind = _KINDS[letter.lower()]
     mode: Mode = "enforce" if letter.islower() else "shadow"
     shape = Shape(float(count), float(period), float(burst))
-    reading = read_settled(kind, shape, first, second, t)
-    return state_of(name, unit, kind, shape, mode, reading)
+    reading = evaluate_settled_limit(kind, shape, first, second, t)
+    return make_limit_state(name, unit, kind, shape, mode, reading)

@@ -15,18 +15,18 @@ from ratelimit.engine.bucket import Bucket
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ratelimit.engine.resolver import Question
+    from ratelimit.engine.resolver import ResolvedCheck
 
 
-def judged_at(question: Question, now: int, max_skew: int | None) -> int:
+def find_check_time(check: ResolvedCheck, now: int, max_skew: int | None) -> int:
     """Return the time that a question is judged at, when it is `now` (microseconds since the epoch)."""
-    t = question.timestamp
+    t = check.timestamp
     if t is None:
         return now
     return t if max_skew is None else min(t, now + max_skew)
 
 
-class Buckets:
+class SimulatedBuckets:
     """Buckets of one process.
 
     Args:
@@ -41,32 +41,32 @@ class Buckets:
     def __len__(self) -> int:
         return len(self._buckets)
 
-    def answer(self, questions: Sequence[Question], *, now: int, max_skew: int | None) -> list[bytes]:
+    def decide(self, checks: Sequence[ResolvedCheck], *, now: int, max_skew: int | None) -> list[bytes]:
         """Decide as the script would at the time `now` (microseconds since the epoch)."""
-        return [self._one(question, now, max_skew) for question in questions]
+        return [self._one(check, now, max_skew) for check in checks]
 
-    def _one(self, question: Question, now: int, max_skew: int | None) -> bytes:
-        t = judged_at(question, now, max_skew)
+    def _one(self, check: ResolvedCheck, now: int, max_skew: int | None) -> bytes:
+        t = find_check_time(check, now, max_skew)
         allowed = True
         states: list[float] = []
         taken: dict[tuple[str, str], Bucket] = {}
-        for part in question.parts:
-            place, shape = (part.name, part.place.limit.name), part.place.shape
-            known = self._buckets.get(place)
+        for limit_cost in check.limit_costs:
+            placed, shape = (limit_cost.store_key, limit_cost.placed.limit.name), limit_cost.placed.shape
+            known = self._buckets.get(placed)
             bucket = known or Bucket(0.0, t)
             states += known or (0, 0)
-            if bucket.admits(shape, t, part.cost):
-                if part.cost:
-                    taken[place] = bucket.take(shape, t, part.cost)
-            elif part.place.limit.mode == "enforce":
+            if bucket.admits(shape, t, limit_cost.cost):
+                if limit_cost.cost:
+                    taken[placed] = bucket.take(shape, t, limit_cost.cost)
+            elif limit_cost.placed.limit.mode == "enforce":
                 allowed = False
-        if question.take and allowed:
+        if check.take and allowed:
             self._keep(taken)
-        return (b"1" if allowed else b"0") + question.route.layout.states.pack(t, *states)
+        return (b"1" if allowed else b"0") + check.subject.layout.state_struct.pack(t, *states)
 
     def _keep(self, taken: dict[tuple[str, str], Bucket]) -> None:
-        for place, bucket in taken.items():
-            self._buckets[place] = bucket
-            self._buckets.move_to_end(place)
+        for placed, bucket in taken.items():
+            self._buckets[placed] = bucket
+            self._buckets.move_to_end(placed)
         while self._most is not None and len(self._buckets) > self._most:
             self._buckets.popitem(last=False)

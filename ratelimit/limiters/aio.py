@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from redis.exceptions import NoScriptError
 
 from ratelimit.decision.decision import Decision
-from ratelimit.engine.check_script import replies_in
+from ratelimit.engine.check_script import split_replies
 from ratelimit.engine.layout import KEYS, TENANTS
 from ratelimit.errors import RateLimited, StoreUnavailable
-from ratelimit.limiters.base import CONNECTION_ERRORS, AskedFor, Shell
+from ratelimit.limiters.base import CONNECTION_ERRORS, BaseLimiter, CheckInput
 from ratelimit.limiters.reservation import AsyncReservation
 from ratelimit.metering import assignments
-from ratelimit.shortcuts.coalescing import Courier, Reply
+from ratelimit.shortcuts.coalescing import Coalescer, Reply
 from ratelimit.shortcuts.leases import LOOK_AGAIN, NANOSECONDS
 from ratelimit.stores import connect_async
-from ratelimit.stores.async_transport import within
+from ratelimit.stores.async_transport import await_within
 from ratelimit.stores.scripts import CHECK, SETTLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Unpack
 
-    from ratelimit.engine.check_script import Word
-    from ratelimit.engine.resolver import Question
+    from ratelimit.engine.check_script import ScriptArgument
+    from ratelimit.engine.resolver import ResolvedCheck
     from ratelimit.engine.settle_script import Settlement
     from ratelimit.metering.assignments import Command
     from ratelimit.policy import Limit, Policy
@@ -40,7 +40,7 @@ _PATIENCE: Final = 20
 """Deadlines that reading every assignment may take."""
 
 
-class AsyncLimiter(Shell):
+class AsyncLimiter(BaseLimiter):
     """`Limiter` for asyncio: the same arguments, methods and errors, awaited. It belongs to one event loop.
 
     ```python
@@ -63,48 +63,48 @@ class AsyncLimiter(Shell):
         self._at(opened.url)
         self._opened = opened
         self._deadline = deadline
-        self._courier = Courier(self._check)
+        self._coalescer = Coalescer(self._check)
         self._returning: set[asyncio.Task[None]] = set()
         self._alarm: asyncio.TimerHandle | None = None
         self._looks_at = 0
 
-    async def check(self, key: AskedFor, **options: Unpack[CheckOptions]) -> Decision:
+    async def check(self, key: CheckInput, **options: Unpack[CheckOptions]) -> Decision:
         """See `Limiter.check`."""
         # `_ask` would look here first as well: one call less on the way that most checks take.
-        known = self._asker.known(key, options) if isinstance(key, str) else None
-        question, now = known or self._ask(key, options), time.monotonic_ns()
-        begun = self._begin(question, now)
-        return begun if isinstance(begun, Decision) else await self._answer(question, begun, now)
+        known = self._resolver.find_cached(key, options) if isinstance(key, str) else None
+        check, now = known or self._ask(key, options), time.monotonic_ns()
+        begun = self._begin(check, now)
+        return begun if isinstance(begun, Decision) else await self._answer(check, begun, now)
 
-    async def check_many(self, checks: Sequence[AskedFor]) -> list[Decision]:
+    async def check_many(self, checks: Sequence[CheckInput]) -> list[Decision]:
         """See `Limiter.check_many`."""
         return await self._decide(self._ask_many(checks))
 
-    async def peek(self, key: AskedFor, **options: Unpack[CheckOptions]) -> Decision:
+    async def peek(self, key: CheckInput, **options: Unpack[CheckOptions]) -> Decision:
         """See `Limiter.peek`."""
         return await self._one(self._ask(key, options, take=False))
 
     async def acquire(
         self,
-        key: AskedFor,
+        key: CheckInput,
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - a limit on waiting, not a cancellation
         **options: Unpack[CheckOptions],
     ) -> Decision:
         """See `Limiter.acquire`; other tasks run while this one waits."""
         until = None if timeout is None else time.monotonic() + timeout
-        question = self._ask_acquire(key, options)
-        while not (decision := await self._one(question)):
+        check = self._ask_acquire(key, options)
+        while not (decision := await self._one(check)):
             wait = decision.retry_after
             if wait is None or (until is not None and time.monotonic() + wait > until):
                 raise RateLimited(decision)
             await asyncio.sleep(wait)
         return decision
 
-    def reserve(self, key: AskedFor, **options: Unpack[CheckOptions]) -> AsyncReservation:
+    def reserve(self, key: CheckInput, **options: Unpack[CheckOptions]) -> AsyncReservation:
         """See `Limiter.reserve`: `async with limiter.reserve(…) as reservation`, or `await` it."""
-        question = self._ask_reserve(key, options)
-        return AsyncReservation(self, lambda: self._one(question))
+        check = self._ask_reserve(key, options)
+        return AsyncReservation(self, lambda: self._one(check))
 
     async def settle(self, usage: Usage | Mapping[str, Any], *, reservation: str | None = None) -> Settlement:
         """See `Limiter.settle`."""
@@ -135,7 +135,7 @@ class AsyncLimiter(Shell):
             pipeline: Any = self._opened.client.pipeline()
             for command in commands:
                 pipeline.execute_command(*command)
-            await within(self._deadline, pipeline.execute())
+            await await_within(self._deadline, pipeline.execute())
         except CONNECTION_ERRORS as error:
             raise self._unavailable(error) from None
         await self.refresh()
@@ -144,11 +144,11 @@ class AsyncLimiter(Shell):
         """See `Limiter.refresh`."""
         client: Any = self._opened.client
         try:
-            counter = await within(self._deadline, client.get(assignments.COUNTER)) or b""
+            counter = await await_within(self._deadline, client.get(assignments.COUNTER)) or b""
             if counter != self._assignments_counter:
                 # No request waits for this, so it may take longer: there may be many keys.
-                keys = await within(_PATIENCE * self._deadline, client.hgetall(KEYS))
-                tenants = await within(_PATIENCE * self._deadline, client.hgetall(TENANTS))
+                keys = await await_within(_PATIENCE * self._deadline, client.hgetall(KEYS))
+                tenants = await await_within(_PATIENCE * self._deadline, client.hgetall(TENANTS))
                 read = assignments.read_assignments
                 self._set_assignments(counter, await asyncio.to_thread(read, keys, tenants))
         except CONNECTION_ERRORS as error:
@@ -158,7 +158,7 @@ class AsyncLimiter(Shell):
         """See `Limiter.reset`."""
         try:
             names = self._owned(key, tenant)
-            await within(self._deadline, self._opened.client.unlink(*names))
+            await await_within(self._deadline, self._opened.client.unlink(*names))
             self._emptied(names)
             if (end := self._leases.next_end) is not None:
                 self._look_at(end)
@@ -168,50 +168,50 @@ class AsyncLimiter(Shell):
     async def ping(self) -> None:
         """See `Limiter.ping`."""
         try:
-            await within(self._deadline, self._opened.client.ping())
+            await await_within(self._deadline, self._opened.client.ping())
         except CONNECTION_ERRORS as error:
             raise self._unavailable(error) from None
 
-    async def _one(self, question: Question) -> Decision:
+    async def _one(self, check: ResolvedCheck) -> Decision:
         now = time.monotonic_ns()
-        begun = self._begin(question, now)
-        return begun if isinstance(begun, Decision) else await self._answer(question, begun, now)
+        begun = self._begin(check, now)
+        return begun if isinstance(begun, Decision) else await self._answer(check, begun, now)
 
-    async def _decide(self, questions: list[Question]) -> list[Decision]:
+    async def _decide(self, checks: list[ResolvedCheck]) -> list[Decision]:
         now = time.monotonic_ns()
-        begun = [self._begin(question, now) for question in questions]
+        begun = [self._begin(check, now) for check in checks]
         try:
             return [
-                reply if isinstance(reply, Decision) else await self._answer(question, reply, now)
-                for question, reply in zip(questions, begun, strict=True)
+                reply if isinstance(reply, Decision) else await self._answer(check, reply, now)
+                for check, reply in zip(checks, begun, strict=True)
             ]
         finally:
             for reply in begun:
                 if not isinstance(reply, Decision):
                     reply.cancel()  # if we were: what has not left yet is not asked any more
 
-    def _begin(self, question: Question, now: int) -> Decision | asyncio.Future[Reply]:
+    def _begin(self, check: ResolvedCheck, now: int) -> Decision | asyncio.Future[Reply]:
         """Return the decision if it needs no asking, or what will be the store's reply."""
-        leases = question.route.layout.lease
-        if leases and (decision := self._leases.spend(question, now)) is not None:
+        leases = check.subject.layout.lease_amounts
+        if leases and (decision := self._leases.spend(check, now)) is not None:
             return decision
-        if (decision := self._denials.answer(question, now)) is not None:
+        if (decision := self._denial_memory.find_denial(check, now)) is not None:
             return decision
-        if leases and (wanted := self._leases.wanted(question, now)):
+        if leases and (wanted := self._leases.plan_lease(check, now)):
             self._lease(wanted, now)
-        return self._courier.ask(question)
+        return self._coalescer.submit(check)
 
-    def _lease(self, wanted: Question, now: int) -> None:
+    def _lease(self, wanted: ResolvedCheck, now: int) -> None:
         """Take tokens in advance; checks go on asking the store until it has said yes."""
 
         def landed(reply: asyncio.Future[Reply]) -> None:
             if reply.cancelled() or reply.exception() is not None:
                 return  # what was taken, if it was, is lost as in a crash
             heard = time.monotonic_ns()
-            if self._leases.granted(wanted, reply.result(), now, heard):
-                self._look_at(heard + wanted.route.layout.lease_ttl * 1000)
+            if self._leases.add_lease(wanted, reply.result(), now, heard):
+                self._look_at(heard + wanted.subject.layout.lease_ttl * 1000)
 
-        self._courier.ask(wanted).add_done_callback(landed)
+        self._coalescer.submit(wanted).add_done_callback(landed)
 
     def _look_at(self, end: int) -> None:
         """See to it that leases end also when nobody asks any more."""
@@ -224,43 +224,43 @@ class AsyncLimiter(Shell):
 
     def _look(self) -> None:
         self._alarm = None
-        if over := self._leases.over(time.monotonic_ns()):
+        if over := self._leases.pop_expired(time.monotonic_ns()):
             returning = asyncio.get_running_loop().create_task(self._give_back(over))
             self._returning.add(returning)
             returning.add_done_callback(self._returning.discard)
         if (end := self._leases.next_end) is not None:
             self._look_at(end)
 
-    async def _give_back(self, over: list[Question]) -> None:
+    async def _give_back(self, over: list[ResolvedCheck]) -> None:
         """Return to the store what is left of leases."""
         with contextlib.suppress(StoreUnavailable):  # the rest is lost, as in a crash
-            for question in over:
-                await self._settle(*self._encode_return(question))
+            for check in over:
+                await self._settle(*self._encode_return(check))
 
-    async def _answer(self, question: Question, reply: asyncio.Future[Reply], sent: int) -> Decision:
+    async def _answer(self, check: ResolvedCheck, reply: asyncio.Future[Reply], sent: int) -> Decision:
         try:
-            decision = self._read(question, await reply, sent)
+            decision = self._read(check, await reply, sent)
         except CONNECTION_ERRORS as error:
-            return self._without_store(question, error)
-        if decision or not question.route.layout.lease:
+            return self._without_store(check, error)
+        if decision or not check.subject.layout.lease_amounts:
             return decision
         # What the store could not give may have been leased meanwhile, even in the same call.
-        return self._leases.spend(question, time.monotonic_ns()) or decision
+        return self._leases.spend(check, time.monotonic_ns()) or decision
 
-    async def _check(self, questions: list[Question]) -> list[bytes]:
-        replies = replies_in(await self._run(CHECK, *self._encode(questions)))
-        self._outage.ended()
+    async def _check(self, checks: list[ResolvedCheck]) -> list[bytes]:
+        replies = split_replies(await self._run(CHECK, *self._encode(checks)))
+        self._outage.note_success()
         return replies
 
-    async def _settle(self, keys: list[str], args: list[Word]) -> Settlement:
+    async def _settle(self, keys: list[str], args: list[ScriptArgument]) -> Settlement:
         try:
             reply = await self._run(SETTLE, keys, args)
         except CONNECTION_ERRORS as error:
             raise self._unavailable(error) from None
         return self._read_settle(reply)
 
-    async def _run(self, script: Script, keys: list[str], args: list[Word]) -> Any:  # noqa: ANN401 - likewise
-        call = self._opened.wire.call
+    async def _run(self, script: Script, keys: list[str], args: list[ScriptArgument]) -> Any:  # noqa: ANN401 - likewise
+        call = self._opened.transport.call
         try:
             return await call("EVALSHA", script.sha, len(keys), *keys, *args)
         except NoScriptError:  # it did not run: a flush, a restart, a failover
@@ -274,12 +274,12 @@ class AsyncLimiter(Shell):
         if self._alarm is not None:
             self._alarm.cancel()
         try:
-            await self._courier.rest()
+            await self._coalescer.drain()
             await asyncio.sleep(0)  # a lease that has just been granted is held by now
             await asyncio.gather(*self._returning)
-            await self._give_back(self._leases.over())
+            await self._give_back(self._leases.pop_expired())
         finally:
-            await self._opened.wire.close()
+            await self._opened.transport.close()
             await self._opened.client.aclose()
             await self._opened.client.connection_pool.disconnect()
             await asyncio.to_thread(self._opened.release)

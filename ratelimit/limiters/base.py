@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
 
-from ratelimit.engine.check_script import Word, encode, read, text_of
-from ratelimit.engine.layout import KEYS, TENANTS, file_of, owner_name
-from ratelimit.engine.resolver import Asker, Question
+from ratelimit.engine.check_script import ScriptArgument, encode_checks, read_decision, text_of
+from ratelimit.engine.layout import KEYS, TENANTS, owner_key, suffix_of
+from ratelimit.engine.resolver import ResolvedCheck, Resolver
 from ratelimit.engine.settle_script import (
-    encode_reservation,
-    encode_return,
+    encode_lease_return,
+    encode_reservation_end,
     encode_settle,
-    names_in,
-    read_settle,
+    find_store_keys,
+    read_settlement,
 )
 from ratelimit.errors import Fault, InvalidRequest, PolicyError, StoreUnavailable
 from ratelimit.metering.assignments import (
@@ -30,16 +30,16 @@ from ratelimit.metering.assignments import (
 from ratelimit.policy import Limit, Policy
 from ratelimit.policy.spec import OTHER
 from ratelimit.rate import MICROSECONDS
-from ratelimit.request.check import MAX_BATCH, Check, fault, make_check
+from ratelimit.request.check import MAX_BATCH, Check, invalid_field, make_check
 from ratelimit.request.usage import make_usage
-from ratelimit.shortcuts.denial_memory import Denials
+from ratelimit.shortcuts.denial_memory import DenialMemory
 from ratelimit.shortcuts.leases import Leases
 from ratelimit.stores.outage import Outage
 
 if TYPE_CHECKING:
     from ratelimit.decision.decision import Decision
     from ratelimit.engine.layout import Owner
-    from ratelimit.engine.settle_script import Settlement, What
+    from ratelimit.engine.settle_script import SettleAction, Settlement
     from ratelimit.metering.assignments import Command
     from ratelimit.policy.assignment import Assignments
     from ratelimit.request.check import CheckOptions
@@ -52,22 +52,22 @@ CONNECTION_ERRORS = (RedisError, OSError, TimeoutError)
 REFUSALS = (AuthenticationError, AuthorizationError, NoPermissionError)
 """What no waiting mends: the store is there and will not serve us."""
 
-AskedFor = Check | str | Mapping[str, Any]
+CheckInput = Check | str | Mapping[str, Any]
 """What may be asked for: a key, or a whole check, or its fields."""
 
 
-class Shell:
+class BaseLimiter:
     """The state of a limiter that does not depend on how its calls travel."""
 
     def __init__(
         self, policy: Policy | Limit | Iterable[Limit], max_skew: float | None, remember: float
     ) -> None:
-        self._asker = Asker(as_policy(policy))
+        self._resolver = Resolver(make_policy(policy))
         self._assignments_counter: bytes | None = None
         self._closed = False
-        self.max_skew = skew_of(max_skew)
-        self.remember = remember_of(remember)
-        self._denials = Denials(self.max_skew)
+        self.max_skew = parse_max_skew(max_skew)
+        self.remember = parse_remember(remember)
+        self._denial_memory = DenialMemory(self.max_skew)
         self._leases = Leases()
 
     def _at(self, url: StoreURL) -> None:
@@ -78,11 +78,11 @@ class Shell:
     @property
     def policy(self) -> Policy:
         """The policy in force. Assign another to change it: buckets keep what was used."""
-        return self._asker.policy
+        return self._resolver.policy
 
     @policy.setter
     def policy(self, policy: Policy | Limit | Iterable[Limit]) -> None:
-        self._asker = Asker(as_policy(policy), self._asker.assigned)
+        self._resolver = Resolver(make_policy(policy), self._resolver.assignments)
 
     @property
     def has_read_assignments(self) -> bool:
@@ -94,73 +94,77 @@ class Shell:
 
         For callers who turn secrets into keys and obey the policy's `unknown_keys`, as the sidecar does.
         """
-        return self._asker.is_known(key)
+        return self._resolver.is_known(key)
 
     def _set_assignments(self, counter: bytes, assigned: Assignments) -> None:
-        self._asker = self._asker.reassigned(assigned)
+        self._resolver = self._resolver.with_assignments(assigned)
         self._assignments_counter = counter
 
-    def _ask(self, asked: AskedFor, options: CheckOptions | None = None, *, take: bool = True) -> Question:
+    def _ask(
+        self, asked: CheckInput, options: CheckOptions | None = None, *, take: bool = True
+    ) -> ResolvedCheck:
         if isinstance(asked, str):
-            question = self._asker.known(asked, options) if take else None
-            if question is not None:
-                return question
+            cached = self._resolver.find_cached(asked, options) if take else None
+            if cached is not None:
+                return cached
             asked = {"key": asked, **(options or {})}
         elif options:
-            raise fault(next(iter(options)), "goes into the check itself, not beside it")
-        return self._asker.ask(make_check(asked), take=take)
+            raise invalid_field(next(iter(options)), "goes into the check itself, not beside it")
+        return self._resolver.resolve(make_check(asked), take=take)
 
-    def _ask_many(self, checks: Sequence[AskedFor]) -> list[Question]:
+    def _ask_many(self, checks: Sequence[CheckInput]) -> list[ResolvedCheck]:
         if isinstance(checks, str | Mapping | Check):
-            raise fault("checks", "must be a list; for one, use check")
+            raise invalid_field("checks", "must be a list; for one, use check")
         if len(checks) > MAX_BATCH:
-            raise fault("checks", f"{len(checks)} is too many at once; at most {MAX_BATCH}")
-        questions = []
+            raise invalid_field("checks", f"{len(checks)} is too many at once; at most {MAX_BATCH}")
+        resolved = []
         for index, check in enumerate(checks):
             try:
-                questions.append(self._ask(check))
+                resolved.append(self._ask(check))
             except InvalidRequest as error:
                 faults = (fault._replace(path=f"{index}.{fault.path}") for fault in error.faults)
                 raise InvalidRequest(list(faults)) from None
-        return questions
+        return resolved
 
-    def _encode(self, questions: Sequence[Question]) -> tuple[list[str], list[Word]]:
-        return encode(questions, self.max_skew, self.remember)
+    def _encode(self, checks: Sequence[ResolvedCheck]) -> tuple[list[str], list[ScriptArgument]]:
+        return encode_checks(checks, self.max_skew, self.remember)
 
-    def _ask_acquire(self, asked: AskedFor, options: CheckOptions) -> Question:
-        question = self._ask(asked, options)
-        if question.timestamp is not None:
-            raise fault("timestamp", "stands still while acquire waits; leave it out")
-        return question
+    def _ask_acquire(self, asked: CheckInput, options: CheckOptions) -> ResolvedCheck:
+        check = self._ask(asked, options)
+        if check.timestamp is not None:
+            raise invalid_field("timestamp", "stands still while acquire waits; leave it out")
+        return check
 
-    def _ask_reserve(self, asked: AskedFor, options: CheckOptions) -> Question:
+    def _ask_reserve(self, asked: CheckInput, options: CheckOptions) -> ResolvedCheck:
         if isinstance(asked, str):
             return self._ask(asked, {**options, "reserve": True})
         return self._ask(make_check(asked).model_copy(update={"reserve": True}), options)
 
     def _encode_settle(
         self, usage: Usage | Mapping[str, Any], reservation: str | None
-    ) -> tuple[list[str], list[Word]]:
+    ) -> tuple[list[str], list[ScriptArgument]]:
         more = {} if reservation is None else {"reservation": reservation}
-        return encode_settle(self._asker, make_usage(usage, more), self.max_skew, self.remember)
+        return encode_settle(self._resolver, make_usage(usage, more), self.max_skew, self.remember)
 
-    def _encode_reservation(self, what: What, reservation: str) -> tuple[list[str], list[Word]]:
-        return encode_reservation(what, reservation, self.max_skew, self.remember)
+    def _encode_reservation(
+        self, what: SettleAction, reservation: str
+    ) -> tuple[list[str], list[ScriptArgument]]:
+        return encode_reservation_end(what, reservation, self.max_skew, self.remember)
 
-    def _encode_return(self, question: Question) -> tuple[list[str], list[Word]]:
-        return encode_return(question, self.max_skew, self.remember)
+    def _encode_return(self, check: ResolvedCheck) -> tuple[list[str], list[ScriptArgument]]:
+        return encode_lease_return(check, self.max_skew, self.remember)
 
     def _emptied(self, names: Sequence[str]) -> None:
         """Remember nothing about buckets that have been reset."""
-        self._denials.forget(names, time.monotonic_ns())
-        self._leases.forget(names)
+        self._denial_memory.forget_store_keys(names, time.monotonic_ns())
+        self._leases.drop_store_keys(names)
 
     def _encode_key_assignment(self, key: str, **fields: object) -> list[Command]:
         """Return the commands that assign something to a key."""
         key = make_check({"key": key}).key
         assignment = make_assignment(KeyAssignment, fields)
         if assignment.plan is not None:
-            self._asker.require_plan(assignment.plan)
+            self._resolver.require_plan(assignment.plan)
         return encode_assignment(KEYS, key, assignment)
 
     def _encode_tenant_assignment(self, tenant: str, plan: str | None) -> list[Command]:
@@ -168,27 +172,27 @@ class Shell:
         tenant = check_tenant(tenant)
         assignment = make_assignment(TenantAssignment, {"plan": plan})
         if assignment.plan is not None:
-            self._asker.require_plan(assignment.plan)
+            self._resolver.require_plan(assignment.plan)
         return encode_assignment(TENANTS, tenant, assignment)
 
     def _read_settle(self, reply: Sequence[bytes | str]) -> Settlement:
-        self._outage.ended()
-        texts = [text_of(part) for part in reply]
-        self._denials.forget(names_in(texts), time.monotonic_ns())
-        return read_settle(texts)
+        self._outage.note_success()
+        texts = [text_of(limit_cost) for limit_cost in reply]
+        self._denial_memory.forget_store_keys(find_store_keys(texts), time.monotonic_ns())
+        return read_settlement(texts)
 
-    def _read(self, question: Question, reply: bytes, sent: int) -> Decision:
+    def _read(self, check: ResolvedCheck, reply: bytes, sent: int) -> Decision:
         """Return what the store decided, asked at `sent` (monotonic nanoseconds)."""
-        decision = read(question, reply)
+        decision = read_decision(check, reply)
         if decision.allowed:
-            self._denials.admitted(question)
+            self._denial_memory.forget_check(check)
         else:
-            self._denials.note(question, reply, sent, time.monotonic_ns())
+            self._denial_memory.remember(check, reply, sent, time.monotonic_ns())
         return decision
 
-    def _without_store(self, question: Question, error: Exception) -> Decision:
-        self._outage.began(explain(error))
-        return self._outage.answer(question, self.max_skew)
+    def _without_store(self, check: ResolvedCheck, error: Exception) -> Decision:
+        self._outage.note_failure(explain(error))
+        return self._outage.decide(check, self.max_skew)
 
     def _unavailable(self, error: Exception) -> StoreUnavailable:
         return StoreUnavailable(f"{self.store}: {explain(error)}", refused=isinstance(error, REFUSALS))
@@ -196,16 +200,16 @@ class Shell:
     def _owned(self, key: str, tenant: str | None) -> list[str]:
         """Return the names under which lies what a key has used, and nobody else."""
         check = make_check({"key": key, "tenant": tenant})
-        _, owner, _ = self._asker.who(key, None, check.tenant)
+        _, owner, _ = self._resolver.resolve_key(key, None, check.tenant)
         classes = {*self.policy.classes.values(), OTHER}
         limits = [limit for plan in self.policy.plans.values() for limit in plan.limits]
         files = {"", *(f"/{name}" for name in classes)}  # of whatever limits there were before an edit
-        files.update(file_of(limit, name) for limit in limits for name in classes)
+        files.update(suffix_of(limit, name) for limit in limits for name in classes)
         owners: tuple[Owner, ...] = ("key", "tenant") if owner == key else ("key",)
-        return [owner_name(whose, key, owner) + file for whose in owners for file in sorted(files)]
+        return [owner_key(whose, key, owner) + file for whose in owners for file in sorted(files)]
 
 
-def as_policy(policy: Policy | Limit | Iterable[Limit]) -> Policy:
+def make_policy(policy: Policy | Limit | Iterable[Limit]) -> Policy:
     """Take a policy, or make one of limits.
 
     Raises:
@@ -223,18 +227,18 @@ def as_policy(policy: Policy | Limit | Iterable[Limit]) -> Policy:
     raise PolicyError([Fault("", message)], "policy")
 
 
-def remember_of(remember: float) -> int:
+def parse_remember(remember: float) -> int:
     """Return seconds to remember as milliseconds.
 
     Raises:
         InvalidRequest: it is not from a second to a day.
     """
     if not 1 <= remember <= 86_400:  # noqa: PLR2004 - a day
-        raise fault("remember", "must be from 1 to 86400 seconds")
+        raise invalid_field("remember", "must be from 1 to 86400 seconds")
     return round(remember * 1000)
 
 
-def skew_of(max_skew: float | None) -> int | None:
+def parse_max_skew(max_skew: float | None) -> int | None:
     """Return seconds of skew as microseconds; None, for trusting timestamps entirely, stays None.
 
     Raises:
@@ -243,7 +247,9 @@ def skew_of(max_skew: float | None) -> int | None:
     if max_skew is None:
         return None
     if not 0 <= max_skew <= 86_400:  # noqa: PLR2004 - a day
-        raise fault("max_skew", "must be from 0 to 86400 seconds, or None to trust timestamps entirely")
+        raise invalid_field(
+            "max_skew", "must be from 0 to 86400 seconds, or None to trust timestamps entirely"
+        )
     return round(max_skew * MICROSECONDS)
 
 

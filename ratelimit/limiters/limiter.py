@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ratelimit.engine.layout import KEYS, TENANTS
 from ratelimit.errors import RateLimited
-from ratelimit.limiters.base import CONNECTION_ERRORS, AskedFor
-from ratelimit.limiters.blocking_base import Blocking
+from ratelimit.limiters.base import CONNECTION_ERRORS, CheckInput
+from ratelimit.limiters.blocking_base import BlockingBase
 from ratelimit.limiters.reservation import Reservation
 from ratelimit.metering import assignments
 from ratelimit.stores import connect
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ratelimit.request.usage import Usage
 
 
-class Limiter(Blocking):
+class Limiter(BlockingBase):
     """Decides which requests may pass; for threads. `AsyncLimiter` is the same for asyncio.
 
     ```python
@@ -65,7 +65,7 @@ class Limiter(Blocking):
         self._at(self._opened.url)
         self.address = self._opened.address
 
-    def check(self, key: AskedFor, **options: Unpack[CheckOptions]) -> Decision:
+    def check(self, key: CheckInput, **options: Unpack[CheckOptions]) -> Decision:
         """Ask whether a request may pass, and charge it if so.
 
         Args:
@@ -77,7 +77,7 @@ class Limiter(Blocking):
         """
         return self._one(self._ask(key, options))
 
-    def check_many(self, checks: Sequence[AskedFor]) -> list[Decision]:
+    def check_many(self, checks: Sequence[CheckInput]) -> list[Decision]:
         """Ask for up to 256 requests in one call; each is all or nothing on its own, in order.
 
         Raises:
@@ -85,12 +85,12 @@ class Limiter(Blocking):
         """
         return self._decide(self._ask_many(checks))
 
-    def peek(self, key: AskedFor, **options: Unpack[CheckOptions]) -> Decision:
+    def peek(self, key: CheckInput, **options: Unpack[CheckOptions]) -> Decision:
         """Say what a check would answer now, and charge nothing."""
         return self._one(self._ask(key, options, take=False))
 
     def acquire(
-        self, key: AskedFor, *, timeout: float | None = None, **options: Unpack[CheckOptions]
+        self, key: CheckInput, *, timeout: float | None = None, **options: Unpack[CheckOptions]
     ) -> Decision:
         """Wait until a request may pass.
 
@@ -104,15 +104,15 @@ class Limiter(Blocking):
             InvalidRequest: the check cannot be asked.
         """
         until = None if timeout is None else time.monotonic() + timeout
-        question = self._ask_acquire(key, options)
-        while not (decision := self._one(question)):
+        check = self._ask_acquire(key, options)
+        while not (decision := self._one(check)):
             wait = decision.retry_after
             if wait is None or (until is not None and time.monotonic() + wait > until):
                 raise RateLimited(decision)
             time.sleep(wait)
         return decision
 
-    def reserve(self, key: AskedFor, **options: Unpack[CheckOptions]) -> Reservation:
+    def reserve(self, key: CheckInput, **options: Unpack[CheckOptions]) -> Reservation:
         """Check a request whose cost is an estimate, and hold it until it is settled.
 
         ```python
@@ -255,7 +255,7 @@ class Limiter(Blocking):
         if self._closed:
             return
         self._close()
-        self._opened.wire.close()
+        self._opened.transport.close()
         self._opened.client.close()
         self._opened.client.connection_pool.disconnect()
         self._opened.release()

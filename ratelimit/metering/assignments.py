@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, StrictBool
 
 from ratelimit.engine.layout import KEYS
 from ratelimit.policy.assignment import Assignment, Assignments
-from ratelimit.request.check import PlanText, TenantText, invalid
+from ratelimit.request.check import PlanText, TenantText, invalid_request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -71,7 +71,7 @@ def make_assignment(model: type[T], fields: dict[str, Any]) -> T:
     try:
         return model.model_validate(fields)
     except pydantic.ValidationError as error:
-        raise invalid(error, model) from None
+        raise invalid_request(error, model) from None
 
 
 class _Tenant(pydantic.BaseModel):

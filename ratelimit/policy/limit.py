@@ -23,7 +23,7 @@ from ratelimit.policy.spec import (
     Scope,
 )
 from ratelimit.rate import MICROSECONDS, Rate, write_period
-from ratelimit.request.validation import faults_of
+from ratelimit.request.validation import make_faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -97,7 +97,7 @@ class Limit:
         try:
             [(_, spec)] = _named.validate_python({self.name: raw}).items()
         except pydantic.ValidationError as error:
-            raise PolicyError(faults_of(error, _fields_at, echo=True), f"Limit({self.name!r})") from None
+            raise PolicyError(make_faults(error, _fields_at, echo=True), f"Limit({self.name!r})") from None
         object.__setattr__(self, "rate", spec.rate)
         object.__setattr__(self, "per", tuple(spec.per))
         object.__setattr__(self, "ttl", spec.ttl)

@@ -15,7 +15,7 @@ from ratelimit.policy.limit import Limit, check_alone
 from ratelimit.policy.rules import contradictions, half_leased
 from ratelimit.policy.source import Source
 from ratelimit.policy.spec import OTHER, KeySpec, PolicySpec, UnknownKeys, fields_at
-from ratelimit.request.validation import faults_of
+from ratelimit.request.validation import make_faults
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,7 +83,7 @@ class Policy:
         try:
             spec = PolicySpec.model_validate(yaml.data)
         except pydantic.ValidationError as error:
-            yaml.refuse(faults_of(error, fields_at, echo=True))
+            yaml.refuse(make_faults(error, fields_at, echo=True))
             raise
         yaml.refuse(contradictions(spec))
         return cls._of_spec(spec, source)

@@ -82,9 +82,9 @@ class Source:
         )  # what `<<` merges comes first, so that what is written here goes over it
         mapping: dict[str, Any] = {}
         for key, value in node.value:
-            place = _join(path, _name_of(key))
-            self._lines[place] = key.start_mark.line + 1
-            mapping[_name_of(key)] = self._read(loader, value, place)
+            placed = _join(path, _name_of(key))
+            self._lines[placed] = key.start_mark.line + 1
+            mapping[_name_of(key)] = self._read(loader, value, placed)
         return mapping
 
     def refuse(self, faults: Iterable[Fault]) -> None:

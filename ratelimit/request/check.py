@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StrictB
 
 from ratelimit.errors import Fault, InvalidRequest
 from ratelimit.rate import MAX_COUNT, MICROSECONDS
-from ratelimit.request.validation import faults_of
+from ratelimit.request.validation import make_faults
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -178,14 +178,16 @@ def make_check(fields: object) -> Check:
     try:
         return Check.model_validate(fields)
     except pydantic.ValidationError as error:
-        raise invalid(error) from None
+        raise invalid_request(error) from None
 
 
-def invalid(error: pydantic.ValidationError, schema: type[pydantic.BaseModel] = Check) -> InvalidRequest:
+def invalid_request(
+    error: pydantic.ValidationError, schema: type[pydantic.BaseModel] = Check
+) -> InvalidRequest:
     """Say what pydantic found in our words, without repeating what was sent."""
-    return InvalidRequest(faults_of(error, lambda _: schema.model_fields, echo=False))
+    return InvalidRequest(make_faults(error, lambda _: schema.model_fields, echo=False))
 
 
-def fault(field: str, message: str) -> InvalidRequest:
+def invalid_field(field: str, message: str) -> InvalidRequest:
     """Make the error for one field."""
     return InvalidRequest([Fault(field, message)])

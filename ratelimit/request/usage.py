@@ -18,7 +18,7 @@ from ratelimit.request.check import (
     ReservationText,
     TenantText,
     Timestamp,
-    invalid,
+    invalid_request,
 )
 
 if TYPE_CHECKING:
@@ -103,5 +103,5 @@ def make_usage(fields: Usage | Mapping[str, Any], more: Mapping[str, Any]) -> Us
     try:
         usage = Usage.model_validate({**told, **more})
     except pydantic.ValidationError as error:
-        raise invalid(error, Usage) from None
+        raise invalid_request(error, Usage) from None
     return usage.model_copy(update={"timestamp": fields.timestamp}) if isinstance(fields, Usage) else usage

@@ -29,7 +29,7 @@ def at(field: str, message: str) -> PydanticCustomError:
     return PydanticCustomError(_AT, "{message}", {"field": field, "message": message})
 
 
-def faults_of(
+def make_faults(
     error: pydantic.ValidationError, fields_at: Callable[[tuple[str, ...]], Iterable[str]], *, echo: bool
 ) -> list[Fault]:
     """Describe every error in `error`.

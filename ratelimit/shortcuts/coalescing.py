@@ -12,21 +12,21 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from ratelimit.engine.check_script import MOST_LIMITS
+from ratelimit.engine.check_script import MAX_LIMITS_PER_CALL
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from ratelimit.engine.resolver import Question
+    from ratelimit.engine.resolver import ResolvedCheck
 
 Reply = Any
-Asked = tuple["Question", asyncio.Future[Reply]]
+Asked = tuple["ResolvedCheck", asyncio.Future[Reply]]
 
 IN_FLIGHT: Final = 4
 """Most calls under way at once: one being decided, others being written and read."""
 
 
-class Courier:
+class Coalescer:
     """Carries questions to the store, many to a call.
 
     A call holds `MOST_LIMITS` limits at the most, so that the store is not held longer than about a
@@ -36,26 +36,26 @@ class Courier:
         run: makes one call for these questions and returns their replies in order.
     """
 
-    def __init__(self, run: Callable[[list[Question]], Awaitable[Sequence[Reply]]]) -> None:
+    def __init__(self, run: Callable[[list[ResolvedCheck]], Awaitable[Sequence[Reply]]]) -> None:
         self._run = run
         self._waiting: deque[Asked] = deque()
         self._flights: set[asyncio.Task[None]] = set()
         self._departing = False
 
-    def ask(self, question: Question) -> asyncio.Future[Reply]:
+    def submit(self, check: ResolvedCheck) -> asyncio.Future[Reply]:
         """Return what will be the reply to a question, or the error of the call that carried it.
 
         Cancelled before it leaves, it is not asked at all.
         """
         loop = asyncio.get_running_loop()
         landed: asyncio.Future[Reply] = loop.create_future()
-        self._waiting.append((question, landed))
+        self._waiting.append((check, landed))
         if not self._departing and len(self._flights) < IN_FLIGHT:
             self._departing = True
             loop.call_soon(self._depart)
         return landed
 
-    async def rest(self) -> None:
+    async def drain(self) -> None:
         """Wait until everything asked so far is answered."""
         while self._waiting or self._flights:
             await asyncio.gather(*self._flights, return_exceptions=True)
@@ -64,16 +64,16 @@ class Courier:
     def _depart(self) -> None:
         self._departing = False
         waiting, asked = self._waiting, list[Asked]()
-        room = MOST_LIMITS
+        room = MAX_LIMITS_PER_CALL
         while waiting:
-            question, landed = waiting[0]
-            weight = question.route.layout.weight
+            check, landed = waiting[0]
+            weight = check.subject.layout.weight
             if asked and weight > room:
                 break
             waiting.popleft()
             if not landed.done():  # nobody asks any more, so nobody is charged
                 room -= weight
-                asked.append((question, landed))
+                asked.append((check, landed))
         if asked:
             flight = asyncio.get_running_loop().create_task(self._fly(asked))
             self._flights.add(flight)
@@ -91,7 +91,7 @@ class Courier:
 
     async def _fly(self, asked: list[Asked]) -> None:
         try:
-            replies = await self._run([question for question, _ in asked])
+            replies = await self._run([check for check, _ in asked])
             for (_, landed), reply in zip(asked, replies, strict=True):
                 if not landed.done():  # else its asker was cancelled
                     landed.set_result(reply)

@@ -22,17 +22,17 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from ratelimit.decision.decision import deferred
-from ratelimit.engine.check_script import judged_again, members
-from ratelimit.engine.limit_status import read_place, states_of
+from ratelimit.decision.decision import defer_decision
+from ratelimit.engine.check_script import decode_members, move_reply_time
+from ratelimit.engine.limit_status import evaluate_limit, unpack_states
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ratelimit.decision.decision import Decision
     from ratelimit.engine.layout import Layout
-    from ratelimit.engine.limit_status import State
-    from ratelimit.engine.resolver import Question
+    from ratelimit.engine.limit_status import RawState
+    from ratelimit.engine.resolver import ResolvedCheck
 
 LONGEST: Final = 1_000_000_000
 """Nanoseconds that a denial is remembered at the most."""
@@ -69,7 +69,7 @@ class _Denial(NamedTuple):
     reply: bytes
 
 
-class Denials:
+class DenialMemory:
     """The denials of one limiter.
 
     Times named `now`, `sent` and `heard` are nanoseconds of one clock that never goes back.
@@ -84,22 +84,22 @@ class Denials:
         self._given_back: dict[str, int] = {}
         self._ahead = -math.inf  # how far a timestamp may lie before our own clock without being clamped
 
-    def answer(self, question: Question, now: int) -> Decision | None:
+    def find_denial(self, check: ResolvedCheck, now: int) -> Decision | None:
         """Return the denial that the store would give; None if only the store can tell."""
-        route = question.route
-        denial = self._known.get(route.names) if self._known else None
+        subject = check.subject
+        denial = self._known.get(subject.store_keys) if self._known else None
         if (
             denial is None
-            or denial.layout is not route.layout
-            or question.costs[denial.number] < denial.cost
+            or denial.layout is not subject.layout
+            or check.costs[denial.number] < denial.cost
             or now - denial.heard > LONGEST
-            or question.request_id is not None
-            or not question.take
-            or (question.reservation is not None and not denial.reserving)
+            or check.request_id is not None
+            or not check.take
+            or (check.reservation is not None and not denial.reserving)
             or self._given_back.get(denial.name, 0) >= denial.sent
         ):
             return None
-        t = question.timestamp
+        t = check.timestamp
         if t is None:
             if denial.clock is None:
                 return None
@@ -111,60 +111,60 @@ class Denials:
             latest = t
         if latest >= denial.admits_at:
             return None
-        return deferred(False, "denial-memory", (_members, question, t, denial.reply))
+        return defer_decision(False, "denial-memory", (_members, check, t, denial.reply))
 
-    def note(self, question: Question, reply: bytes, sent: int, heard: int) -> None:
+    def remember(self, check: ResolvedCheck, reply: bytes, sent: int, heard: int) -> None:
         """Remember what the store said to a question that it denied."""
-        if not question.take or not reply.startswith(b"0"):
+        if not check.take or not reply.startswith(b"0"):
             return
-        t, states = states_of(question.route.layout, reply)
-        if self._max_skew is None and question.route.layout.has_slots:
+        t, states = unpack_states(check.subject.layout, reply)
+        if self._max_skew is None and check.subject.layout.has_slots:
             return  # in a replay they are counted at the time of each check, and any may come next
-        stamped = question.timestamp is not None
+        stamped = check.timestamp is not None
         self._ahead = max(self._ahead, t - heard // 1000 + (0 if stamped else self._max_skew or 0))
-        denier = _longest(question, states, t)
+        denier = _longest(check, states, t)
         if denier is None:
             return
         number, wait = denier
         if len(self._known) >= MOST:
             self._known = {}
-        self._known[question.route.names] = _Denial(
-            question.route.layout,
+        self._known[check.subject.store_keys] = _Denial(
+            check.subject.layout,
             number,
-            question.parts[number].name,
-            question.costs[number],
+            check.limit_costs[number].store_key,
+            check.costs[number],
             t + wait,
             None if stamped else t,
             sent,
             heard,
-            question.reservation is not None or not question.route.layout.has_slots,
+            check.reservation is not None or not check.subject.layout.has_slots,
             reply,
         )
 
-    def admitted(self, question: Question) -> None:
+    def forget_check(self, check: ResolvedCheck) -> None:
         """Forget what was said of limits that have just been taken from: it is true no more."""
         if self._known:
-            self._known.pop(question.route.names, None)
+            self._known.pop(check.subject.store_keys, None)
 
-    def forget(self, names: Iterable[str], now: int) -> None:
+    def forget_store_keys(self, names: Iterable[str], now: int) -> None:
         """Ask the store again about the limits in these of its keys: something was given back to them."""
         if len(self._given_back) >= MOST:
             self._known, self._given_back = {}, {}
         self._given_back.update(dict.fromkeys(names, now))
 
 
-def _longest(question: Question, states: list[State], t: int) -> tuple[int, float] | None:
+def _longest(check: ResolvedCheck, states: list[RawState], t: int) -> tuple[int, float] | None:
     """Return which limit denies for the longest, of those that may be remembered, and for how long."""
     longest: tuple[int, float] | None = None
-    for number, place in enumerate(question.route.layout.places):
-        if place.is_slots or place.limit.mode == "shadow" or not place.limit.denial_memory:
+    for number, placed in enumerate(check.subject.layout.placed_limits):
+        if placed.is_slots or placed.limit.mode == "shadow" or not placed.limit.denial_memory:
             continue
-        wait = read_place(place, question.costs[number], states[number], t, taken=False).wait
+        wait = evaluate_limit(placed, check.costs[number], states[number], t, taken=False).wait
         microseconds = math.inf if wait is None else wait
         if microseconds > (longest[1] if longest else 0):
             longest = number, microseconds
     return longest
 
 
-def _members(question: Question, t: int, reply: bytes) -> dict[str, Any]:
-    return members(question, judged_again(reply, t), None, "denial-memory")
+def _members(check: ResolvedCheck, t: int, reply: bytes) -> dict[str, Any]:
+    return decode_members(check, move_reply_time(reply, t), None, "denial-memory")

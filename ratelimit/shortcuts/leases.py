@@ -16,9 +16,9 @@ import math
 from operator import add, gt, sub
 from typing import TYPE_CHECKING, Any, Final
 
-from ratelimit.decision.decision import deferred
-from ratelimit.engine.check_script import members
-from ratelimit.engine.limit_status import bucket_of, states_of
+from ratelimit.decision.decision import defer_decision
+from ratelimit.engine.check_script import decode_members
+from ratelimit.engine.limit_status import make_bucket, unpack_states
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ratelimit.decision.decision import Decision
     from ratelimit.engine.bucket import Bucket
     from ratelimit.engine.layout import Layout
-    from ratelimit.engine.resolver import Question
+    from ratelimit.engine.resolver import ResolvedCheck
 
     _Whose = tuple[Layout, tuple[str, ...]]
 
@@ -61,43 +61,43 @@ class _Lease:
         until: nanoseconds of our clock, when it ends.
     """
 
-    __slots__ = ("buckets", "clock", "heard", "held", "question", "room", "spent", "until", "whole")
+    __slots__ = ("buckets", "check", "clock", "heard", "held", "room", "spent", "until", "whole")
 
-    def __init__(self, question: Question, reply: bytes, sent: int, heard: int) -> None:
-        layout = question.route.layout
-        t, states = states_of(layout, reply)
-        self.question = question
+    def __init__(self, check: ResolvedCheck, reply: bytes, sent: int, heard: int) -> None:
+        layout = check.subject.layout
+        t, states = unpack_states(layout, reply)
+        self.check = check
         self.buckets: list[Bucket] = []
         left: list[float] = []
-        for place, cost, state in zip(layout.places, question.costs, states, strict=True):
-            bucket, shape = bucket_of(state), place.shape
+        for placed, cost, state in zip(layout.placed_limits, check.costs, states, strict=True):
+            bucket, shape = make_bucket(state), placed.shape
             gives = bucket.admits(shape, t, cost)
             self.buckets.append(bucket.take(shape, t, cost) if gives else bucket)
             left.append(cost if gives else 0.0)
         self.hold(left)
-        self.whole = tuple(left) == question.costs
+        self.whole = tuple(left) == check.costs
         self.until = sent + layout.lease_ttl * 1000
         self.clock, self.heard = t, heard
 
     @property
     def left(self) -> list[float]:
         """Tokens of each limit."""
-        return after(self.held, self.question, self.spent)
+        return after(self.held, self.check, self.spent)
 
     def hold(self, left: list[float]) -> None:
         """Have this many tokens of each limit left."""
-        usual = self.question.route.layout.usual
-        rooms = (rest // cost for rest, cost in zip(left, usual, strict=True) if cost)
+        default_costs = self.check.subject.layout.default_costs
+        rooms = (rest // cost for rest, cost in zip(left, default_costs, strict=True) if cost)
         self.held, self.spent, self.room = left, 0, min(rooms, default=math.inf)
 
-    def rest(self) -> Question:
+    def rest(self) -> ResolvedCheck:
         """Return what is left of it, as a question that took just that."""
-        return self.question.costing(tuple(self.left))
+        return self.check.with_costs(tuple(self.left))
 
 
-def after(held: list[float], question: Question, spent: int) -> list[float]:
+def after(held: list[float], check: ResolvedCheck, spent: int) -> list[float]:
     """Return what is left of tokens after so many usual checks."""
-    return [rest - spent * cost for rest, cost in zip(held, question.route.layout.usual, strict=True)]
+    return [rest - spent * cost for rest, cost in zip(held, check.subject.layout.default_costs, strict=True)]
 
 
 class Leases:
@@ -108,7 +108,7 @@ class Leases:
 
     def __init__(self) -> None:
         self._held: dict[_Whose, _Lease] = {}
-        self._ended: list[Question] = []
+        self._ended: list[ResolvedCheck] = []
         self._watched: dict[_Whose, tuple[int, int, int]] = {}
 
     @property
@@ -123,34 +123,34 @@ class Leases:
             return 0
         return min((lease.until for lease in self._held.values()), default=None)
 
-    def spend(self, question: Question, now: int) -> Decision | None:
+    def spend(self, check: ResolvedCheck, now: int) -> Decision | None:
         """Decide a check here; None if the store must be asked."""
-        route = question.route
-        lease = self._held.get((route.layout, route.names))
+        subject = check.subject
+        lease = self._held.get((subject.layout, subject.store_keys))
         if lease is None or now >= lease.until:
             return None
-        if question.packed:  # it costs what is usual
+        if check.packed:  # it costs what is usual
             held, spent = lease.held, lease.spent
             if spent >= lease.room:
                 return None
             lease.spent = spent + 1
         else:
             held, spent = lease.left, 0
-            left = list(map(sub, held, question.costs))
-            if min(left) < 0 or not question.is_plain:
+            left = list(map(sub, held, check.costs))
+            if min(left) < 0 or not check.is_plain:
                 return None
             lease.hold(left)
-        return deferred(True, "lease", (_members, question, lease, held, spent, now))
+        return defer_decision(True, "lease", (_members, check, lease, held, spent, now))
 
-    def wanted(self, question: Question, now: int) -> Question | None:
+    def plan_lease(self, check: ResolvedCheck, now: int) -> ResolvedCheck | None:
         """Return the check that takes a lease, if one is worth it: its reply is for `granted`."""
-        layout = question.route.layout
-        amounts, ttl = layout.lease, layout.lease_ttl * 1000
-        if not question.is_plain or any(map(gt, question.costs, (part / ENOUGH for part in amounts))):
+        layout = check.subject.layout
+        amounts, ttl = layout.lease_amounts, layout.lease_ttl * 1000
+        if not check.is_plain or any(map(gt, check.costs, (amount / ENOUGH for amount in amounts))):
             return None
         if len(self._watched) >= MOST:
             self._watched = {}
-        whose = layout, question.route.names
+        whose = layout, check.subject.store_keys
         asked, since, later = self._watched.get(whose, (0, now, 0))
         asked, since = (asked + 1, since) if now - since <= ttl else (1, now)
         take = asked > HOT and now >= later
@@ -159,16 +159,16 @@ class Leases:
             return None
         lease = self._held.get(whose)
         if lease is None:
-            return question.costing(amounts)
+            return check.with_costs(amounts)
         missing = map(sub, amounts, lease.left)
-        return question.costing(tuple(max(cost, 0.0) for cost in missing))
+        return check.with_costs(tuple(max(cost, 0.0) for cost in missing))
 
-    def granted(self, question: Question, reply: bytes, sent: int, heard: int) -> bool:
+    def add_lease(self, check: ResolvedCheck, reply: bytes, sent: int, heard: int) -> bool:
         """Hold what the check of `wanted` was told that it took; False if it was denied."""
         if not reply.startswith(b"1"):
             return False  # not asked again before the time of a lease has passed
-        whose = question.route.layout, question.route.names
-        lease, before = _Lease(question, reply, sent, heard), self._held.get(whose)
+        whose = check.subject.layout, check.subject.store_keys
+        lease, before = _Lease(check, reply, sent, heard), self._held.get(whose)
         if before is not None:
             lease.hold(list(map(add, lease.left, before.left)))
         self._held[whose] = lease
@@ -177,29 +177,31 @@ class Leases:
             self._watched[whose] = asked, since, 0
         return True
 
-    def over(self, now: int | None = None) -> list[Question]:
+    def pop_expired(self, now: int | None = None) -> list[ResolvedCheck]:
         """Return what is left of leases whose time is over, to be given back; of all without a time."""
         ended, self._ended = self._ended, []
         for whose in [whose for whose, lease in self._held.items() if now is None or now >= lease.until]:
             ended.append(self._held.pop(whose).rest())
-        return [question for question in ended if any(question.costs)]
+        return [check for check in ended if any(check.costs)]
 
-    def forget(self, names: Iterable[str]) -> None:
+    def drop_store_keys(self, names: Iterable[str]) -> None:
         """End the leases on buckets that have been emptied: only to the others is there something to give."""
         gone = set(names)
         for whose in [whose for whose in self._held if gone.intersection(whose[1])]:
             rest = self._held.pop(whose).rest()
-            kept = tuple(0.0 if part.name in gone else part.cost for part in rest.parts)
+            kept = tuple(
+                0.0 if limit_cost.store_key in gone else limit_cost.cost for limit_cost in rest.limit_costs
+            )
             if any(kept):
-                self._ended.append(rest.costing(kept))
+                self._ended.append(rest.with_costs(kept))
 
 
-def _members(question: Question, lease: _Lease, held: list[float], spent: int, now: int) -> dict[str, Any]:
+def _members(check: ResolvedCheck, lease: _Lease, held: list[float], spent: int, now: int) -> dict[str, Any]:
     """What is left of the lease is as good as in the bucket: that is what the check found."""
-    layout = question.route.layout
+    layout = check.subject.layout
     t = lease.clock + (now - lease.heard) // 1000
     states: list[float] = []
-    left = after(held, question, spent)
-    for place, bucket, rest in zip(layout.places, lease.buckets, left, strict=True):
-        states += (max(bucket.level(place.shape, t) - rest, 0.0), t)
-    return members(question, b"1" + layout.states.pack(t, *states), None, "lease")
+    left = after(held, check, spent)
+    for placed, bucket, rest in zip(layout.placed_limits, lease.buckets, left, strict=True):
+        states += (max(bucket.level(placed.shape, t) - rest, 0.0), t)
+    return decode_members(check, b"1" + layout.state_struct.pack(t, *states), None, "lease")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 import hiredis
 from redis.exceptions import ConnectionError as LostConnection
 
-from ratelimit.stores.transport import understood
+from ratelimit.stores.transport import raise_error_reply
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -28,7 +28,7 @@ _TURNS: Final = 4
 _CLOSED: Final = "the server closed the connection"
 
 
-async def within(deadline: float, call: Awaitable[T]) -> T:
+async def await_within(deadline: float, call: Awaitable[T]) -> T:
     """Await a call of the store for `deadline` seconds at the most.
 
     When this process itself was held up, the reply may have come in time and still lie unread
@@ -53,7 +53,7 @@ async def within(deadline: float, call: Awaitable[T]) -> T:
     return await task
 
 
-def hanging_up(kind: Any) -> Any:  # noqa: ANN401 - one of redis-py's classes of connections
+def abort_on_disconnect(kind: Any) -> Any:  # noqa: ANN401 - one of redis-py's classes of connections
     """Make connections of this kind end at once when they are closed.
 
     Nothing is under way on them by then. Left to itself TLS says goodbye and waits half a minute for
@@ -70,7 +70,7 @@ def hanging_up(kind: Any) -> Any:  # noqa: ANN401 - one of redis-py's classes of
     return HangsUp
 
 
-class AsyncWire(Protocol):
+class AsyncTransport(Protocol):
     """Carries commands to the store."""
 
     async def call(self, *command: str | bytes | float) -> Any:  # noqa: ANN401 - whatever the store says
@@ -82,7 +82,7 @@ class AsyncWire(Protocol):
         ...
 
 
-class AsyncClientWire:
+class AsyncClientTransport:
     """Leaves it to a client: for stores that are not at the other end of a socket."""
 
     def __init__(self, client: redis.asyncio.Redis, deadline: float) -> None:
@@ -91,13 +91,13 @@ class AsyncClientWire:
 
     async def call(self, *command: str | bytes | float) -> Any:  # noqa: ANN401 - whatever the store says
         """See `AsyncWire`."""
-        return await within(self._deadline, self._client.execute_command(*command))
+        return await await_within(self._deadline, self._client.execute_command(*command))
 
     async def close(self) -> None:
         """See `AsyncWire`; the client is closed by its owner."""
 
 
-class SharedWire:
+class SharedTransport:
     """One connection, opened when it is needed and anew after it was lost.
 
     Args:
@@ -108,8 +108,8 @@ class SharedWire:
     def __init__(self, pool: redis.asyncio.ConnectionPool, deadline: float) -> None:
         self._pool = pool
         self._deadline = deadline
-        self._line: _Line | None = None
-        self._opening: asyncio.Task[_Line] | None = None
+        self._line: _Connection | None = None
+        self._opening: asyncio.Task[_Connection] | None = None
 
     async def call(self, *command: str | bytes | float) -> Any:  # noqa: ANN401 - whatever the store says
         """See `AsyncWire`."""
@@ -118,28 +118,28 @@ class SharedWire:
         until = loop.time() + self._deadline
         line = self._line
         if line is None or line.lost:
-            line = await within(self._deadline, asyncio.shield(self._open()))
-        answer = line.ask(packed)
+            line = await await_within(self._deadline, asyncio.shield(self._open()))
+        answer = line.send(packed)
         alarm = loop.call_at(until, line.late, answer, _TURNS)
         try:
-            return understood(await answer)
+            return raise_error_reply(await answer)
         finally:
             alarm.cancel()
 
-    def _open(self) -> asyncio.Task[_Line]:
+    def _open(self) -> asyncio.Task[_Connection]:
         """Open a connection once for all who wait for it."""
         if self._opening is None or self._opening.done():
             self._opening = asyncio.create_task(self._connect())
             self._opening.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         return self._opening
 
-    async def _connect(self) -> _Line:
+    async def _connect(self) -> _Connection:
         if self._line is not None:
             await self._line.close()
         connection: Any = self._pool.connection_class(**self._pool.connection_kwargs)
         try:
             await connection.connect()
-            self._line = _Line(connection)
+            self._line = _Connection(connection)
         except BaseException:
             await connection.disconnect()
             raise
@@ -153,7 +153,7 @@ class SharedWire:
             await self._line.close()
 
 
-class _Line(asyncio.Protocol):
+class _Connection(asyncio.Protocol):
     """One connection, taken over from redis-py once it is greeted.
 
     Raises:
@@ -170,7 +170,7 @@ class _Line(asyncio.Protocol):
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self.lost = False
 
-    def ask(self, packed: bytes) -> asyncio.Future[Any]:
+    def send(self, packed: bytes) -> asyncio.Future[Any]:
         """Send one command; the future gets its reply."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append(answer)

@@ -18,10 +18,15 @@ from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
 from ratelimit.errors import StoreUnavailable
-from ratelimit.request.check import fault
+from ratelimit.request.check import invalid_field
 from ratelimit.stores import embedded
-from ratelimit.stores.async_transport import AsyncClientWire, AsyncWire, SharedWire, hanging_up
-from ratelimit.stores.transport import ClientWire, Wire, Wires
+from ratelimit.stores.async_transport import (
+    AsyncClientTransport,
+    AsyncTransport,
+    SharedTransport,
+    abort_on_disconnect,
+)
+from ratelimit.stores.transport import ClientTransport, PooledTransport, Transport
 from ratelimit.stores.url import ALLOWED, StoreURL
 
 if TYPE_CHECKING:
@@ -38,11 +43,11 @@ _BACKSTOP: Final = 4
 """On a loop `aiowire.within` keeps the deadline; redis-py's own timeout only stands behind it."""
 
 Client = TypeVar("Client")
-AnyWire = TypeVar("AnyWire")
+AnyTransport = TypeVar("AnyTransport")
 
 
 @dataclass(frozen=True, slots=True)
-class Store(Generic[Client, AnyWire]):
+class Store(Generic[Client, AnyTransport]):
     """A client, where it came from, and what is left to do once it is closed.
 
     Attributes:
@@ -54,11 +59,11 @@ class Store(Generic[Client, AnyWire]):
     url: StoreURL
     address: str = field(repr=False)
     client: Client
-    wire: AnyWire
+    transport: AnyTransport
     release: Callable[[], None]
 
 
-def connect(url: str, deadline: float) -> Store[redis.Redis, Wire]:
+def connect(url: str, deadline: float) -> Store[redis.Redis, Transport]:
     """Make a blocking client; nothing is sent before it is first used.
 
     Args:
@@ -70,32 +75,32 @@ def connect(url: str, deadline: float) -> Store[redis.Redis, Wire]:
         StoreUnavailable: the embedded server does not start.
     """
 
-    def real(address: str) -> tuple[redis.Redis, Wire]:
+    def real(address: str) -> tuple[redis.Redis, Transport]:
         options = _once(Retry(NoBackoff(), 0), deadline, deadline)
         pool = redis.BlockingConnectionPool.from_url(address, **options)
         pool.connection_class(**pool.connection_kwargs)  # not connected: it only reads its options
-        return redis.Redis.from_pool(pool), Wires(pool, CONNECTIONS, _LINE * deadline)
+        return redis.Redis.from_pool(pool), PooledTransport(pool, CONNECTIONS, _LINE * deadline)
 
-    def fake(server: object) -> tuple[redis.Redis, Wire]:
+    def fake(server: object) -> tuple[redis.Redis, Transport]:
         client = _fakes().FakeRedis(server=server)
-        return client, ClientWire(client)
+        return client, ClientTransport(client)
 
     return _open(url, deadline, real, fake)
 
 
-def connect_async(url: str, deadline: float) -> Store[redis.asyncio.Redis, AsyncWire]:
+def connect_async(url: str, deadline: float) -> Store[redis.asyncio.Redis, AsyncTransport]:
     """Make a client for asyncio; otherwise as `connect`."""
 
-    def real(address: str) -> tuple[redis.asyncio.Redis, AsyncWire]:
+    def real(address: str) -> tuple[redis.asyncio.Redis, AsyncTransport]:
         options = _once(AsyncRetry(NoBackoff(), 0), deadline, _BACKSTOP * deadline)
         pool = redis.asyncio.BlockingConnectionPool.from_url(address, **options)
-        pool.connection_class = hanging_up(pool.connection_class)
+        pool.connection_class = abort_on_disconnect(pool.connection_class)
         pool.connection_class(**pool.connection_kwargs)
-        return redis.asyncio.Redis.from_pool(pool), SharedWire(pool, deadline)
+        return redis.asyncio.Redis.from_pool(pool), SharedTransport(pool, deadline)
 
-    def fake(server: object) -> tuple[redis.asyncio.Redis, AsyncWire]:
+    def fake(server: object) -> tuple[redis.asyncio.Redis, AsyncTransport]:
         client = _fakes().FakeAsyncRedis(server=server)
-        return client, AsyncClientWire(client, deadline)
+        return client, AsyncClientTransport(client, deadline)
 
     return _open(url, deadline, real, fake)
 
@@ -103,9 +108,9 @@ def connect_async(url: str, deadline: float) -> Store[redis.asyncio.Redis, Async
 def _open(
     url: str,
     deadline: float,
-    real: Callable[[str], tuple[Client, AnyWire]],
-    fake: Callable[[object], tuple[Client, AnyWire]],
-) -> Store[Client, AnyWire]:
+    real: Callable[[str], tuple[Client, AnyTransport]],
+    fake: Callable[[object], tuple[Client, AnyTransport]],
+) -> Store[Client, AnyTransport]:
     parsed = StoreURL.parse(url)
     check_deadline(deadline)
     if parsed.scheme == "memory":
@@ -115,7 +120,9 @@ def _open(
         return Store(parsed, address, *real(address), release)
     except (ValueError, TypeError):  # whose message may hold the password
         release()
-        raise fault("redis", f"has an option that redis-py does not know; allowed: {ALLOWED}") from None
+        raise invalid_field(
+            "redis", f"has an option that redis-py does not know; allowed: {ALLOWED}"
+        ) from None
 
 
 def check_deadline(deadline: float) -> None:
@@ -125,7 +132,7 @@ def check_deadline(deadline: float) -> None:
         InvalidRequest: it is not above 0 and at most a minute.
     """
     if not 0 < deadline <= 60:  # noqa: PLR2004 - a minute; also false for NaN
-        raise fault("deadline", "must be above 0 and at most 60 seconds")
+        raise invalid_field("deadline", "must be above 0 and at most 60 seconds")
 
 
 def _once(retry: object, deadline: float, timeout: float) -> dict[str, Any]:

@@ -12,11 +12,11 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from ratelimit.decision.decision import Decision
-from ratelimit.engine.check_script import answer, read
-from ratelimit.engine.simulation import Buckets, judged_at
+from ratelimit.engine.check_script import build_members, read_decision
+from ratelimit.engine.simulation import SimulatedBuckets, find_check_time
 
 if TYPE_CHECKING:
-    from ratelimit.engine.resolver import Question
+    from ratelimit.engine.resolver import ResolvedCheck
 
 logger = logging.getLogger("ratelimit")
 
@@ -31,11 +31,11 @@ class Outage:
 
     def __init__(self, store: str) -> None:
         self._store = store
-        self._local = Buckets(most=_LOCAL_BUCKETS)
+        self._local = SimulatedBuckets(most=_LOCAL_BUCKETS)
         self._lock = threading.Lock()
         self._failing = False
 
-    def began(self, reason: object) -> None:
+    def note_failure(self, reason: object) -> None:
         """Note that the store did not answer."""
         if not self._failing:
             logger.warning(
@@ -43,28 +43,28 @@ class Outage:
             )
         self._failing = True
 
-    def ended(self) -> None:
+    def note_success(self) -> None:
         """Note that the store answered."""
         if self._failing:
             logger.warning("store %s answers again", self._store)
         self._failing = False
 
-    def answer(self, question: Question, max_skew: int | None) -> Decision:
+    def decide(self, check: ResolvedCheck, max_skew: int | None) -> Decision:
         """Decide without the store."""
         now = time.time_ns() // 1000
-        parts = sorted(question.parts, key=lambda part: part.place.position)
+        limit_costs = sorted(check.limit_costs, key=lambda limit_cost: limit_cost.placed.position)
         refusing = tuple(
-            part.place.limit.name
-            for part in parts
-            if part.place.limit.on_outage == "deny" and part.place.limit.mode == "enforce"
+            limit_cost.placed.limit.name
+            for limit_cost in limit_costs
+            if limit_cost.placed.limit.on_outage == "deny" and limit_cost.placed.limit.mode == "enforce"
         )
         if refusing:
-            t = judged_at(question, now, max_skew)
-            members = answer(
-                question, allowed=False, t=t, retry_after=RETRY_AFTER, violated=refusing, source="outage"
+            t = find_check_time(check, now, max_skew)
+            members = build_members(
+                check, allowed=False, t=t, retry_after=RETRY_AFTER, violated=refusing, source="outage"
             )
             return Decision(**members)
-        local = question.only(lambda place: place.limit.on_outage == "local")
+        local = check.with_limits(lambda placed: placed.limit.on_outage == "local")
         with self._lock:
-            [reply] = self._local.answer([local], now=now, max_skew=max_skew)
-        return read(local, reply, source="outage")
+            [reply] = self._local.decide([local], now=now, max_skew=max_skew)
+        return read_decision(local, reply, source="outage")

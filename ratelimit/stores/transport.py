@@ -42,7 +42,7 @@ _SEVERAL_CORES: Final = len(os.sched_getaffinity(0) if hasattr(os, "sched_getaff
 """On one core the server could not answer while we watch."""
 
 
-class Wire(Protocol):
+class Transport(Protocol):
     """Carries one command to the store at a time."""
 
     def call(self, *command: str | bytes | float) -> Any:  # noqa: ANN401 - whatever the store says
@@ -54,7 +54,7 @@ class Wire(Protocol):
         ...
 
 
-class ClientWire:
+class ClientTransport:
     """Leaves it to a client: for stores that are not at the other end of a socket."""
 
     def __init__(self, client: redis.Redis) -> None:
@@ -68,7 +68,7 @@ class ClientWire:
         """See `Wire`; the client is closed by its owner."""
 
 
-class Wires:
+class PooledTransport:
     """Connections that threads share, each lent to one at a time.
 
     Args:
@@ -84,7 +84,7 @@ class Wires:
         self._thread = 0  # whose call was the last
         self._calm = 0 if _SEVERAL_CORES else math.inf  # calls to make without watching
         self._vain = 0
-        self._free: list[_Line] = []
+        self._free: list[_Connection] = []
         self._tickets: queue.SimpleQueue[None] = queue.SimpleQueue()
         for _ in range(most):
             self._tickets.put(None)
@@ -109,9 +109,9 @@ class Wires:
                 self._free.append(line)
         finally:
             self._tickets.put(None)
-        return understood(reply)
+        return raise_error_reply(reply)
 
-    def _await(self, line: _Line, packed: bytes) -> Any:  # noqa: ANN401 - whatever the store says
+    def _await(self, line: _Connection, packed: bytes) -> Any:  # noqa: ANN401 - whatever the store says
         """Make a call, watching for the reply where that is worth it: alone, and of a server that is near."""
         line.send(packed)
         if (thread := threading.get_ident()) != self._thread:
@@ -124,7 +124,7 @@ class Wires:
             self._calm = self._vain
         return line.receive()
 
-    def _line(self) -> _Line:
+    def _line(self) -> _Connection:
         """Return the connection that was used last, unless the server has hung up meanwhile."""
         while self._free:
             try:
@@ -134,7 +134,7 @@ class Wires:
             if line.idle():
                 return line
             line.close()
-        return _Line(self._pool)
+        return _Connection(self._pool)
 
     def close(self) -> None:
         """See `Wire`."""
@@ -143,7 +143,7 @@ class Wires:
             self._free.pop().close()
 
 
-class _Line:
+class _Connection:
     """One connection."""
 
     def __init__(self, pool: redis.ConnectionPool) -> None:
@@ -191,7 +191,7 @@ class _Line:
         self._connection.disconnect()
 
 
-def understood(reply: Any) -> Any:  # noqa: ANN401 - whatever the store says
+def raise_error_reply(reply: Any) -> Any:  # noqa: ANN401 - whatever the store says
     """Return a reply, or raise the error that it is.
 
     Raises:

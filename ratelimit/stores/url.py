@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, cast
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from ratelimit.request.check import fault
+from ratelimit.request.check import invalid_field
 
 Scheme = Literal["redis", "rediss", "unix", "embedded", "memory"]
 
@@ -40,21 +40,23 @@ class StoreURL:
             parts = urlsplit(url)
             valid_port = parts.port is None or parts.port > 0
         except ValueError:  # whose message may hold the password
-            raise fault("redis", f"not a URL; allowed: {ALLOWED}") from None
+            raise invalid_field("redis", f"not a URL; allowed: {ALLOWED}") from None
         if parts.scheme in _NOT_YET:
-            raise fault("redis", f"{parts.scheme}:// is not supported yet; allowed: {ALLOWED}")
+            raise invalid_field("redis", f"{parts.scheme}:// is not supported yet; allowed: {ALLOWED}")
         if parts.scheme not in _SCHEMES:
-            raise fault("redis", f"names no store; allowed: {ALLOWED}")
+            raise invalid_field("redis", f"names no store; allowed: {ALLOWED}")
         if not valid_port:
-            raise fault("redis", f"port 0 cannot be connected to; allowed: {ALLOWED}")
+            raise invalid_field("redis", f"port 0 cannot be connected to; allowed: {ALLOWED}")
         scheme = cast("Scheme", parts.scheme)
         if scheme in {"redis", "rediss"}:
             database = parts.path.strip("/")
             if database and not database.isdigit():
-                raise fault("redis", f"the database after the last / must be a number; allowed: {ALLOWED}")
+                raise invalid_field(
+                    "redis", f"the database after the last / must be a number; allowed: {ALLOWED}"
+                )
         elif scheme == "unix":
             if not parts.path:
-                raise fault("redis", f"unix:// needs the path of a socket; allowed: {ALLOWED}")
+                raise invalid_field("redis", f"unix:// needs the path of a socket; allowed: {ALLOWED}")
         else:
             return cls(scheme, url, unquote(parts.netloc + parts.path))
         return cls(scheme, url)

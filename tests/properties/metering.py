@@ -54,7 +54,9 @@ class Metering:
             self._weigh(limit, key, t, cost, reserve=reserve) for limit in policy.plans["default"].limits
         ]
         enforced = {limit.name for limit in policy.plans["default"].limits if limit.mode == "enforce"}
-        violated = [part.name for part in taken if not part.admitted and part.name in enforced]
+        violated = [
+            limit_cost.name for limit_cost in taken if not limit_cost.admitted and limit_cost.name in enforced
+        ]
         return not violated, violated, taken
 
     def _weigh(self, limit, key, t, cost, *, reserve):
@@ -73,18 +75,18 @@ class Metering:
 
     def take(self, key, t, taken, reservation):
         """Do what an admitted check does."""
-        for part in taken:
-            if part.admitted and part.kind == "bucket" and part.cost:
-                bucket = self.bucket(key, part.name, t)
-                self.buckets[key, part.name] = bucket.take(part.shape, t, part.cost)
-            if part.admitted and part.kind == "slots" and part.cost:
+        for limit_cost in taken:
+            if limit_cost.admitted and limit_cost.kind == "bucket" and limit_cost.cost:
+                bucket = self.bucket(key, limit_cost.name, t)
+                self.buckets[key, limit_cost.name] = bucket.take(limit_cost.shape, t, limit_cost.cost)
+            if limit_cost.admitted and limit_cost.kind == "slots" and limit_cost.cost:
                 # Whoever takes a slot clears away those that are over by then, for late-comers too.
                 self.slots = {
-                    place: ends
-                    for place, ends in self.slots.items()
-                    if ends > t or place[:2] != (key, part.name)
+                    placed: ends
+                    for placed, ends in self.slots.items()
+                    if ends > t or placed[:2] != (key, limit_cost.name)
                 }
-                self.slots[key, part.name, reservation] = t + int(part.shape.period)
+                self.slots[key, limit_cost.name, reservation] = t + int(limit_cost.shape.period)
         if reservation is not None:
             self.records[reservation] = Record(key, t, taken)
 
@@ -94,15 +96,17 @@ class Metering:
         if record is None or record.state != "open":
             return record
         at = max(record.at, t)
-        for part in record.taken:
-            if not part.admitted:
+        for limit_cost in record.taken:
+            if not limit_cost.admitted:
                 continue
-            if part.kind in {"bucket", "post-paid"}:
-                self._adjust(record.key, part, at, known.get(part.unit, part.cost) - part.cost)
-            elif part.kind == "slots":
-                self.slots.pop((record.key, part.name, reservation), None)
+            if limit_cost.kind in {"bucket", "post-paid"}:
+                self._adjust(
+                    record.key, limit_cost, at, known.get(limit_cost.unit, limit_cost.cost) - limit_cost.cost
+                )
+            elif limit_cost.kind == "slots":
+                self.slots.pop((record.key, limit_cost.name, reservation), None)
             elif failed:
-                self._fail(record.key, part, at)
+                self._fail(record.key, limit_cost, at)
         record.state, record.at = "settled", at
         return record
 
@@ -110,24 +114,26 @@ class Metering:
         """Give everything back, once."""
         record = self.records.get(reservation)
         if record is not None and record.state == "open":
-            for part in record.taken:
-                if part.admitted and part.kind == "bucket":
-                    self._adjust(record.key, part, record.at, -part.cost)
-                self.slots.pop((record.key, part.name, reservation), None)
+            for limit_cost in record.taken:
+                if limit_cost.admitted and limit_cost.kind == "bucket":
+                    self._adjust(record.key, limit_cost, record.at, -limit_cost.cost)
+                self.slots.pop((record.key, limit_cost.name, reservation), None)
             record.state = "cancelled"
         return record
 
-    def _adjust(self, key, part, t, amount):
+    def _adjust(self, key, limit_cost, t, amount):
         if amount:
-            self.buckets[key, part.name] = self.bucket(key, part.name, t).adjust(part.shape, t, amount)
+            self.buckets[key, limit_cost.name] = self.bucket(key, limit_cost.name, t).adjust(
+                limit_cost.shape, t, amount
+            )
 
-    def _fail(self, key, part, t):
-        failures = self.failures.setdefault((key, part.name), Failures())
+    def _fail(self, key, limit_cost, t):
+        failures = self.failures.setdefault((key, limit_cost.name), Failures())
         if t < failures.shut:
             return
-        failures.times = [*(time for time in failures.times if time > t - part.shape.period), t]
-        if len(failures.times) > part.shape.count:
-            failures.times, failures.shut = [], t + int(part.shape.burst)
+        failures.times = [*(time for time in failures.times if time > t - limit_cost.shape.period), t]
+        if len(failures.times) > limit_cost.shape.count:
+            failures.times, failures.shut = [], t + int(limit_cost.shape.burst)
 
     def bucket(self, key, name, t):
         """Return a bucket as it is known, or a full one."""

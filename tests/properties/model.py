@@ -10,11 +10,11 @@ FRESH = Bucket(0.0, 0)
 
 
 @dataclass(frozen=True)
-class Part:
+class LimitCost:
     """One limit as one check meets it: which bucket, of what shape, at what cost."""
 
     name: str
-    place: tuple
+    placed: tuple
     shape: object
     cost: float
     enforced: bool
@@ -46,32 +46,49 @@ class Model:
         key, tenant = check["key"], check.get("tenant") or check["key"]
         model_class = self.policy.class_of(check.get("model"))
         owner = {"key": (key, tenant), "tenant": tenant, "model": model_class or "other"}
-        place = (limit.name, *((scope, owner[scope]) for scope in sorted(limit.per)))
+        placed = (limit.name, *((scope, owner[scope]) for scope in sorted(limit.per)))
         cost = {"requests": 1.0, **check.get("cost", {})}.get(limit.unit, 0.0)
-        return Part(limit.name, place, limit.shape_of(model_class), float(cost), limit.mode == "enforce")
+        return LimitCost(
+            limit.name, placed, limit.shape_of(model_class), float(cost), limit.mode == "enforce"
+        )
 
     def decide(self, check, t, *, take=True):
         """Say what a check at `t` should be told, and take what it costs if it passes."""
-        parts = self.parts_of(check)
-        states = [self.buckets.get(part.place, Bucket(0.0, t)) for part in parts]
-        waits = [state.wait(part.shape, t, part.cost) for part, state in zip(parts, states, strict=True)]
-        denying = [wait for part, wait in zip(parts, waits, strict=True) if part.enforced and wait != 0]
+        limit_costs = self.parts_of(check)
+        states = [self.buckets.get(limit_cost.placed, Bucket(0.0, t)) for limit_cost in limit_costs]
+        waits = [
+            state.wait(limit_cost.shape, t, limit_cost.cost)
+            for limit_cost, state in zip(limit_costs, states, strict=True)
+        ]
+        denying = [
+            wait
+            for limit_cost, wait in zip(limit_costs, waits, strict=True)
+            if limit_cost.enforced and wait != 0
+        ]
         allowed = not denying
         after = [
-            state.take(part.shape, t, part.cost) if allowed and take and part.cost and wait == 0 else state
-            for part, state, wait in zip(parts, states, waits, strict=True)
+            state.take(limit_cost.shape, t, limit_cost.cost)
+            if allowed and take and limit_cost.cost and wait == 0
+            else state
+            for limit_cost, state, wait in zip(limit_costs, states, waits, strict=True)
         ]
-        for part, state, wait in zip(parts, after, waits, strict=True):
-            if allowed and take and part.cost and wait == 0:
-                self.buckets[part.place] = state
-                self.admitted.setdefault(part.place, (part.shape, []))[1].append((t, part.cost))
+        for limit_cost, state, wait in zip(limit_costs, after, waits, strict=True):
+            if allowed and take and limit_cost.cost and wait == 0:
+                self.buckets[limit_cost.placed] = state
+                self.admitted.setdefault(limit_cost.placed, (limit_cost.shape, []))[1].append(
+                    (t, limit_cost.cost)
+                )
         return Expected(
             allowed,
-            tuple(part.name for part, wait in zip(parts, waits, strict=True) if part.enforced and wait != 0),
+            tuple(
+                limit_cost.name
+                for limit_cost, wait in zip(limit_costs, waits, strict=True)
+                if limit_cost.enforced and wait != 0
+            ),
             None if None in denying else max(denying, default=0),
             tuple(
-                (part.name, *state.standing(part.shape, t), wait)
-                for part, state, wait in zip(parts, after, waits, strict=True)
+                (limit_cost.name, *state.standing(limit_cost.shape, t), wait)
+                for limit_cost, state, wait in zip(limit_costs, after, waits, strict=True)
             ),
         )
 

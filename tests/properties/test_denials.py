@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ratelimit import Limit, Limiter
 
 from .model import Model, micros
-from .test_model import asker
+from .test_model import resolver
 from .worlds import busy_worlds, worlds
 
 _ANY = Limit("requests", "1/second")
@@ -31,7 +31,7 @@ def test_p9_a_remembered_denial_is_the_one_that_the_store_would_give(
 ):
     policy, sequence = world
     client_of(valkey_url).flushall()
-    model, asks = Model(policy), [asker(policy), asker(policy)]
+    model, asks = Model(policy), [resolver(policy), resolver(policy)]
 
     for (check, t), turn in zip(sequence, itertools.cycle(turns)):
         for _ in range(2):  # the second time a denial may come from memory
@@ -52,7 +52,7 @@ def test_p9_p3_a_lone_client_that_waits_as_remembered_is_admitted_and_not_sooner
 ):
     policy, sequence = world
     client_of(valkey_url).flushall()
-    limiter, ask = pair[0], asker(policy)
+    limiter, ask = pair[0], resolver(policy)
 
     for check, t in sequence:
         limiter._decide([ask(check, t, take=True)])

@@ -152,8 +152,8 @@ class History(RuleBasedStateMachine):
         for name in self.client.keys("rl1:{*}:k"):
             key = name[5:-3]
             stored |= {(key, limit): bucket for limit, bucket in buckets(self.client, name).items()}
-        written = {place: bucket for place, bucket in stored.items() if bucket != (0, 0)}
-        assert written == {place: (bucket.used, bucket.at) for place, bucket in self.model.buckets.items()}
+        written = {placed: bucket for placed, bucket in stored.items() if bucket != (0, 0)}
+        assert written == {placed: (bucket.used, bucket.at) for placed, bucket in self.model.buckets.items()}
 
     def teardown(self):
         for name in self.client.keys("*"):

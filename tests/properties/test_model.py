@@ -5,9 +5,9 @@ from fractions import Fraction
 import pytest
 from hypothesis import given, settings
 
-from ratelimit.engine.check_script import read
-from ratelimit.engine.resolver import Asker
-from ratelimit.engine.simulation import Buckets
+from ratelimit.engine.check_script import read_decision
+from ratelimit.engine.resolver import Resolver
+from ratelimit.engine.simulation import SimulatedBuckets
 from ratelimit.request.check import make_check
 
 from ..stored import buckets
@@ -26,22 +26,22 @@ def script_of(ask, policy, sequence):
 
     After a denial come two looks: the wait it gave, and a millisecond less.
     """
-    model, questions, expected = Model(policy), [], []
+    model, checks, expected = Model(policy), [], []
     for check, t in sequence:
         answer = model.decide(check, t)
-        questions.append(ask(check, t, take=True))
+        checks.append(ask(check, t, take=True))
         expected.append(answer)
         if answer.wait is not None and answer.wait > 0 and t + answer.wait < BASE + A_YEAR:
             for later in (answer.wait, answer.wait - 1, answer.wait - MILLISECOND):
                 if later >= 0:
-                    questions.append(ask(check, t + later, take=False))
+                    checks.append(ask(check, t + later, take=False))
                     expected.append(model.decide(check, t + later, take=False))
                     assert expected[-1].allowed == (later == answer.wait)
-    return model, questions, expected
+    return model, checks, expected
 
 
-def asker(policy):
-    to_question = Asker(policy).ask
+def resolver(policy):
+    to_question = Resolver(policy).resolve
 
     def ask(check, t, *, take):
         return to_question(make_check({**check, "timestamp": t / SECOND}), take=take)
@@ -58,9 +58,9 @@ def kept(client):
 def assert_follows_the_model(limiter, client, world):
     policy, sequence = world
     client.flushall()
-    model, questions, expected = script_of(asker(policy), policy, sequence)
+    model, checks, expected = script_of(resolver(policy), policy, sequence)
 
-    decisions = limiter._decide(questions)
+    decisions = limiter._decide(checks)
 
     assert [told(decision) for decision in decisions] == expected
     assert kept(client) == sorted((bucket.used, bucket.at) for bucket in model.buckets.values())
@@ -83,11 +83,13 @@ def test_p1_p2_p3_redis_6_decides_as_the_model_does(limiters, client_of, redis6_
 @given(world=worlds())
 def test_p1_p2_p3_the_simulator_decides_as_the_model_does(max_skew, world):
     policy, sequence = world
-    _, questions, expected = script_of(asker(policy), policy, sequence)
+    _, checks, expected = script_of(resolver(policy), policy, sequence)
 
-    replies = Buckets().answer(questions, now=BASE + A_YEAR, max_skew=max_skew and int(max_skew * SECOND))
+    replies = SimulatedBuckets().decide(
+        checks, now=BASE + A_YEAR, max_skew=max_skew and int(max_skew * SECOND)
+    )
 
-    decisions = [read(question, reply) for question, reply in zip(questions, replies, strict=True)]
+    decisions = [read_decision(check, reply) for check, reply in zip(checks, replies, strict=True)]
     assert [told(decision) for decision in decisions] == expected
 
 
@@ -96,15 +98,15 @@ def test_p1_no_window_of_request_time_admits_more_than_its_bound(limiters, clien
     policy, sequence = world
     client_of(valkey_url).flushall()
     limiter = limiters(valkey_url, None)
-    ask = asker(policy)
+    ask = resolver(policy)
 
     decisions = limiter._decide([ask(check, t, take=True) for check, t in sequence])
 
     admitted = {}
     for (check, t), decision in zip(sequence, decisions, strict=True):
-        for part, state in zip(Model(policy).parts_of(check), decision.limits, strict=True):
-            if decision.allowed and state.retry_after == 0 and part.cost:
-                admitted.setdefault(part.place, (part.shape, []))[1].append((t, part.cost))
+        for limit_cost, state in zip(Model(policy).parts_of(check), decision.limits, strict=True):
+            if decision.allowed and state.retry_after == 0 and limit_cost.cost:
+                admitted.setdefault(limit_cost.placed, (limit_cost.shape, []))[1].append((t, limit_cost.cost))
     for shape, events in admitted.values():
         excess, tolerance = worst_window(shape, events)
         assert excess <= tolerance

@@ -196,4 +196,4 @@ def test_p5_what_is_known_by_heart_is_bounded(limiter, monkeypatch):
     limits = limiter(Limit("requests", "500/day"))
     for number in range(50):
         limits.check(f"k{number}", model=f"m{number}")
-    assert len(limits._asker._usual) <= 10
+    assert len(limits._resolver._usual) <= 10

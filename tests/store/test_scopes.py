@@ -77,7 +77,7 @@ def test_p5_ten_thousand_invented_models_grow_nothing(limiter, client):
         assert all(limits.check_many(names))
     assert client.keys() == ["rl1:{k}:k/other"]
     assert list(buckets(client, "rl1:{k}:k/other")) == ["requests"]
-    assert len(limits._asker._layouts) == 1
+    assert len(limits._resolver._layouts) == 1
 
 
 def test_a_shadow_limit_reports_and_never_denies(limiter):

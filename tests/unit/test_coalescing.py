@@ -5,23 +5,23 @@ import asyncio
 import pytest
 
 from ratelimit import Limit, Policy
-from ratelimit.engine.resolver import Asker
+from ratelimit.engine.resolver import Resolver
 from ratelimit.request.check import make_check
-from ratelimit.shortcuts.coalescing import Courier
+from ratelimit.shortcuts.coalescing import Coalescer
 
 
 @pytest.mark.parametrize("replies", [[], [b"1"]])
 def test_p8_a_call_with_too_few_replies_fails_and_does_not_hang(replies):
-    asker = Asker(Policy.of(Limit("requests", "10/minute")))
+    resolver = Resolver(Policy.of(Limit("requests", "10/minute")))
 
     async def run(_):
         return replies
 
     async def ask():
-        courier = Courier(run)
-        landed = [courier.ask(asker.ask(make_check({"key": key}), take=True)) for key in "ab"]
+        coalescer = Coalescer(run)
+        landed = [coalescer.submit(resolver.resolve(make_check({"key": key}), take=True)) for key in "ab"]
         told = await asyncio.wait_for(asyncio.gather(*landed, return_exceptions=True), 10)
-        await courier.rest()
+        await coalescer.drain()
         return told
 
     assert isinstance(asyncio.run(ask())[-1], ValueError)

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from redis.crc import key_slot
 
 from ratelimit import Limit, Policy
-from ratelimit.engine.layout import EVERYONE, lay_out, owner_name
-from ratelimit.engine.resolver import Asker
+from ratelimit.engine.layout import EVERYONE, build_layout, owner_key
+from ratelimit.engine.resolver import Resolver
 from ratelimit.request.check import make_check
 
 visible = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=12)
@@ -18,7 +18,7 @@ pairs = st.tuples(identifiers | pieces.map("".join), identifiers | pieces.map(""
 
 
 def names(key, tenant):
-    return {"key": owner_name("key", key, tenant), "tenant": owner_name("tenant", key, tenant)}
+    return {"key": owner_key("key", key, tenant), "tenant": owner_key("tenant", key, tenant)}
 
 
 @given(pairs, pairs)
@@ -49,10 +49,10 @@ def test_a_name_says_its_version_and_holds_nothing_that_needs_quoting(pair):
 
 
 def test_plain_names_stay_readable():
-    assert owner_name("key", "vk_9f3", "acme") == "rl1:{acme}:k:vk_9f3"
-    assert owner_name("key", "vk_9f3", "vk_9f3") == "rl1:{vk_9f3}:k"
-    assert owner_name("tenant", "vk_9f3", "acme") == "rl1:{acme}:t"
-    assert owner_name("everyone", "vk_9f3", "acme") == "rl1:{*}"
+    assert owner_key("key", "vk_9f3", "acme") == "rl1:{acme}:k:vk_9f3"
+    assert owner_key("key", "vk_9f3", "vk_9f3") == "rl1:{vk_9f3}:k"
+    assert owner_key("tenant", "vk_9f3", "acme") == "rl1:{acme}:t"
+    assert owner_key("everyone", "vk_9f3", "acme") == "rl1:{*}"
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,8 @@ def test_plain_names_stay_readable():
 )
 def test_a_limits_scope_says_whose_it_is_and_of_which_class(per, owner, file):
     policy = Policy.of(Limit("requests", "1/day", per=per))
-    [(found, after, [place])] = lay_out(policy, "default", "other").groups
-    assert (found, after, place.file) == (owner, file, file)
+    [(found, after, [placed])] = build_layout(policy, "default", "other").groups
+    assert (found, after, placed.file) == (owner, file, file)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_limits_scope_says_whose_it_is_and_of_which_class(per, owner, file):
     ],
 )
 def test_what_is_no_bucket_lies_beside_the_buckets(limit, file):
-    layout = lay_out(Policy.of(Limit("requests", "1/day"), limit), "default", "small")
+    layout = build_layout(Policy.of(Limit("requests", "1/day"), limit), "default", "small")
     assert [after for _, after, _ in layout.groups] == ["", file]
 
 
@@ -92,8 +92,11 @@ def test_all_buckets_of_one_owner_and_class_lie_together():
         Limit(f"limit-{n}", "1/day", per=["tenant"] if n % 2 else ["key", "model"] if n % 3 else ["key"])
         for n in range(6)
     ]
-    groups = lay_out(Policy.of(*limits), "default", "small").groups
-    found = {(owner, file): [place.limit.name[-1] for place in places] for owner, file, places in groups}
+    groups = build_layout(Policy.of(*limits), "default", "small").groups
+    found = {
+        (owner, file): [placed.limit.name[-1] for placed in placed_limits]
+        for owner, file, placed_limits in groups
+    }
     assert found == {("key", ""): ["0"], ("key", "/small"): ["2", "4"], ("tenant", ""): ["1", "3", "5"]}
 
 
@@ -106,9 +109,13 @@ def test_a_usual_check_takes_one_request_and_nothing_else():
         Limit("failures", "9/day", unit="failures"),
         Limit("shadow", "9/day", mode="shadow"),
     )
-    layout = lay_out(policy, "default", None)
-    costs = {place.limit.name: cost for place, cost in zip(layout.places, layout.usual, strict=True)}
+    layout = build_layout(policy, "default", None)
+    costs = {
+        placed.limit.name: cost
+        for placed, cost in zip(layout.placed_limits, layout.default_costs, strict=True)
+    }
     assert costs == {"tokens": 0, "requests": 1, "paid": 0, "parallel": 0, "failures": 0, "shadow": 1}
     assert (
-        Asker(policy).ask(make_check({"key": "k", "cost": {"requests": 1}}), take=True).costs == layout.usual
+        Resolver(policy).resolve(make_check({"key": "k", "cost": {"requests": 1}}), take=True).costs
+        == layout.default_costs
     )

@@ -7,9 +7,9 @@ import threading
 import pytest
 from redis.exceptions import ConnectionError as LostConnection
 
-from ratelimit.stores import transport as wire
-from ratelimit.stores.async_transport import _Line
-from ratelimit.stores.transport import _ALONE, _MOST_CALM, Wires
+from ratelimit.stores import transport
+from ratelimit.stores.async_transport import _Connection
+from ratelimit.stores.transport import _ALONE, _MOST_CALM, PooledTransport
 
 
 class Transport:
@@ -40,7 +40,7 @@ class Connection:
 def on_a_loop(test):
     async def run():
         connection = Connection()
-        await test(_Line(connection), connection.transport)
+        await test(_Connection(connection), connection.transport)
 
     asyncio.run(run())
 
@@ -52,7 +52,7 @@ async def turns(number):
 
 def test_answers_are_handed_out_in_the_order_asked_however_they_arrive():
     async def test(line, _):
-        asked = [line.ask(b"") for _ in range(4)]
+        asked = [line.send(b"") for _ in range(4)]
         asked[1].cancel()
         for piece in (b":1", b"\r\n:2\r\n:", b"3\r\n:4\r\n"):
             line.data_received(piece)
@@ -63,7 +63,7 @@ def test_answers_are_handed_out_in_the_order_asked_however_they_arrive():
 
 def test_p8_an_answer_that_lies_unread_when_its_time_is_up_still_counts():
     async def test(line, transport):
-        answer = line.ask(b"")
+        answer = line.send(b"")
         line.late(answer, 4)
         await turns(3)
         line.data_received(b":1\r\n")
@@ -77,7 +77,7 @@ def test_p6_p8_a_connection_that_is_late_is_given_up_with_all_that_was_asked_on_
     """The next answer on it would be taken for another's."""
 
     async def test(line, transport):
-        first, second = line.ask(b""), line.ask(b"")
+        first, second = line.send(b""), line.send(b"")
         line.late(first, 1)
         await turns(2)
         assert (transport.aborted, line.lost) == (True, True)
@@ -100,7 +100,7 @@ def test_p6_what_nobody_asked_for_is_no_answer_to_the_next_call():
 
 def test_p6_nor_is_what_follows_an_answer():
     async def test(line, transport):
-        answer = line.ask(b"")
+        answer = line.send(b"")
         line.data_received(b":1\r\n-ERR going away\r\n")
         assert (answer.result(), transport.aborted, line.lost) == (1, True, True)
 
@@ -109,7 +109,7 @@ def test_p6_nor_is_what_follows_an_answer():
 
 def test_those_who_wait_are_told_when_a_connection_ends():
     async def test(line, _):
-        answer = line.ask(b"")
+        answer = line.send(b"")
         line.connection_lost(None)
         with pytest.raises(LostConnection):
             answer.result()
@@ -124,7 +124,7 @@ def test_a_connection_lost_before_it_was_taken_over_is_not_taken_over():
         connection = Connection()
         connection.transport.closing = True
         with pytest.raises(LostConnection, match="the server closed"):
-            _Line(connection)
+            _Connection(connection)
 
     asyncio.run(test())
 
@@ -159,8 +159,8 @@ def line():
 
 @pytest.fixture
 def wires(line, monkeypatch):
-    monkeypatch.setattr(wire, "_SEVERAL_CORES", True)
-    wires = Wires(None, 4, 1.0)
+    monkeypatch.setattr(transport, "_SEVERAL_CORES", True)
+    wires = PooledTransport(None, 4, 1.0)
     wires._free.append(line)
     return wires
 
@@ -198,8 +198,8 @@ def test_threads_that_take_turns_do_not_watch(wires, line):
 
 def test_on_one_core_nobody_watches(line, monkeypatch):
     """Who watches would keep the server from answering."""
-    monkeypatch.setattr(wire, "_SEVERAL_CORES", False)
-    wires = Wires(None, 4, 1.0)
+    monkeypatch.setattr(transport, "_SEVERAL_CORES", False)
+    wires = PooledTransport(None, 4, 1.0)
     wires._free.append(line)
     ask(wires, 3 * _ALONE)
     assert not any(line.watched)
