@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
-from ratelimit.engine.bucket import Bucket, Shape
+from ratelimit.engine.bucket import Bucket
+from ratelimit.policy.shape import Shape
 
 if TYPE_CHECKING:
     from pathlib import Path

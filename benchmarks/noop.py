@@ -18,7 +18,7 @@ from fastapi import FastAPI
 
 from benchmarks.sidecar import ROOT, SidecarError
 from ratelimit import Check, Decision
-from ratelimit.decision.decision import LimitState
+from ratelimit.decision.limit_state import LimitState
 from service.cli.serve import SERVER, lasting
 
 if TYPE_CHECKING:

@@ -1,7 +1,8 @@
 """A token-bucket rate limiter on Redis for APIs whose requests do not all cost the same."""
 
-from ratelimit.decision.decision import Decision, LimitState
-from ratelimit.engine.settle_script import Settlement
+from ratelimit.decision.decision import Decision
+from ratelimit.decision.limit_state import LimitState
+from ratelimit.decision.settlement import Settlement
 from ratelimit.errors import (
     Fault,
     InvalidRequest,
@@ -15,7 +16,7 @@ from ratelimit.limiters.aio import AsyncLimiter
 from ratelimit.limiters.limiter import Limiter
 from ratelimit.limiters.reservation import AsyncReservation, Reservation
 from ratelimit.policy import Limit, Plan, Policy
-from ratelimit.rate import Rate
+from ratelimit.policy.rate import Rate
 from ratelimit.request.check import Check
 from ratelimit.request.usage import Usage
 

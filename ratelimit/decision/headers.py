@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from datetime import datetime
 
-    from ratelimit.decision.decision import Decision, LimitState
+    from ratelimit.decision.limit_state import LimitState
 
 _MOST: Final = 999_999_999_999_999
 """Largest Integer of a structured field (RFC 9651, section 3.3.1)."""
@@ -30,7 +31,27 @@ _UNITS: Final = {"concurrent": "concurrent-requests"}
 Dialect = Literal["ietf", "openai", "venice"]
 
 
-def make_headers(decision: Decision, dialects: Sequence[Dialect] = ("ietf",)) -> dict[str, str]:
+class Verdict(Protocol):
+    """The members of a decision that headers are made from; see `Decision`."""
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the request may pass."""
+
+    @property
+    def timestamp(self) -> datetime:
+        """The time of the decision."""
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds after which the same check passes; None for never."""
+
+    @property
+    def limits(self) -> Sequence[LimitState]:
+        """Every limit that was looked at."""
+
+
+def make_headers(decision: Verdict, dialects: Sequence[Dialect] = ("ietf",)) -> dict[str, str]:
     """Return the headers for a decision in every dialect named.
 
     Raises:
@@ -46,11 +67,11 @@ def make_headers(decision: Decision, dialects: Sequence[Dialect] = ("ietf",)) ->
     return headers
 
 
-def _shown(decision: Decision) -> list[LimitState]:
+def _shown(decision: Verdict) -> list[LimitState]:
     return [state for state in decision.limits if state.mode == "enforce"]
 
 
-def _ietf(decision: Decision) -> dict[str, str]:
+def _ietf(decision: Verdict) -> dict[str, str]:
     states = _shown(decision)
     if not states:
         return {}
@@ -75,14 +96,14 @@ def _quota(name: str, limit: int, period: float, unit: str) -> str:
     return f'"{name}";q={limit}{window}{units}'
 
 
-def _tightest(decision: Decision, unit: str) -> LimitState | None:
+def _tightest(decision: Verdict, unit: str) -> LimitState | None:
     """These dialects have room for one limit of a unit: the one with the least left."""
     states = [state for state in _shown(decision) if state.unit == unit]
     return min(states, key=lambda state: state.remaining, default=None)
 
 
 def _one_per_unit(
-    decision: Decision, reset: dict[str, Callable[[Decision, LimitState], str]]
+    decision: Verdict, reset: dict[str, Callable[[Verdict, LimitState], str]]
 ) -> dict[str, str]:
     headers: dict[str, str] = {}
     for unit, text_of in reset.items():
@@ -106,24 +127,24 @@ def duration(seconds: float) -> str:
     return (f"{hours}h" if hours else "") + (f"{minute}m" if minutes else "") + f"{second}{fraction}s"
 
 
-def _openai(decision: Decision) -> dict[str, str]:
-    def reset(_: Decision, state: LimitState) -> str:
+def _openai(decision: Verdict) -> dict[str, str]:
+    def reset(_: Verdict, state: LimitState) -> str:
         return duration(state.reset_after)
 
     return _one_per_unit(decision, {"requests": reset, "tokens": reset})
 
 
-def _venice(decision: Decision) -> dict[str, str]:
-    def unix(decision: Decision, state: LimitState) -> str:
+def _venice(decision: Verdict) -> dict[str, str]:
+    def unix(decision: Verdict, state: LimitState) -> str:
         return str(math.ceil(decision.timestamp.timestamp() + state.reset_after))
 
-    def seconds(_: Decision, state: LimitState) -> str:
+    def seconds(_: Verdict, state: LimitState) -> str:
         return str(math.ceil(state.reset_after))
 
     return _one_per_unit(decision, {"requests": unix, "tokens": seconds})
 
 
-_DIALECTS: Final[dict[Dialect, Callable[[Decision], dict[str, str]]]] = {
+_DIALECTS: Final[dict[Dialect, Callable[[Verdict], dict[str, str]]]] = {
     "ietf": _ietf,
     "openai": _openai,
     "venice": _venice,

@@ -22,36 +22,12 @@ whole costs exact at any rate, and keeps what was used when a rate is edited.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_TOLERANCE: Final = 1e-6
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What a bucket is: `count` tokens come back every `period`, up to `burst`.
-
-    Attributes:
-        count: tokens a period.
-        period: microseconds.
-        burst: capacity in tokens.
-        tolerance: tokens forgiven on admission: what one microsecond refills, since
-            timestamps are no finer than that, but never more than a millionth. It
-            keeps float error from turning a full burst of B into B - 1.
-    """
-
-    count: float
-    period: float
-    burst: float
-    tolerance: float = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        """Reckon the tolerance once: every comparison needs it."""
-        object.__setattr__(self, "tolerance", min(_TOLERANCE, self.count / self.period))
+    from ratelimit.policy.shape import Shape
 
 
 class Bucket(NamedTuple):

@@ -11,22 +11,22 @@ Every way to travel, sync, async or simulated, shares these.
 from __future__ import annotations
 
 import zlib
-from datetime import UTC, datetime, timedelta
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 
 from ratelimit.decision.decision import defer_decision
+from ratelimit.decision.limit_state import BLOCKED
 from ratelimit.engine.layout import FIRST_GROUP_ARGUMENT
 from ratelimit.engine.limit_status import NONE, evaluate_limit, make_limit_state, unpack_states
 from ratelimit.engine.resolver import find_record_key
-from ratelimit.policy.spec import BLOCKED
-from ratelimit.rate import MICROSECONDS
 from ratelimit.request.privacy import mask
+from ratelimit.request.timestamp import MICROSECONDS, as_datetime
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from ratelimit.decision.decision import Decision, LimitState, Source
+    from ratelimit.decision.decision import Decision, Source
+    from ratelimit.decision.limit_state import LimitState
     from ratelimit.engine.layout import Layout
     from ratelimit.engine.resolver import LimitCost, ResolvedCheck
 
@@ -41,8 +41,6 @@ _YES, _AGAIN = b"1a"  # how a reply begins
 _REMEMBER: Final = 2
 _TIME: Final = Struct("<d")
 _JUDGED: Final = 1 + _TIME.size  # bytes of verdict and time
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def split_into_calls(checks: Sequence[ResolvedCheck]) -> Iterator[list[ResolvedCheck]]:
@@ -245,9 +243,3 @@ def build_members(
         "source": source,
         "limits": limits,
     }
-
-
-def as_datetime(t: int) -> datetime:
-    """Return microseconds since the epoch as an aware datetime, exactly."""
-    seconds, microseconds = divmod(t, MICROSECONDS)
-    return _EPOCH + timedelta(0, seconds, microseconds)

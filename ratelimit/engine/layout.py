@@ -31,9 +31,9 @@ from urllib.parse import quote
 from ratelimit.policy.spec import OTHER, LeaseSpec
 
 if TYPE_CHECKING:
-    from ratelimit.engine.bucket import Shape
     from ratelimit.policy import Limit, Policy
     from ratelimit.policy.limit import Kind
+    from ratelimit.policy.shape import Shape
 
 Owner = Literal["key", "tenant", "everyone"]
 

@@ -6,15 +6,15 @@ import itertools
 from struct import Struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from ratelimit.decision.decision import LimitState
+from ratelimit.decision.limit_state import LimitState
 from ratelimit.engine.bucket import Bucket
-from ratelimit.rate import MICROSECONDS
+from ratelimit.request.timestamp import MICROSECONDS
 
 if TYPE_CHECKING:
-    from ratelimit.engine.bucket import Shape
+    from ratelimit.decision.limit_state import Mode
     from ratelimit.engine.layout import Layout, PlacedLimit
     from ratelimit.policy.limit import Kind
-    from ratelimit.policy.spec import Mode
+    from ratelimit.policy.shape import Shape
 
 _TIME: Final = Struct("<d")
 

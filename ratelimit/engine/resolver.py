@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from ratelimit.engine.layout import Layout, answer_key, build_layout, record_key
 from ratelimit.policy.assignment import NO_ASSIGNMENTS, NOT_ASSIGNED
 from ratelimit.policy.spec import CONCURRENT, FAILURES
-from ratelimit.rate import MAX_COUNT
-from ratelimit.request.check import Check, CheckOptions, invalid_field
+from ratelimit.request.check import MAX_COUNT, Check, CheckOptions, invalid_field
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

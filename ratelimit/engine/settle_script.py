@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from ratelimit.decision.decision import LimitState
-from ratelimit.engine.bucket import Shape
+from ratelimit.decision.settlement import Settlement
 from ratelimit.engine.check_script import ScriptArgument, pack_header, write_limits
 from ratelimit.engine.layout import LETTERS, USAGE
 from ratelimit.engine.limit_status import evaluate_settled_limit, make_limit_state
 from ratelimit.engine.resolver import find_record_key
 from ratelimit.errors import UnknownReservation
+from ratelimit.policy.shape import Shape
 from ratelimit.request.check import invalid_field, make_check
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ratelimit.decision.limit_state import LimitState, Mode
     from ratelimit.engine.resolver import ResolvedCheck, Resolver
     from ratelimit.policy.limit import Kind
-    from ratelimit.policy.spec import Mode
     from ratelimit.request.usage import Usage
 
 MOST_RECORDS: Final = 100_000
@@ -28,26 +27,6 @@ MOST_RECORDS: Final = 100_000
 SettleAction = Literal["settle", "cancel", "release"]
 
 _KINDS: Final = {letter: kind for kind, letter in LETTERS.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class Settlement:
-    """The answer to a settlement or a cancellation.
-
-    Attributes:
-        settled: whether what was used is charged now; false for a cancellation.
-        replayed: whether that had been done before; then nothing was charged this time.
-        limits: every limit that was settled, as the first settlement left it.
-    """
-
-    settled: bool
-    replayed: bool
-    limits: tuple[LimitState, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the members of the JSON answer."""
-        limits = [state.as_dict() for state in self.limits]
-        return {"settled": self.settled, "replayed": self.replayed, "limits": limits}
 
 
 def encode_settle(

@@ -29,8 +29,8 @@ from ratelimit.metering.assignments import (
 )
 from ratelimit.policy import Limit, Policy
 from ratelimit.policy.spec import OTHER
-from ratelimit.rate import MICROSECONDS
 from ratelimit.request.check import MAX_BATCH, Check, invalid_field, make_check
+from ratelimit.request.timestamp import MICROSECONDS
 from ratelimit.request.usage import make_usage
 from ratelimit.shortcuts.denial_memory import DenialMemory
 from ratelimit.shortcuts.leases import Leases
@@ -38,8 +38,9 @@ from ratelimit.stores.outage import Outage
 
 if TYPE_CHECKING:
     from ratelimit.decision.decision import Decision
+    from ratelimit.decision.settlement import Settlement
     from ratelimit.engine.layout import Owner
-    from ratelimit.engine.settle_script import SettleAction, Settlement
+    from ratelimit.engine.settle_script import SettleAction
     from ratelimit.metering.assignments import Command
     from ratelimit.policy.assignment import Assignments
     from ratelimit.request.check import CheckOptions

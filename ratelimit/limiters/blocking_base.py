@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     import redis
 
     from ratelimit.decision.decision import Decision
+    from ratelimit.decision.settlement import Settlement
     from ratelimit.engine.check_script import ScriptArgument
     from ratelimit.engine.resolver import ResolvedCheck
-    from ratelimit.engine.settle_script import Settlement
     from ratelimit.policy import Limit, Policy
     from ratelimit.stores.clients import Store
     from ratelimit.stores.scripts import Script

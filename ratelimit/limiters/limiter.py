@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from ratelimit.decision.decision import Decision
-    from ratelimit.engine.settle_script import Settlement
+    from ratelimit.decision.settlement import Settlement
     from ratelimit.metering.assignments import Command
     from ratelimit.policy import Limit, Policy
     from ratelimit.request.check import CheckOptions

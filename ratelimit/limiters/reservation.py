@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from ratelimit.errors import RateLimited, StoreUnavailable, UnknownReservation
 
@@ -12,13 +12,37 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
 
     from ratelimit.decision.decision import Decision
-    from ratelimit.engine.settle_script import Settlement
-    from ratelimit.limiters.aio import AsyncLimiter
-    from ratelimit.limiters.limiter import Limiter
+    from ratelimit.decision.settlement import Settlement
     from ratelimit.request.usage import Usage
 
 _finishing: set[asyncio.Task[None]] = set()
 """Tasks that nobody may wait for any more; the loop itself holds on to them only weakly."""
+
+
+class Settler(Protocol):
+    """What a reservation needs of a `Limiter`."""
+
+    def settle(self, usage: Usage, *, reservation: str | None = None) -> Settlement:
+        """Charge what was used."""
+
+    def cancel(self, reservation: str) -> Settlement:
+        """Refund what was taken."""
+
+    def release(self, reservation: str) -> None:
+        """Free the slots that the reservation holds."""
+
+
+class AsyncSettler(Protocol):
+    """What a reservation needs of an `AsyncLimiter`."""
+
+    async def settle(self, usage: Usage, *, reservation: str | None = None) -> Settlement:
+        """Charge what was used."""
+
+    async def cancel(self, reservation: str) -> Settlement:
+        """Refund what was taken."""
+
+    async def release(self, reservation: str) -> None:
+        """Free the slots that the reservation holds."""
 
 
 class Reservation(AbstractContextManager["Reservation"]):
@@ -29,7 +53,7 @@ class Reservation(AbstractContextManager["Reservation"]):
         id: the reservation's id; empty where an outage admitted it and nothing could be reserved.
     """
 
-    def __init__(self, limiter: Limiter, decision: Decision) -> None:
+    def __init__(self, limiter: Settler, decision: Decision) -> None:
         self.decision, self.id = _admitted(decision)
         self._limiter = limiter
         self._open = bool(self.id)
@@ -67,7 +91,7 @@ class AsyncReservation(AbstractAsyncContextManager["AsyncReservation"]):
     decision: Decision
     id: str
 
-    def __init__(self, limiter: AsyncLimiter, ask: Callable[[], Coroutine[Any, Any, Decision]]) -> None:
+    def __init__(self, limiter: AsyncSettler, ask: Callable[[], Coroutine[Any, Any, Decision]]) -> None:
         self._limiter = limiter
         self._ask: Callable[[], Coroutine[Any, Any, Decision]] | None = ask
         self._open = False

@@ -10,8 +10,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from ratelimit.engine.check_script import as_datetime
-from ratelimit.rate import MICROSECONDS
+from ratelimit.request.timestamp import MICROSECONDS, as_datetime
 from ratelimit.request.usage import FAILED
 
 if TYPE_CHECKING:

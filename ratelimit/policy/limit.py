@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final, Literal, cast
 
 import pydantic
 
-from ratelimit.engine.bucket import Shape
 from ratelimit.errors import Fault, PolicyError
+from ratelimit.policy.rate import Rate, write_period
+from ratelimit.policy.shape import Shape
 from ratelimit.policy.spec import (
     CONCURRENT,
     FAILURES,
@@ -17,16 +18,17 @@ from ratelimit.policy.spec import (
     Charge,
     LeaseSpec,
     LimitSpec,
-    Mode,
     Name,
     OnOutage,
     Scope,
 )
-from ratelimit.rate import MICROSECONDS, Rate, write_period
+from ratelimit.request.timestamp import MICROSECONDS
 from ratelimit.request.validation import make_faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from ratelimit.decision.limit_state import Mode
 
 Kind = Literal["bucket", "post-paid", "slots", "failures"]
 

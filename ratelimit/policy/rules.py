@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from ratelimit.decision.limit_state import BLOCKED
 from ratelimit.errors import Fault
-from ratelimit.policy.spec import ANONYMOUS, BLOCKED, OTHER
+from ratelimit.policy.spec import ANONYMOUS, OTHER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

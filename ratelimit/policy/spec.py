@@ -25,7 +25,10 @@ from pydantic import (
     model_validator,
 )
 
-from ratelimit.rate import ALLOWED, MAX_COUNT, MICROSECONDS, Rate, parse_period
+from ratelimit.decision.limit_state import Mode
+from ratelimit.policy.rate import ALLOWED, Rate, parse_period
+from ratelimit.request.check import MAX_COUNT
+from ratelimit.request.timestamp import MICROSECONDS
 from ratelimit.request.validation import TAG, at, short
 
 ANONYMOUS = "anonymous"
@@ -35,9 +38,6 @@ OTHER = "other"
 """The class of every model that no class names."""
 
 _DECADE = 10 * 366 * 86_400 * MICROSECONDS
-BLOCKED = "blocked"
-"""What stands among the violated limits when an operator has shut the key; no limit is called so."""
-
 CONCURRENT = "concurrent"
 """The unit of limits on open reservations."""
 
@@ -58,7 +58,6 @@ _ONLY_OF = {"capacity": CONCURRENT, "ttl": CONCURRENT, "block": FAILURES}
 _LEAST_LEASE = 2
 
 Scope = Literal["key", "tenant", "model"]
-Mode = Literal["enforce", "shadow"]
 OnOutage = Literal["allow", "deny", "local"]
 Charge = Literal["check", "settle"]
 UnknownKeys = Literal["default_plan", "anonymous", "deny"]

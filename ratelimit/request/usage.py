@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import pydantic
 from pydantic import ConfigDict, Field, StrictInt
 
-from ratelimit.rate import MAX_COUNT, MICROSECONDS
 from ratelimit.request.check import (
+    MAX_COUNT,
     Amount,
     Cost,
     KeyText,
@@ -17,9 +17,9 @@ from ratelimit.request.check import (
     PlanText,
     ReservationText,
     TenantText,
-    Timestamp,
     invalid_request,
 )
+from ratelimit.request.timestamp import MICROSECONDS, Timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,7 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ratelimit.rate import MICROSECONDS, Rate
+from ratelimit.policy.rate import Rate
+from ratelimit.request.timestamp import MICROSECONDS
 
 if TYPE_CHECKING:
     from ratelimit import Decision, LimitState

@@ -11,8 +11,8 @@ from ratelimit.engine.check_script import text_of
 from ratelimit.engine.layout import USAGE
 from ratelimit.limiters.base import CONNECTION_ERRORS, explain
 from ratelimit.metering.usage_records import read_record
-from ratelimit.rate import MICROSECONDS, parse_period
-from ratelimit.request.check import parse_timestamp
+from ratelimit.policy.rate import parse_period
+from ratelimit.request.timestamp import MICROSECONDS, parse_timestamp
 from ratelimit.stores import connect
 from service.cli.keys import DEADLINE
 from service.cli.output import fail

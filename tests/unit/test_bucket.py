@@ -6,7 +6,8 @@ from math import ceil, floor, ulp
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from ratelimit.engine.bucket import Bucket, Shape
+from ratelimit.engine.bucket import Bucket
+from ratelimit.policy.shape import Shape
 
 BASE = 1_700_000_000_000_000
 DAY = 86_400_000_000

@@ -154,7 +154,9 @@ def test_p4_p9_a_timestamp_that_may_be_clamped_is_the_stores_to_judge(memory):
     memory.remember(ask(timestamp=NOW / SECOND), denied(None), SENT, HEARD)
     ahead = ask(timestamp=NOW / SECOND + 3)
     assert memory.find_denial(ahead, HEARD) is None
-    memory.remember(resolver(SLOW)("unstamped"), denied(None), SENT, HEARD)  # so 5 s ahead of NOW are not clamped
+    memory.remember(
+        resolver(SLOW)("unstamped"), denied(None), SENT, HEARD
+    )  # so 5 s ahead of NOW are not clamped
     assert memory.find_denial(ahead, HEARD).clamped is False
 
 

@@ -6,11 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-MICROSECONDS: Final = 1_000_000
-"""Time is counted in whole microseconds everywhere inside; seconds are for people."""
-
-MAX_COUNT: Final = 10**12
-"""Largest N and burst. Doubles count exactly far beyond it, with room left for fractions."""
+from ratelimit.request.check import MAX_COUNT
+from ratelimit.request.timestamp import MICROSECONDS
 
 _MAX_PERIOD: Final = 366 * 86_400 * MICROSECONDS
 _NAMED: Final = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400}

@@ -1,0 +1,28 @@
+"""The answer to a settlement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ratelimit.decision.limit_state import LimitState
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """The answer to a settlement or a cancellation.
+
+    Attributes:
+        settled: whether what was used is charged now; false for a cancellation.
+        replayed: whether that had been done before; then nothing was charged this time.
+        limits: every limit that was settled, as the first settlement left it.
+    """
+
+    settled: bool
+    replayed: bool
+    limits: tuple[LimitState, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the members of the JSON answer."""
+        limits = [state.as_dict() for state in self.limits]
+        return {"settled": self.settled, "replayed": self.replayed, "limits": limits}
