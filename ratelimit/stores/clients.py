@@ -1,8 +1,8 @@
 """redis-py clients that fail fast and never repeat a call whose outcome they do not know.
 
-Left to itself redis-py retries up to ten times and takes seconds to give up, and a reply that is
-merely late is charged again. Here a call is made once, and a silent server is a timeout after the
-deadline.
+By default redis-py retries up to ten times and takes seconds to fail, and if a reply is only late, the
+retry charges the check again. Here a call is made once, and a server that does not answer is a timeout
+after the deadline.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
-CONNECTIONS: Final = 64
-"""Most connections of one limiter; a call past that waits in line for one to come free."""
+MAX_CONNECTIONS: Final = 64
+"""Connections of one limiter. When all are in use, a call waits until one is free."""
 
-_LINE: Final = 20
-"""A place in that line is given up after this many deadlines."""
+_MAX_WAIT_DEADLINES: Final = 20
+"""A call waits for a free connection for at most this many deadlines."""
 
-_BACKSTOP: Final = 4
-"""On a loop `aiowire.within` keeps the deadline; redis-py's own timeout only stands behind it."""
+_SOCKET_TIMEOUT_DEADLINES: Final = 4
+"""For asyncio `await_within` enforces the deadline. redis-py's own, longer timeout is a second safeguard."""
 
 Client = TypeVar("Client")
 AnyTransport = TypeVar("AnyTransport")
@@ -48,12 +48,14 @@ AnyTransport = TypeVar("AnyTransport")
 
 @dataclass(frozen=True, slots=True)
 class Store(Generic[Client, AnyTransport]):
-    """A client, where it came from, and what is left to do once it is closed.
+    """An open store.
 
     Attributes:
-        address: the URL under which other processes find the same store.
-        client: for commands now and then.
-        wire: for the scripts.
+        url: the URL that named the store.
+        address: the URL under which other processes find the same store; may contain a password.
+        client: for commands outside the path of a check.
+        transport: for the scripts.
+        release: what to call after the client is closed; it stops an embedded server that is not in use.
     """
 
     url: StoreURL
@@ -64,61 +66,63 @@ class Store(Generic[Client, AnyTransport]):
 
 
 def connect(url: str, deadline: float) -> Store[redis.Redis, Transport]:
-    """Make a blocking client; nothing is sent before it is first used.
+    """Make a blocking client. It sends nothing to the store before its first command.
 
     Args:
         url: the store, as in `StoreURL`.
-        deadline: seconds to connect, and seconds to wait for a reply.
+        deadline: seconds to connect, and seconds to wait for a reply; above 0 and at most 60.
 
     Raises:
-        InvalidRequest: the URL names no store.
-        StoreUnavailable: the embedded server does not start.
+        InvalidRequest: the URL names no store, or the deadline is out of range.
+        StoreUnavailable: the embedded server does not start, or the `embedded` extra is missing.
     """
 
-    def real(address: str) -> tuple[redis.Redis, Transport]:
-        options = _once(Retry(NoBackoff(), 0), deadline, deadline)
+    def make_real(address: str) -> tuple[redis.Redis, Transport]:
+        options = _make_pool_options(Retry(NoBackoff(), 0), deadline, deadline)
         pool = redis.BlockingConnectionPool.from_url(address, **options)
-        pool.connection_class(**pool.connection_kwargs)  # not connected: it only reads its options
-        return redis.Redis.from_pool(pool), PooledTransport(pool, CONNECTIONS, _LINE * deadline)
+        pool.connection_class(**pool.connection_kwargs)  # Check the options now; this does not connect.
+        transport = PooledTransport(pool, MAX_CONNECTIONS, _MAX_WAIT_DEADLINES * deadline)
+        return redis.Redis.from_pool(pool), transport
 
-    def fake(server: object) -> tuple[redis.Redis, Transport]:
-        client = _fakes().FakeRedis(server=server)
+    def make_fake(server: object) -> tuple[redis.Redis, Transport]:
+        client = _import_fakeredis().FakeRedis(server=server)
         return client, ClientTransport(client)
 
-    return _open(url, deadline, real, fake)
+    return _open_store(url, deadline, make_real, make_fake)
 
 
 def connect_async(url: str, deadline: float) -> Store[redis.asyncio.Redis, AsyncTransport]:
-    """Make a client for asyncio; otherwise as `connect`."""
+    """Make a client for asyncio; otherwise like `connect`."""
 
-    def real(address: str) -> tuple[redis.asyncio.Redis, AsyncTransport]:
-        options = _once(AsyncRetry(NoBackoff(), 0), deadline, _BACKSTOP * deadline)
+    def make_real(address: str) -> tuple[redis.asyncio.Redis, AsyncTransport]:
+        timeout = _SOCKET_TIMEOUT_DEADLINES * deadline
+        options = _make_pool_options(AsyncRetry(NoBackoff(), 0), deadline, timeout)
         pool = redis.asyncio.BlockingConnectionPool.from_url(address, **options)
         pool.connection_class = abort_on_disconnect(pool.connection_class)
-        pool.connection_class(**pool.connection_kwargs)
+        pool.connection_class(**pool.connection_kwargs)  # Check the options now; this does not connect.
         return redis.asyncio.Redis.from_pool(pool), SharedTransport(pool, deadline)
 
-    def fake(server: object) -> tuple[redis.asyncio.Redis, AsyncTransport]:
-        client = _fakes().FakeAsyncRedis(server=server)
+    def make_fake(server: object) -> tuple[redis.asyncio.Redis, AsyncTransport]:
+        client = _import_fakeredis().FakeAsyncRedis(server=server)
         return client, AsyncClientTransport(client, deadline)
 
-    return _open(url, deadline, real, fake)
+    return _open_store(url, deadline, make_real, make_fake)
 
 
-def _open(
+def _open_store(
     url: str,
     deadline: float,
-    real: Callable[[str], tuple[Client, AnyTransport]],
-    fake: Callable[[object], tuple[Client, AnyTransport]],
+    make_real: Callable[[str], tuple[Client, AnyTransport]],
+    make_fake: Callable[[object], tuple[Client, AnyTransport]],
 ) -> Store[Client, AnyTransport]:
     parsed = StoreURL.parse(url)
     check_deadline(deadline)
     if parsed.scheme == "memory":
-        return Store(parsed, url, *fake(_fake_server(parsed.path)), _nothing)
-    address, release = _address(parsed)
+        return Store(parsed, url, *make_fake(get_fake_server(parsed.path)), _do_nothing)
+    address, release = _find_address(parsed)
     try:
-        return Store(parsed, address, *real(address), release)
-    except (ValueError, TypeError):  # whose message may hold the password
+        return Store(parsed, address, *make_real(address), release)
+    except (ValueError, TypeError):  # Their messages may contain the password.
         release()
         raise invalid_field(
             "redis", f"has an option that redis-py does not know; allowed: {ALLOWED}"
@@ -126,41 +130,43 @@ def _open(
 
 
 def check_deadline(deadline: float) -> None:
-    """Refuse a deadline that is none.
+    """Make sure that a deadline is in range.
 
     Raises:
-        InvalidRequest: it is not above 0 and at most a minute.
+        InvalidRequest: it is not above 0 and at most 60 seconds.
     """
     if not 0 < deadline <= 60:  # noqa: PLR2004 - a minute; also false for NaN
         raise invalid_field("deadline", "must be above 0 and at most 60 seconds")
 
 
-def _once(retry: object, deadline: float, timeout: float) -> dict[str, Any]:
+def _make_pool_options(retry: object, deadline: float, timeout: float) -> dict[str, Any]:
     return {
-        "max_connections": CONNECTIONS,
-        "timeout": _LINE * deadline,
+        "max_connections": MAX_CONNECTIONS,
+        "timeout": _MAX_WAIT_DEADLINES * deadline,
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
         "retry": retry,
         "retry_on_timeout": False,
         "retry_on_error": [],
-        "driver_info": None,  # else each connection reads package metadata from disk, and tells the server
+        # Without this each connection reads package metadata from disk and sends it to the server.
+        "driver_info": None,
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
 
 
-def _address(url: StoreURL) -> tuple[str, Callable[[], None]]:
+def _find_address(url: StoreURL) -> tuple[str, Callable[[], None]]:
+    """Return the URL to connect to, and what to call when it is not needed any more."""
     if url.scheme != "embedded":
-        return url.url, _nothing
+        return url.url, _do_nothing
     socket = embedded.acquire(url.path)
     return f"unix://{socket}", lambda: embedded.release(url.path)
 
 
-def _nothing() -> None:
+def _do_nothing() -> None:
     pass
 
 
-def _fakes() -> ModuleType:
+def _import_fakeredis() -> ModuleType:
     try:
         import fakeredis  # noqa: PLC0415 - an extra that only memory:// needs
     except ImportError:
@@ -173,10 +179,10 @@ def _fakes() -> ModuleType:
 _fake_servers: dict[str, Any] = {}
 
 
-def _fake_server(name: str) -> Any:  # noqa: ANN401 - fakeredis has no types
-    """Limiters of one process that say `memory://name` share it; without a name it is private."""
+def get_fake_server(name: str) -> Any:  # noqa: ANN401 - fakeredis has no types
+    """Return the server of `memory://name`, which limiters of a process share; a new one without a name."""
     if not name:
-        return _fakes().FakeServer()
+        return _import_fakeredis().FakeServer()
     if name not in _fake_servers:
-        _fake_servers[name] = _fakes().FakeServer()
+        _fake_servers[name] = _import_fakeredis().FakeServer()
     return _fake_servers[name]

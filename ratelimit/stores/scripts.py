@@ -1,4 +1,4 @@
-"""The Lua scripts, read once from the files beside them."""
+"""The Lua scripts that run in the store, read once from `ratelimit/engine/lua`."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Final
 
-_BEFORE: Final = ("struct", "prelude")
+_COMMON_PARTS: Final = ("struct", "prelude")
+"""The files that every script starts with."""
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A Lua script and the SHA-1 under which a server remembers it (EVALSHA)."""
+    """A Lua script, and its SHA-1: the name under which a server keeps it (EVALSHA)."""
 
     source: str
     sha: str
 
     @classmethod
     def load(cls, name: str) -> Script:
-        """Read `lua/<name>.lua`, with what every script starts with in front of it."""
+        """Read `lua/<name>.lua`, with the common parts in front of it."""
         folder = resources.files("ratelimit.engine").joinpath("lua")
-        files = [folder.joinpath(f"{part}.lua").read_text(encoding="utf-8") for part in (*_BEFORE, name)]
+        parts = (*_COMMON_PARTS, name)
+        files = [folder.joinpath(f"{part}.lua").read_text(encoding="utf-8") for part in parts]
         source = "\n".join(files)
         return cls(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 

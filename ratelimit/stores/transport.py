@@ -1,8 +1,8 @@
-"""How a script's call reaches the server and its reply comes back, for threads.
+"""Sends commands to the store and returns their replies, for threads.
 
-redis-py opens each connection: addresses, TLS, passwords, databases. After that a call is one write
-and one read on its socket, in the server's own protocol (RESP) as hiredis speaks it: on the decision's
-path every layer between would cost more than the script.
+redis-py opens each connection: it resolves the address and handles TLS, passwords and databases. After
+that a command is one write and one read on the connection's socket, in the store's protocol (RESP) as
+hiredis packs and parses it. Every layer in between would cost more time than the script itself.
 """
 
 from __future__ import annotations
@@ -24,29 +24,34 @@ if TYPE_CHECKING:
 
     import redis
 
-_CHUNK: Final = 65_536
+_READ_SIZE: Final = 65_536
 
-_WATCHED: Final = 100e-6
-"""Seconds that a reply is watched for before the thread goes to sleep over it.
+_SPIN_TIME: Final = 100e-6
+"""Seconds for which a thread polls for a reply before it sleeps until the reply comes.
 
-A server on the same machine answers in twenty to sixty microseconds, and to fall asleep and be woken costs
-as much again: watching made a lone thread 1.7 times as fast, for no more processor time."""
+A server on the same machine answers in twenty to sixty microseconds, and falling asleep and being woken
+costs as much again. Polling made a single thread 1.7 times as fast and used no more processor time."""
 
-_MOST_CALM: Final = 255
-"""Calls without watching after it was in vain, at the most; a few at first."""
+_MAX_CALLS_WITHOUT_SPIN: Final = 255
+"""After polling in vain the next calls do not poll: a few calls at first, at most this many."""
 
-_ALONE: Final = 64
-"""Calls that a thread makes without any other's between them before it counts as alone."""
+_CALLS_UNTIL_ALONE: Final = 64
+"""A thread counts as alone after this many calls with no call of another thread in between."""
 
-_SEVERAL_CORES: Final = len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else [0, 1]) > 1
-"""On one core the server could not answer while we watch."""
+_HAS_SEVERAL_CORES: Final = len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else [0, 1]) > 1
+"""On one core the server cannot answer while this process polls."""
 
 
 class Transport(Protocol):
-    """Carries one command to the store at a time."""
+    """Sends one command at a time to the store."""
 
-    def call(self, *command: str | bytes | float) -> Any:  # noqa: ANN401 - whatever the store says
-        """Send a command and return its reply; raises what redis-py would."""
+    def call(self, *command: str | bytes | float) -> Any:  # noqa: ANN401 - replies have many types
+        """Send a command and return its reply.
+
+        Raises:
+            redis.RedisError: the connection was lost, or the store replied with an error.
+            OSError: the connection was lost, or there was no reply within the deadline.
+        """
         ...
 
     def close(self) -> None:
@@ -55,90 +60,94 @@ class Transport(Protocol):
 
 
 class ClientTransport:
-    """Leaves it to a client: for stores that are not at the other end of a socket."""
+    """Sends commands through a client, for stores that have no socket (`memory://`)."""
 
     def __init__(self, client: redis.Redis) -> None:
-        self._client: Any = client  # redis-py leaves execute_command untyped
+        self._client: Any = client  # redis-py leaves execute_command untyped.
 
-    def call(self, *command: str | bytes | float) -> Any:  # noqa: ANN401 - whatever the store says
-        """See `Wire`."""
+    def call(self, *command: str | bytes | float) -> Any:  # noqa: ANN401 - replies have many types
+        """See `Transport`."""
         return self._client.execute_command(*command)
 
     def close(self) -> None:
-        """See `Wire`; the client is closed by its owner."""
+        """See `Transport`. The client's owner closes the client."""
 
 
 class PooledTransport:
-    """Connections that threads share, each lent to one at a time.
+    """A pool of connections that threads share. One thread at a time uses a connection.
 
     Args:
-        pool: knows how to connect.
-        most: connections at the most.
-        patience: seconds to wait for one to come free.
+        pool: has the connection class and its arguments; it does not keep these connections.
+        max_connections: how many connections may be in use at the same time.
+        max_wait: seconds for which a call waits for a connection that no other thread uses.
     """
 
-    def __init__(self, pool: redis.ConnectionPool, most: int, patience: float) -> None:
+    def __init__(self, pool: redis.ConnectionPool, max_connections: int, max_wait: float) -> None:
         self._pool = pool
-        self._patience = patience
+        self._max_wait = max_wait
         self._closed = False
-        self._thread = 0  # whose call was the last
-        self._calm = 0 if _SEVERAL_CORES else math.inf  # calls to make without watching
-        self._vain = 0
+        self._last_thread = 0
+        self._calls_without_spin = 0 if _HAS_SEVERAL_CORES else math.inf  # how many are still to come
+        self._spin_backoff = 0  # how many there were after polling was last in vain
         self._free: list[_Connection] = []
-        self._tickets: queue.SimpleQueue[None] = queue.SimpleQueue()
-        for _ in range(most):
-            self._tickets.put(None)
+        self._permits: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(max_connections):
+            self._permits.put(None)
 
-    def call(self, *command: str | bytes | float) -> Any:  # noqa: ANN401 - whatever the store says
-        """See `Wire`."""
-        packed = hiredis.pack_command(cast("Any", command))  # its stub knows a tuple of one
+    def call(self, *command: str | bytes | float) -> Any:  # noqa: ANN401 - replies have many types
+        """See `Transport`."""
+        packed = hiredis.pack_command(cast("Any", command))  # Its stub has the type of a one-item tuple.
         try:
-            self._tickets.get(timeout=self._patience)
+            self._permits.get(timeout=self._max_wait)
         except queue.Empty:
-            raise LostConnection("every connection is taken") from None
+            raise LostConnection("every connection is in use") from None
         try:
-            line = self._line()
+            connection = self._take_connection()
             try:
-                reply = self._await(line, packed)
+                reply = self._exchange(connection, packed)
             except BaseException:
-                line.close()  # what it may still say would be taken for the answer to another call
+                # A late reply on this connection would be taken for the reply to another call.
+                connection.close()
                 raise
             if self._closed:
-                line.close()
+                connection.close()
             else:
-                self._free.append(line)
+                self._free.append(connection)
         finally:
-            self._tickets.put(None)
+            self._permits.put(None)
         return raise_error_reply(reply)
 
-    def _await(self, line: _Connection, packed: bytes) -> Any:  # noqa: ANN401 - whatever the store says
-        """Make a call, watching for the reply where that is worth it: alone, and of a server that is near."""
-        line.send(packed)
-        if (thread := threading.get_ident()) != self._thread:
-            self._thread = thread
-            self._calm = max(self._calm, _ALONE)  # others have better use for the processor
-        elif self._calm > 0:
-            self._calm -= 1
+    def _exchange(self, connection: _Connection, packed: bytes) -> Any:  # noqa: ANN401 - replies have many types
+        """Send a command and return its reply; poll for it if the thread is alone and the server is near."""
+        connection.send(packed)
+        if (thread := threading.get_ident()) != self._last_thread:
+            self._last_thread = thread
+            # The other threads can make better use of the processor.
+            self._calls_without_spin = max(self._calls_without_spin, _CALLS_UNTIL_ALONE)
+        elif self._calls_without_spin > 0:
+            self._calls_without_spin -= 1
         else:
-            self._vain = 0 if line.watch() else min(2 * self._vain + 1, _MOST_CALM)
-            self._calm = self._vain
-        return line.receive()
+            self._spin_backoff = (
+                0 if connection.spin() else min(2 * self._spin_backoff + 1, _MAX_CALLS_WITHOUT_SPIN)
+            )
+            self._calls_without_spin = self._spin_backoff
+        return connection.receive()
 
-    def _line(self) -> _Connection:
-        """Return the connection that was used last, unless the server has hung up meanwhile."""
+    def _take_connection(self) -> _Connection:
+        """Return the connection that was used last and is still open, or a new connection."""
         while self._free:
             try:
-                line = self._free.pop()
-            except IndexError:  # another thread was faster
+                connection = self._free.pop()
+            except IndexError:  # Another thread has taken the last one.
                 break
-            if line.idle():
-                return line
-            line.close()
+            if connection.is_idle():
+                return connection
+            connection.close()
         return _Connection(self._pool)
 
     def close(self) -> None:
-        """See `Wire`."""
-        self._closed = True  # a call that is under way closes its own
+        """See `Transport`."""
+        self._closed = True  # A call that is under way closes its own connection.
         while self._free:
             self._free.pop().close()
 
@@ -149,36 +158,37 @@ class _Connection:
     def __init__(self, pool: redis.ConnectionPool) -> None:
         self._connection = pool.connection_class(**pool.connection_kwargs)
         self._connection.connect()
-        self._socket: socket.socket = self._connection._sock  # noqa: SLF001 - redis-py gives it no other name
+        self._socket: socket.socket = self._connection._sock  # noqa: SLF001 - redis-py has no public name for it
         self._deadline: float = self._socket.gettimeout() or math.inf
-        self._until = math.inf
+        self._receive_by = math.inf
         self._reader = hiredis.Reader()
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
 
-    def idle(self) -> bool:
-        """Whether nothing has been said that nobody asked for, such as that the connection ends."""
+    def is_idle(self) -> bool:
+        """Whether the socket is open and has nothing to read, such as the server's end of the connection."""
         return not self._poll.poll(0)
 
     def send(self, packed: bytes) -> None:
         """Send one command."""
-        self._until = time.monotonic() + self._deadline
+        self._receive_by = time.monotonic() + self._deadline
         self._socket.sendall(packed)
 
-    def watch(self) -> bool:
-        """Look for the reply without pause; return whether it has come in time."""
-        until = time.perf_counter() + _WATCHED
+    def spin(self) -> bool:
+        """Poll for the reply without a pause; return whether it came within `_SPIN_TIME`."""
+        until = time.perf_counter() + _SPIN_TIME
         while not self._poll.poll(0):
             if time.perf_counter() > until:
                 return False
         return True
 
-    def receive(self) -> Any:  # noqa: ANN401 - whatever the store says
-        """Wait for the reply to what was sent."""
+    def receive(self) -> Any:  # noqa: ANN401 - replies have many types
+        """Wait for the reply to the command sent last, and return it."""
         reply = self._reader.gets()
         while reply is False:
-            chunk = self._socket.recv(_CHUNK)
-            if time.monotonic() > self._until:  # each piece may have been in time, but not the whole
+            chunk = self._socket.recv(_READ_SIZE)
+            # The socket's timeout is for each chunk, the deadline for the whole reply.
+            if time.monotonic() > self._receive_by:
                 raise TimeoutError
             if not chunk:
                 raise LostConnection("the server closed the connection")
@@ -187,16 +197,16 @@ class _Connection:
         return reply
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._connection.disconnect()
 
 
-def raise_error_reply(reply: Any) -> Any:  # noqa: ANN401 - whatever the store says
-    """Return a reply, or raise the error that it is.
+def raise_error_reply(reply: Any) -> Any:  # noqa: ANN401 - replies have many types
+    """Return a reply; raise it if it is an error.
 
     Raises:
-        NoScriptError: the server does not know the script (yet), and has run nothing.
-        ResponseError: any other error.
+        NoScriptError: the server does not have the script (yet), and has run nothing.
+        ResponseError: the server replied with any other error.
     """
     if isinstance(reply, hiredis.ReplyError):
         text = str(reply)

@@ -1,28 +1,28 @@
-"""The URLs that name a store, and what is wrong with the ones that do not."""
+"""URLs of stores: parsing, checking, and printing without the password."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, cast
+from typing import Final, Literal, cast
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from ratelimit.request.check import invalid_field
 
 Scheme = Literal["redis", "rediss", "unix", "embedded", "memory"]
 
-ALLOWED = "redis://host:port/db, rediss://…, unix:///path/to.sock, embedded://[/path] or memory://"
-_NOT_YET = ("redis+sentinel", "redis+cluster")
-_SCHEMES = ("redis", "rediss", "unix", "embedded", "memory")
+ALLOWED: Final = "redis://host:port/db, rediss://…, unix:///path/to.sock, embedded://[/path] or memory://"
+_UNSUPPORTED_SCHEMES: Final = ("redis+sentinel", "redis+cluster")
+_SCHEMES: Final = ("redis", "rediss", "unix", "embedded", "memory")
 
 
 @dataclass(frozen=True, slots=True)
 class StoreURL:
-    """A store's URL, taken apart; prints without its password.
+    """A store's parsed URL. `str()` and `repr()` show it without its password.
 
     Attributes:
-        scheme: what kind of store.
-        url: the whole URL, password included; for clients only.
-        path: the data folder of `embedded://`, the name of `memory://`; else empty.
+        scheme: the kind of store.
+        url: the whole URL with its password; only for clients.
+        path: the data folder of `embedded://` or the name of `memory://`; empty for other schemes.
     """
 
     scheme: Scheme
@@ -31,17 +31,17 @@ class StoreURL:
 
     @classmethod
     def parse(cls, url: str) -> StoreURL:
-        """Take a store's URL apart.
+        """Parse a store's URL.
 
         Raises:
-            InvalidRequest: it names no store; the message says what does.
+            InvalidRequest: the URL names no store; the message lists the allowed forms.
         """
         try:
             parts = urlsplit(url)
             valid_port = parts.port is None or parts.port > 0
-        except ValueError:  # whose message may hold the password
+        except ValueError:  # Its message may contain the password.
             raise invalid_field("redis", f"not a URL; allowed: {ALLOWED}") from None
-        if parts.scheme in _NOT_YET:
+        if parts.scheme in _UNSUPPORTED_SCHEMES:
             raise invalid_field("redis", f"{parts.scheme}:// is not supported yet; allowed: {ALLOWED}")
         if parts.scheme not in _SCHEMES:
             raise invalid_field("redis", f"names no store; allowed: {ALLOWED}")
@@ -66,5 +66,6 @@ class StoreURL:
         if "@" not in parts.netloc:
             return parts._replace(query="").geturl() if parts.query else self.url
         login, _, host = parts.netloc.rpartition("@")
-        user, colon, _ = login.partition(":")  # without a colon it is the password that stands there
+        # A login without a colon may be a password that was put in the wrong place: show none of it.
+        user, colon, _ = login.partition(":")
         return parts._replace(netloc=f"{user + colon if user and colon else ''}***@{host}", query="").geturl()

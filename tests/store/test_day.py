@@ -9,7 +9,7 @@ import pytest
 
 from ratelimit import Limiter, Policy, RateLimited, Usage
 from ratelimit.request.privacy import identifier_of
-from ratelimit.stores.clients import _fake_server
+from ratelimit.stores.clients import get_fake_server
 
 from ..conftest import TEXT
 from ..stored import buckets
@@ -53,7 +53,7 @@ def clock(monkeypatch):
 @pytest.fixture
 def store(clock):
     with Limiter("memory://a-day", POLICY) as limiter:
-        yield limiter, fakeredis.FakeRedis(server=_fake_server("a-day"), **TEXT)
+        yield limiter, fakeredis.FakeRedis(server=get_fake_server("a-day"), **TEXT)
 
 
 def live_a_day(limiter, clock, secrets):

@@ -1,4 +1,4 @@
-"""The connections: whose answer is whose, when it is given up, and when a thread stays awake for it."""
+"""Connections: which call gets which reply, when a connection ends, and when a thread polls for a reply."""
 
 import asyncio
 import itertools
@@ -9,10 +9,10 @@ from redis.exceptions import ConnectionError as LostConnection
 
 from ratelimit.stores import transport
 from ratelimit.stores.async_transport import _Connection
-from ratelimit.stores.transport import _ALONE, _MOST_CALM, PooledTransport
+from ratelimit.stores.transport import _CALLS_UNTIL_ALONE, _MAX_CALLS_WITHOUT_SPIN, PooledTransport
 
 
-class Transport:
+class FakeAsyncioTransport:
     def __init__(self):
         self.written, self.aborted, self.closing = [], False, False
 
@@ -29,120 +29,120 @@ class Transport:
         self.aborted = True
 
 
-class Connection:
-    """What redis-py gives, as far as it is used."""
+class FakeRedisConnection:
+    """The parts of redis-py's connection that are used."""
 
     def __init__(self):
         self._writer = self
-        self.transport = Transport()
+        self.transport = FakeAsyncioTransport()
 
 
-def on_a_loop(test):
+def run_with_connection(test):
     async def run():
-        connection = Connection()
-        await test(_Connection(connection), connection.transport)
+        redis_connection = FakeRedisConnection()
+        await test(_Connection(redis_connection), redis_connection.transport)
 
     asyncio.run(run())
 
 
-async def turns(number):
+async def run_loop_turns(number):
     for _ in range(number):
         await asyncio.sleep(0)
 
 
-def test_answers_are_handed_out_in_the_order_asked_however_they_arrive():
-    async def test(line, _):
-        asked = [line.send(b"") for _ in range(4)]
-        asked[1].cancel()
-        for piece in (b":1", b"\r\n:2\r\n:", b"3\r\n:4\r\n"):
-            line.data_received(piece)
-        assert [answer.result() for answer in asked if not answer.cancelled()] == [1, 3, 4]
+def test_replies_go_to_the_calls_in_the_order_sent_however_they_arrive():
+    async def test(connection, _):
+        replies = [connection.send(b"") for _ in range(4)]
+        replies[1].cancel()
+        for chunk in (b":1", b"\r\n:2\r\n:", b"3\r\n:4\r\n"):
+            connection.data_received(chunk)
+        assert [reply.result() for reply in replies if not reply.cancelled()] == [1, 3, 4]
 
-    on_a_loop(test)
+    run_with_connection(test)
 
 
 def test_p8_an_answer_that_lies_unread_when_its_time_is_up_still_counts():
-    async def test(line, transport):
-        answer = line.send(b"")
-        line.late(answer, 4)
-        await turns(3)
-        line.data_received(b":1\r\n")
-        await turns(3)
-        assert (answer.result(), transport.aborted, line.lost) == (1, False, False)
+    async def test(connection, asyncio_transport):
+        reply = connection.send(b"")
+        connection.end_if_late(reply, 4)
+        await run_loop_turns(3)
+        connection.data_received(b":1\r\n")
+        await run_loop_turns(3)
+        assert (reply.result(), asyncio_transport.aborted, connection.is_lost) == (1, False, False)
 
-    on_a_loop(test)
+    run_with_connection(test)
 
 
 def test_p6_p8_a_connection_that_is_late_is_given_up_with_all_that_was_asked_on_it():
-    """The next answer on it would be taken for another's."""
+    """The late reply would be taken for the reply to the next call."""
 
-    async def test(line, transport):
-        first, second = line.send(b""), line.send(b"")
-        line.late(first, 1)
-        await turns(2)
-        assert (transport.aborted, line.lost) == (True, True)
-        for answer in (first, second):
+    async def test(connection, asyncio_transport):
+        first, second = connection.send(b""), connection.send(b"")
+        connection.end_if_late(first, 1)
+        await run_loop_turns(2)
+        assert (asyncio_transport.aborted, connection.is_lost) == (True, True)
+        for reply in (first, second):
             with pytest.raises(TimeoutError):
-                answer.result()
+                reply.result()
 
-    on_a_loop(test)
+    run_with_connection(test)
 
 
 def test_p6_what_nobody_asked_for_is_no_answer_to_the_next_call():
-    """A server may say why it hangs up, before it does."""
+    """A server may send an error before it closes the connection."""
 
-    async def test(line, transport):
-        line.data_received(b"-ERR going away\r\n")
-        assert (transport.aborted, line.lost) == (True, True)
+    async def test(connection, asyncio_transport):
+        connection.data_received(b"-ERR going away\r\n")
+        assert (asyncio_transport.aborted, connection.is_lost) == (True, True)
 
-    on_a_loop(test)
+    run_with_connection(test)
 
 
 def test_p6_nor_is_what_follows_an_answer():
-    async def test(line, transport):
-        answer = line.send(b"")
-        line.data_received(b":1\r\n-ERR going away\r\n")
-        assert (answer.result(), transport.aborted, line.lost) == (1, True, True)
+    async def test(connection, asyncio_transport):
+        reply = connection.send(b"")
+        connection.data_received(b":1\r\n-ERR going away\r\n")
+        assert (reply.result(), asyncio_transport.aborted, connection.is_lost) == (1, True, True)
 
-    on_a_loop(test)
+    run_with_connection(test)
 
 
-def test_those_who_wait_are_told_when_a_connection_ends():
-    async def test(line, _):
-        answer = line.send(b"")
-        line.connection_lost(None)
+def test_waiting_calls_fail_when_the_connection_ends():
+    async def test(connection, _):
+        reply = connection.send(b"")
+        connection.connection_lost(None)
         with pytest.raises(LostConnection):
-            answer.result()
+            reply.result()
 
-    on_a_loop(test)
+    run_with_connection(test)
 
 
-def test_a_connection_lost_before_it_was_taken_over_is_not_taken_over():
-    """Nobody would ever be told of its end."""
+def test_a_connection_that_is_already_lost_is_not_taken_over():
+    """asyncio would not report its end again."""
 
     async def test():
-        connection = Connection()
-        connection.transport.closing = True
+        redis_connection = FakeRedisConnection()
+        redis_connection.transport.closing = True
         with pytest.raises(LostConnection, match="the server closed"):
-            _Connection(connection)
+            _Connection(redis_connection)
 
     asyncio.run(test())
 
 
-class Near:
-    """A connection to a server that answers at once, or never while somebody watches."""
+class FakeConnection:
+    """A connection to a server that answers at once, or never while a thread polls."""
 
     def __init__(self):
-        self.watched, self.near = [], True
+        self.spins, self.near = [], True
 
-    def idle(self):
+    def is_idle(self):
         return True
 
     def send(self, _):
-        self.watched.append(False)
+        self.spins.append(False)
 
-    def watch(self):
-        self.watched[-1] = True
+    def spin(self):
+        self.spins[-1] = True
         return self.near
 
     def receive(self):
@@ -153,53 +153,58 @@ class Near:
 
 
 @pytest.fixture
-def line():
-    return Near()
+def connection():
+    return FakeConnection()
+
+
+def make_pooled_transport(connection):
+    pooled = PooledTransport(None, 4, 1.0)
+    pooled._free.append(connection)
+    return pooled
 
 
 @pytest.fixture
-def wires(line, monkeypatch):
-    monkeypatch.setattr(transport, "_SEVERAL_CORES", True)
-    wires = PooledTransport(None, 4, 1.0)
-    wires._free.append(line)
-    return wires
+def pooled(connection, monkeypatch):
+    monkeypatch.setattr(transport, "_HAS_SEVERAL_CORES", True)
+    return make_pooled_transport(connection)
 
 
-def ask(wires, times):
+def call_often(pooled, times):
     for _ in range(times):
-        assert wires.call("PING") == 1
+        assert pooled.call("PING") == 1
 
 
-def test_a_thread_that_asks_alone_watches_for_the_reply(wires, line):
-    ask(wires, _ALONE + 1)
-    assert not any(line.watched)
-    ask(wires, 100)
-    assert line.watched[_ALONE + 1 :] == [True] * 100
+def test_a_thread_that_is_alone_polls_for_the_reply(pooled, connection):
+    call_often(pooled, _CALLS_UNTIL_ALONE + 1)
+    assert not any(connection.spins)
+    call_often(pooled, 100)
+    assert connection.spins[_CALLS_UNTIL_ALONE + 1 :] == [True] * 100
 
 
-def test_of_a_server_that_is_far_it_soon_stops_watching(wires, line):
-    line.near = False
-    ask(wires, _ALONE + 1 + 5_000)
-    vain = [number for number, watched in enumerate(line.watched[_ALONE + 1 :]) if watched]
-    assert vain[:5] == [0, 2, 6, 14, 30]
-    assert {later - one for one, later in itertools.pairwise(vain[10:])} == {_MOST_CALM + 1}
-    line.near = True
-    ask(wires, _MOST_CALM + 1 + 10)
-    assert line.watched[-10:] == [True] * 10
+def test_a_thread_soon_stops_polling_if_the_server_is_far(pooled, connection):
+    connection.near = False
+    call_often(pooled, _CALLS_UNTIL_ALONE + 1 + 5_000)
+    in_vain = [number for number, spun in enumerate(connection.spins[_CALLS_UNTIL_ALONE + 1 :]) if spun]
+    assert in_vain[:5] == [0, 2, 6, 14, 30]
+    distances = {later - earlier for earlier, later in itertools.pairwise(in_vain[10:])}
+    assert distances == {_MAX_CALLS_WITHOUT_SPIN + 1}
+    connection.near = True
+    call_often(pooled, _MAX_CALLS_WITHOUT_SPIN + 1 + 10)
+    assert connection.spins[-10:] == [True] * 10
 
 
-def test_threads_that_take_turns_do_not_watch(wires, line):
+def test_threads_that_take_turns_do_not_poll(pooled, connection):
     for _ in range(5):
-        for mine in (True, False):
-            thread = threading.Thread(target=ask, args=(wires, _ALONE))
-            ask(wires, _ALONE) if mine else (thread.start(), thread.join())
-    assert not any(line.watched)
+        call_often(pooled, _CALLS_UNTIL_ALONE)
+        other = threading.Thread(target=call_often, args=(pooled, _CALLS_UNTIL_ALONE))
+        other.start()
+        other.join()
+    assert not any(connection.spins)
 
 
-def test_on_one_core_nobody_watches(line, monkeypatch):
-    """Who watches would keep the server from answering."""
-    monkeypatch.setattr(transport, "_SEVERAL_CORES", False)
-    wires = PooledTransport(None, 4, 1.0)
-    wires._free.append(line)
-    ask(wires, 3 * _ALONE)
-    assert not any(line.watched)
+def test_on_one_core_no_thread_polls(connection, monkeypatch):
+    """A thread that polls would keep the server from answering."""
+    monkeypatch.setattr(transport, "_HAS_SEVERAL_CORES", False)
+    pooled = make_pooled_transport(connection)
+    call_often(pooled, 3 * _CALLS_UNTIL_ALONE)
+    assert not any(connection.spins)
