@@ -239,7 +239,7 @@ def test_acquire_never_waits_in_vain_for_a_timestamp_that_stands_still(limiter, 
         naps.append(seconds)
         assert len(naps) == 1, "asks with the same timestamp again and again"
 
-    monkeypatch.setattr("ratelimit.limiter.time.sleep", nap)
+    monkeypatch.setattr("ratelimit.limiters.limiter.time.sleep", nap)
     with contextlib.suppress(InvalidRequest, RateLimited):
         limits.acquire("k", timestamp=BASE, timeout=30)
 

@@ -192,8 +192,8 @@ def test_p5_on_the_stores_clock_a_replay_outlives_its_refill_by_a_minute_too(lim
 
 
 def test_p5_what_is_known_by_heart_is_bounded(limiter, monkeypatch):
-    monkeypatch.setattr("ratelimit.ask._MOST_KNOWN", 10)
+    monkeypatch.setattr("ratelimit.engine.resolver._MAX_CACHED", 10)
     limits = limiter(Limit("requests", "500/day"))
     for number in range(50):
         limits.check(f"k{number}", model=f"m{number}")
-    assert len(limits._resolver._usual) <= 10
+    assert len(limits._resolver._cache) <= 10
