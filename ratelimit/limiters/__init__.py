@@ -1,1 +1,1 @@
-"""What callers hold in their hands: the limiters and their reservations."""
+"""What callers use: the limiters and their reservations."""

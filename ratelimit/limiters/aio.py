@@ -3,45 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from typing import TYPE_CHECKING, Any, Final, Self
-
-from redis.exceptions import NoScriptError
+from typing import TYPE_CHECKING, Any, Self
 
 from ratelimit.decision.decision import Decision
-from ratelimit.engine.check_script import split_replies
-from ratelimit.engine.layout import KEYS, TENANTS
-from ratelimit.errors import RateLimited, StoreUnavailable
-from ratelimit.limiters.base import CONNECTION_ERRORS, BaseLimiter, CheckInput
+from ratelimit.errors import RateLimited
+from ratelimit.limiters.aio_base import AsyncBase
+from ratelimit.limiters.base import CONNECTION_ERRORS, CheckInput
 from ratelimit.limiters.reservation import AsyncReservation
-from ratelimit.metering import assignments
-from ratelimit.shortcuts.coalescing import Coalescer, Reply
-from ratelimit.shortcuts.leases import LOOK_AGAIN, NANOSECONDS
 from ratelimit.stores import connect_async
 from ratelimit.stores.async_transport import await_within
-from ratelimit.stores.scripts import CHECK, SETTLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Unpack
 
     from ratelimit.decision.settlement import Settlement
-    from ratelimit.engine.check_script import ScriptArgument
-    from ratelimit.engine.resolver import ResolvedCheck
-    from ratelimit.metering.assignments import Command
     from ratelimit.policy import Limit, Policy
     from ratelimit.request.check import CheckOptions
     from ratelimit.request.usage import Usage
-    from ratelimit.stores.scripts import Script
 
 
-_PATIENCE: Final = 20
-"""Deadlines that reading every assignment may take."""
+class AsyncLimiter(AsyncBase):
+    """Decides which requests may pass, for asyncio. `Limiter` is the same for threads.
 
-
-class AsyncLimiter(BaseLimiter):
-    """`Limiter` for asyncio: the same arguments, methods and errors, awaited. It belongs to one event loop.
+    It has the arguments, methods and errors of `Limiter`; its methods are awaited. One limiter belongs
+    to one event loop. Checks that wait at the same time share one call to the store.
 
     ```python
     async with AsyncLimiter("redis://localhost:6379", policy) as limiter:
@@ -58,31 +45,26 @@ class AsyncLimiter(BaseLimiter):
         deadline: float = 0.05,
         remember: float = 600.0,
     ) -> None:
-        super().__init__(policy, max_skew, remember)
-        opened = connect_async(store, deadline)
-        self._at(opened.url)
-        self._opened = opened
-        self._deadline = deadline
-        self._coalescer = Coalescer(self._check)
-        self._returning: set[asyncio.Task[None]] = set()
-        self._alarm: asyncio.TimerHandle | None = None
-        self._looks_at = 0
+        super().__init__(policy, max_skew, remember, deadline)
+        # The store is opened last: after an error below this line nothing would close it.
+        self._opened_store = connect_async(store, deadline)
+        self._set_store_url(self._opened_store.url)
 
     async def check(self, key: CheckInput, **options: Unpack[CheckOptions]) -> Decision:
-        """See `Limiter.check`."""
-        # `_ask` would look here first as well: one call less on the way that most checks take.
-        known = self._resolver.find_cached(key, options) if isinstance(key, str) else None
-        check, now = known or self._ask(key, options), time.monotonic_ns()
-        begun = self._begin(check, now)
-        return begun if isinstance(begun, Decision) else await self._answer(check, begun, now)
+        """Decide whether a request may pass, and charge its cost if so; see `Limiter.check`."""
+        # `_resolve` would look in the cache first, too. Most checks are found here, and save its call.
+        cached = self._resolver.find_cached(key, options) if isinstance(key, str) else None
+        check, now = cached or self._resolve(key, options), time.monotonic_ns()
+        started = self._start_decision(check, now)
+        return started if isinstance(started, Decision) else await self._finish_decision(check, started, now)
 
     async def check_many(self, checks: Sequence[CheckInput]) -> list[Decision]:
-        """See `Limiter.check_many`."""
-        return await self._decide(self._ask_many(checks))
+        """Decide up to 256 checks; see `Limiter.check_many`."""
+        return await self._decide_many(self._resolve_many(checks))
 
     async def peek(self, key: CheckInput, **options: Unpack[CheckOptions]) -> Decision:
-        """See `Limiter.peek`."""
-        return await self._one(self._ask(key, options, take=False))
+        """Return the decision that `check` would give now, and charge nothing; see `Limiter.peek`."""
+        return await self._decide(self._resolve(key, options, take=False))
 
     async def acquire(
         self,
@@ -91,10 +73,13 @@ class AsyncLimiter(BaseLimiter):
         timeout: float | None = None,  # noqa: ASYNC109 - a limit on waiting, not a cancellation
         **options: Unpack[CheckOptions],
     ) -> Decision:
-        """See `Limiter.acquire`; other tasks run while this one waits."""
+        """Wait until a request may pass, and charge its cost; see `Limiter.acquire`.
+
+        Other tasks run while this one waits.
+        """
         until = None if timeout is None else time.monotonic() + timeout
-        check = self._ask_acquire(key, options)
-        while not (decision := await self._one(check)):
+        check = self._resolve_for_acquire(key, options)
+        while not (decision := await self._decide(check)):
             wait = decision.retry_after
             if wait is None or (until is not None and time.monotonic() + wait > until):
                 raise RateLimited(decision)
@@ -102,187 +87,74 @@ class AsyncLimiter(BaseLimiter):
         return decision
 
     def reserve(self, key: CheckInput, **options: Unpack[CheckOptions]) -> AsyncReservation:
-        """See `Limiter.reserve`: `async with limiter.reserve(…) as reservation`, or `await` it."""
-        check = self._ask_reserve(key, options)
-        return AsyncReservation(self, lambda: self._one(check))
+        """Check a request whose cost is an estimate, and settle it later; see `Limiter.reserve`.
+
+        ```python
+        async with limiter.reserve("vk_9f3", cost={"tokens": 2000}) as reservation:
+            await reservation.settle(Usage(input_tokens=310, output_tokens=502, status=200))
+        ```
+
+        The check is made when the reservation is entered with `async with`, or awaited:
+        `reservation = await limiter.reserve(…)`. Then `RateLimited` is raised if it is denied.
+        """
+        check = self._resolve_for_reserve(key, options)
+        return AsyncReservation(self, lambda: self._decide(check))
 
     async def settle(self, usage: Usage | Mapping[str, Any], *, reservation: str | None = None) -> Settlement:
-        """See `Limiter.settle`."""
-        return await self._settle(*self._encode_settle(usage, reservation))
+        """Charge what a request really used; see `Limiter.settle`."""
+        return await self._run_settle_script(*self._encode_settle(usage, reservation))
 
     async def cancel(self, reservation: str) -> Settlement:
-        """See `Limiter.cancel`."""
-        return await self._settle(*self._encode_reservation("cancel", reservation))
+        """Refund what a reservation took; see `Limiter.cancel`."""
+        return await self._run_settle_script(*self._encode_reservation_end("cancel", reservation))
 
     async def release(self, reservation: str) -> None:
-        """See `Limiter.release`."""
-        await self._settle(*self._encode_reservation("release", reservation))
+        """Free a reservation's slots and keep its estimate charged; see `Limiter.release`."""
+        await self._run_settle_script(*self._encode_reservation_end("release", reservation))
 
     async def assign(
         self, key: str, *, plan: str | None = None, tenant: str | None = None, blocked: bool = False
     ) -> None:
-        """See `Limiter.assign`."""
-        await self._store_assignment(
+        """Assign a plan or a tenant to a key, or block the key; see `Limiter.assign`."""
+        await self._write_assignment(
             self._encode_key_assignment(key, plan=plan, tenant=tenant, blocked=blocked)
         )
 
     async def assign_tenant(self, tenant: str, *, plan: str | None = None) -> None:
-        """See `Limiter.assign_tenant`."""
-        await self._store_assignment(self._encode_tenant_assignment(tenant, plan))
-
-    async def _store_assignment(self, commands: list[Command]) -> None:
-        try:
-            pipeline: Any = self._opened.client.pipeline()
-            for command in commands:
-                pipeline.execute_command(*command)
-            await await_within(self._deadline, pipeline.execute())
-        except CONNECTION_ERRORS as error:
-            raise self._unavailable(error) from None
-        await self.refresh()
+        """Assign a plan to a tenant; see `Limiter.assign_tenant`."""
+        await self._write_assignment(self._encode_tenant_assignment(tenant, plan))
 
     async def refresh(self) -> None:
-        """See `Limiter.refresh`."""
-        client: Any = self._opened.client
-        try:
-            counter = await await_within(self._deadline, client.get(assignments.COUNTER)) or b""
-            if counter != self._assignments_counter:
-                # No request waits for this, so it may take longer: there may be many keys.
-                keys = await await_within(_PATIENCE * self._deadline, client.hgetall(KEYS))
-                tenants = await await_within(_PATIENCE * self._deadline, client.hgetall(TENANTS))
-                read = assignments.read_assignments
-                self._set_assignments(counter, await asyncio.to_thread(read, keys, tenants))
-        except CONNECTION_ERRORS as error:
-            raise self._unavailable(error) from None
+        """Read the assignments of keys and tenants if they have changed; see `Limiter.refresh`."""
+        await self._read_assignments()
 
     async def reset(self, key: str, *, tenant: str | None = None) -> None:
-        """See `Limiter.reset`."""
+        """Forget what a key has used; see `Limiter.reset`."""
         try:
-            names = self._owned(key, tenant)
-            await await_within(self._deadline, self._opened.client.unlink(*names))
-            self._emptied(names)
-            if (end := self._leases.next_end) is not None:
-                self._look_at(end)
+            store_keys = self._list_bucket_keys(key, tenant)
+            await await_within(self._deadline, self._opened_store.client.unlink(*store_keys))
+            self._forget_buckets(store_keys)
         except CONNECTION_ERRORS as error:
-            raise self._unavailable(error) from None
+            raise self._make_unavailable_error(error) from None
 
     async def ping(self) -> None:
-        """See `Limiter.ping`."""
+        """Make sure that the store answers; see `Limiter.ping`."""
         try:
-            await await_within(self._deadline, self._opened.client.ping())
+            await await_within(self._deadline, self._opened_store.client.ping())
         except CONNECTION_ERRORS as error:
-            raise self._unavailable(error) from None
-
-    async def _one(self, check: ResolvedCheck) -> Decision:
-        now = time.monotonic_ns()
-        begun = self._begin(check, now)
-        return begun if isinstance(begun, Decision) else await self._answer(check, begun, now)
-
-    async def _decide(self, checks: list[ResolvedCheck]) -> list[Decision]:
-        now = time.monotonic_ns()
-        begun = [self._begin(check, now) for check in checks]
-        try:
-            return [
-                reply if isinstance(reply, Decision) else await self._answer(check, reply, now)
-                for check, reply in zip(checks, begun, strict=True)
-            ]
-        finally:
-            for reply in begun:
-                if not isinstance(reply, Decision):
-                    reply.cancel()  # if we were: what has not left yet is not asked any more
-
-    def _begin(self, check: ResolvedCheck, now: int) -> Decision | asyncio.Future[Reply]:
-        """Return the decision if it needs no asking, or what will be the store's reply."""
-        leases = check.subject.layout.lease_amounts
-        if leases and (decision := self._leases.spend(check, now)) is not None:
-            return decision
-        if (decision := self._denial_memory.find_denial(check, now)) is not None:
-            return decision
-        if leases and (wanted := self._leases.plan_lease(check, now)):
-            self._lease(wanted, now)
-        return self._coalescer.submit(check)
-
-    def _lease(self, wanted: ResolvedCheck, now: int) -> None:
-        """Take tokens in advance; checks go on asking the store until it has said yes."""
-
-        def landed(reply: asyncio.Future[Reply]) -> None:
-            if reply.cancelled() or reply.exception() is not None:
-                return  # what was taken, if it was, is lost as in a crash
-            heard = time.monotonic_ns()
-            if self._leases.add_lease(wanted, reply.result(), now, heard):
-                self._look_at(heard + wanted.subject.layout.lease_ttl * 1000)
-
-        self._coalescer.submit(wanted).add_done_callback(landed)
-
-    def _look_at(self, end: int) -> None:
-        """See to it that leases end also when nobody asks any more."""
-        if self._closed or (self._alarm is not None and self._looks_at <= end):
-            return
-        if self._alarm is not None:
-            self._alarm.cancel()
-        wait = max(end - time.monotonic_ns(), LOOK_AGAIN) / NANOSECONDS
-        self._alarm, self._looks_at = asyncio.get_running_loop().call_later(wait, self._look), end
-
-    def _look(self) -> None:
-        self._alarm = None
-        if over := self._leases.pop_expired(time.monotonic_ns()):
-            returning = asyncio.get_running_loop().create_task(self._give_back(over))
-            self._returning.add(returning)
-            returning.add_done_callback(self._returning.discard)
-        if (end := self._leases.next_end) is not None:
-            self._look_at(end)
-
-    async def _give_back(self, over: list[ResolvedCheck]) -> None:
-        """Return to the store what is left of leases."""
-        with contextlib.suppress(StoreUnavailable):  # the rest is lost, as in a crash
-            for check in over:
-                await self._settle(*self._encode_return(check))
-
-    async def _answer(self, check: ResolvedCheck, reply: asyncio.Future[Reply], sent: int) -> Decision:
-        try:
-            decision = self._read(check, await reply, sent)
-        except CONNECTION_ERRORS as error:
-            return self._without_store(check, error)
-        if decision or not check.subject.layout.lease_amounts:
-            return decision
-        # What the store could not give may have been leased meanwhile, even in the same call.
-        return self._leases.spend(check, time.monotonic_ns()) or decision
-
-    async def _check(self, checks: list[ResolvedCheck]) -> list[bytes]:
-        replies = split_replies(await self._run(CHECK, *self._encode(checks)))
-        self._outage.note_success()
-        return replies
-
-    async def _settle(self, keys: list[str], args: list[ScriptArgument]) -> Settlement:
-        try:
-            reply = await self._run(SETTLE, keys, args)
-        except CONNECTION_ERRORS as error:
-            raise self._unavailable(error) from None
-        return self._read_settle(reply)
-
-    async def _run(self, script: Script, keys: list[str], args: list[ScriptArgument]) -> Any:  # noqa: ANN401 - likewise
-        call = self._opened.transport.call
-        try:
-            return await call("EVALSHA", script.sha, len(keys), *keys, *args)
-        except NoScriptError:  # it did not run: a flush, a restart, a failover
-            return await call("EVAL", script.source, len(keys), *keys, *args)
+            raise self._make_unavailable_error(error) from None
 
     async def close(self) -> None:
-        """See `Limiter.close`; checks under way are answered first."""
+        """Finish the checks under way, return all leases and close the connections; see `Limiter.close`."""
         if self._closed:
             return
-        self._closed = True
-        if self._alarm is not None:
-            self._alarm.cancel()
         try:
-            await self._coalescer.drain()
-            await asyncio.sleep(0)  # a lease that has just been granted is held by now
-            await asyncio.gather(*self._returning)
-            await self._give_back(self._leases.pop_expired())
+            await self._close_leases()
         finally:
-            await self._opened.transport.close()
-            await self._opened.client.aclose()
-            await self._opened.client.connection_pool.disconnect()
-            await asyncio.to_thread(self._opened.release)
+            await self._opened_store.transport.close()
+            await self._opened_store.client.aclose()
+            await self._opened_store.client.connection_pool.disconnect()
+            await asyncio.to_thread(self._opened_store.release)
 
     async def __aenter__(self) -> Self:
         return self

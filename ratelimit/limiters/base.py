@@ -1,4 +1,4 @@
-"""What the blocking and the asyncio limiter have in common: everything but the waiting."""
+"""What `Limiter` and `AsyncLimiter` have in common: everything except the calls to the store."""
 
 from __future__ import annotations
 
@@ -48,17 +48,23 @@ if TYPE_CHECKING:
     from ratelimit.stores import StoreURL
 
 CONNECTION_ERRORS = (RedisError, OSError, TimeoutError)
-"""All that can go wrong between us and a store."""
+"""Every error that a command to the store may raise."""
 
 REFUSALS = (AuthenticationError, AuthorizationError, NoPermissionError)
-"""What no waiting mends: the store is there and will not serve us."""
+"""Errors that waiting does not repair: the store answers, but refuses this client."""
 
 CheckInput = Check | str | Mapping[str, Any]
-"""What may be asked for: a key, or a whole check, or its fields."""
+"""What callers pass for a check: a key, a whole check, or a check's fields."""
 
 
 class BaseLimiter:
-    """The state of a limiter that does not depend on how its calls travel."""
+    """The state of a limiter that does not depend on how it calls the store.
+
+    Attributes:
+        store: the store's URL, without its password.
+        max_skew: microseconds that a timestamp may lie ahead of the store's clock; None for no bound.
+        remember: milliseconds for which reservations and answers are remembered.
+    """
 
     def __init__(
         self, policy: Policy | Limit | Iterable[Limit], max_skew: float | None, remember: float
@@ -71,14 +77,18 @@ class BaseLimiter:
         self._denial_memory = DenialMemory(self.max_skew)
         self._leases = Leases()
 
-    def _at(self, url: StoreURL) -> None:
-        """Note where the store is, once nothing can go wrong any more that would leave it open."""
+    def _set_store_url(self, url: StoreURL) -> None:
+        """Set the store's URL."""
         self.store = str(url)
         self._outage = Outage(self.store)
 
     @property
     def policy(self) -> Policy:
-        """The policy in force. Assign another to change it: buckets keep what was used."""
+        """The policy in force. To change it, set another one: buckets keep what was used.
+
+        As in the constructor, a single limit or several limits may be set instead of a policy.
+        Setting raises `PolicyError` if the value is none of these.
+        """
         return self._resolver.policy
 
     @policy.setter
@@ -87,13 +97,13 @@ class BaseLimiter:
 
     @property
     def has_read_assignments(self) -> bool:
-        """Whether the assignments in the store have been read at least once; see `Limiter.refresh`."""
+        """Whether `refresh` has read the assignments in the store at least once."""
         return self._assignments_counter is not None
 
     def is_known(self, key: str) -> bool:
-        """Whether the policy's `keys` or an assignment names a key.
+        """Return whether the policy's `keys` or an assignment names this key.
 
-        For callers who turn secrets into keys and obey the policy's `unknown_keys`, as the sidecar does.
+        For callers that turn secrets into keys and follow the policy's `unknown_keys`, as the sidecar does.
         """
         return self._resolver.is_known(key)
 
@@ -101,67 +111,69 @@ class BaseLimiter:
         self._resolver = self._resolver.with_assignments(assigned)
         self._assignments_counter = counter
 
-    def _ask(
-        self, asked: CheckInput, options: CheckOptions | None = None, *, take: bool = True
+    def _resolve(
+        self, check: CheckInput, options: CheckOptions | None = None, *, take: bool = True
     ) -> ResolvedCheck:
-        if isinstance(asked, str):
-            cached = self._resolver.find_cached(asked, options) if take else None
+        if isinstance(check, str):
+            cached = self._resolver.find_cached(check, options) if take else None
             if cached is not None:
                 return cached
-            asked = {"key": asked, **(options or {})}
+            check = {"key": check, **(options or {})}
         elif options:
-            raise invalid_field(next(iter(options)), "goes into the check itself, not beside it")
-        return self._resolver.resolve(make_check(asked), take=take)
+            raise invalid_field(
+                next(iter(options)), "must be a field of the check, where a check is given instead of a key"
+            )
+        return self._resolver.resolve(make_check(check), take=take)
 
-    def _ask_many(self, checks: Sequence[CheckInput]) -> list[ResolvedCheck]:
+    def _resolve_many(self, checks: Sequence[CheckInput]) -> list[ResolvedCheck]:
         if isinstance(checks, str | Mapping | Check):
-            raise invalid_field("checks", "must be a list; for one, use check")
+            raise invalid_field("checks", "must be a list of checks; for a single check call `check`")
         if len(checks) > MAX_BATCH:
-            raise invalid_field("checks", f"{len(checks)} is too many at once; at most {MAX_BATCH}")
+            raise invalid_field("checks", f"has {len(checks)} checks; at most {MAX_BATCH} are allowed")
         resolved = []
         for index, check in enumerate(checks):
             try:
-                resolved.append(self._ask(check))
+                resolved.append(self._resolve(check))
             except InvalidRequest as error:
                 faults = (fault._replace(path=f"{index}.{fault.path}") for fault in error.faults)
                 raise InvalidRequest(list(faults)) from None
         return resolved
 
-    def _encode(self, checks: Sequence[ResolvedCheck]) -> tuple[list[str], list[ScriptArgument]]:
+    def _encode_checks(self, checks: Sequence[ResolvedCheck]) -> tuple[list[str], list[ScriptArgument]]:
         return encode_checks(checks, self.max_skew, self.remember)
 
-    def _ask_acquire(self, asked: CheckInput, options: CheckOptions) -> ResolvedCheck:
-        check = self._ask(asked, options)
-        if check.timestamp is not None:
-            raise invalid_field("timestamp", "stands still while acquire waits; leave it out")
-        return check
+    def _resolve_for_acquire(self, check: CheckInput, options: CheckOptions) -> ResolvedCheck:
+        resolved = self._resolve(check, options)
+        if resolved.timestamp is not None:
+            raise invalid_field("timestamp", "not allowed in acquire, which waits by the store's clock")
+        return resolved
 
-    def _ask_reserve(self, asked: CheckInput, options: CheckOptions) -> ResolvedCheck:
-        if isinstance(asked, str):
-            return self._ask(asked, {**options, "reserve": True})
-        return self._ask(make_check(asked).model_copy(update={"reserve": True}), options)
+    def _resolve_for_reserve(self, check: CheckInput, options: CheckOptions) -> ResolvedCheck:
+        if isinstance(check, str):
+            return self._resolve(check, {**options, "reserve": True})
+        return self._resolve(make_check(check).model_copy(update={"reserve": True}), options)
 
     def _encode_settle(
         self, usage: Usage | Mapping[str, Any], reservation: str | None
     ) -> tuple[list[str], list[ScriptArgument]]:
-        more = {} if reservation is None else {"reservation": reservation}
-        return encode_settle(self._resolver, make_usage(usage, more), self.max_skew, self.remember)
+        fields = {} if reservation is None else {"reservation": reservation}
+        return encode_settle(self._resolver, make_usage(usage, fields), self.max_skew, self.remember)
 
-    def _encode_reservation(
-        self, what: SettleAction, reservation: str
+    def _encode_reservation_end(
+        self, action: SettleAction, reservation: str
     ) -> tuple[list[str], list[ScriptArgument]]:
-        return encode_reservation_end(what, reservation, self.max_skew, self.remember)
+        return encode_reservation_end(action, reservation, self.max_skew, self.remember)
 
-    def _encode_return(self, check: ResolvedCheck) -> tuple[list[str], list[ScriptArgument]]:
+    def _encode_lease_return(self, check: ResolvedCheck) -> tuple[list[str], list[ScriptArgument]]:
         return encode_lease_return(check, self.max_skew, self.remember)
 
-    def _emptied(self, names: Sequence[str]) -> None:
-        """Remember nothing about buckets that have been reset."""
-        self._denial_memory.forget_store_keys(names, time.monotonic_ns())
-        self._leases.drop_store_keys(names)
+    def _forget_buckets(self, store_keys: Sequence[str]) -> None:
+        """Forget the denials and leases of buckets that have been reset."""
+        self._denial_memory.forget_store_keys(store_keys, time.monotonic_ns())
+        self._leases.drop_store_keys(store_keys)
 
     def _encode_key_assignment(self, key: str, **fields: object) -> list[Command]:
-        """Return the commands that assign something to a key."""
+        """Return the commands that store an assignment of a key."""
         key = make_check({"key": key}).key
         assignment = make_assignment(KeyAssignment, fields)
         if assignment.plan is not None:
@@ -169,21 +181,27 @@ class BaseLimiter:
         return encode_assignment(KEYS, key, assignment)
 
     def _encode_tenant_assignment(self, tenant: str, plan: str | None) -> list[Command]:
-        """Return the commands that assign a plan to a tenant."""
+        """Return the commands that store an assignment of a tenant."""
         tenant = check_tenant(tenant)
         assignment = make_assignment(TenantAssignment, {"plan": plan})
         if assignment.plan is not None:
             self._resolver.require_plan(assignment.plan)
         return encode_assignment(TENANTS, tenant, assignment)
 
-    def _read_settle(self, reply: Sequence[bytes | str]) -> Settlement:
+    def _read_settlement(self, reply: Sequence[bytes | str]) -> Settlement:
         self._outage.note_success()
-        texts = [text_of(limit_cost) for limit_cost in reply]
+        texts = [text_of(part) for part in reply]
         self._denial_memory.forget_store_keys(find_store_keys(texts), time.monotonic_ns())
         return read_settlement(texts)
 
-    def _read(self, check: ResolvedCheck, reply: bytes, sent: int) -> Decision:
-        """Return what the store decided, asked at `sent` (monotonic nanoseconds)."""
+    def _read_decision(self, check: ResolvedCheck, reply: bytes, sent: int) -> Decision:
+        """Return the decision in the store's reply, and update the denial memory.
+
+        Args:
+            check: the check.
+            reply: the reply of the check script.
+            sent: when the call was sent, monotonic nanoseconds.
+        """
         decision = read_decision(check, reply)
         if decision.allowed:
             self._denial_memory.forget_check(check)
@@ -191,48 +209,49 @@ class BaseLimiter:
             self._denial_memory.remember(check, reply, sent, time.monotonic_ns())
         return decision
 
-    def _without_store(self, check: ResolvedCheck, error: Exception) -> Decision:
-        self._outage.note_failure(explain(error))
+    def _decide_without_store(self, check: ResolvedCheck, error: Exception) -> Decision:
+        self._outage.note_failure(explain_error(error))
         return self._outage.decide(check, self.max_skew)
 
-    def _unavailable(self, error: Exception) -> StoreUnavailable:
-        return StoreUnavailable(f"{self.store}: {explain(error)}", refused=isinstance(error, REFUSALS))
+    def _make_unavailable_error(self, error: Exception) -> StoreUnavailable:
+        return StoreUnavailable(f"{self.store}: {explain_error(error)}", refused=isinstance(error, REFUSALS))
 
-    def _owned(self, key: str, tenant: str | None) -> list[str]:
-        """Return the names under which lies what a key has used, and nobody else."""
+    def _list_bucket_keys(self, key: str, tenant: str | None) -> list[str]:
+        """Return the store keys of all buckets that belong to this key and to no other key."""
         check = make_check({"key": key, "tenant": tenant})
-        _, owner, _ = self._resolver.resolve_key(key, None, check.tenant)
+        _, tenant, _ = self._resolver.resolve_key(key, None, check.tenant)
         classes = {*self.policy.classes.values(), OTHER}
         limits = [limit for plan in self.policy.plans.values() for limit in plan.limits]
-        files = {"", *(f"/{name}" for name in classes)}  # of whatever limits there were before an edit
-        files.update(suffix_of(limit, name) for limit in limits for name in classes)
-        owners: tuple[Owner, ...] = ("key", "tenant") if owner == key else ("key",)
-        return [owner_key(whose, key, owner) + file for whose in owners for file in sorted(files)]
+        # Buckets of limits that an edit of the policy has removed must be found, too.
+        suffixes = {"", *(f"/{name}" for name in classes)}
+        suffixes.update(suffix_of(limit, name) for limit in limits for name in classes)
+        owners: tuple[Owner, ...] = ("key", "tenant") if tenant == key else ("key",)
+        return [owner_key(owner, key, tenant) + suffix for owner in owners for suffix in sorted(suffixes)]
 
 
 def make_policy(policy: Policy | Limit | Iterable[Limit]) -> Policy:
-    """Take a policy, or make one of limits.
+    """Return a policy as it is, or make a policy from limits.
 
     Raises:
-        PolicyError: it is neither.
+        PolicyError: the argument is neither a policy nor limits.
     """
     if isinstance(policy, Policy):
         return policy
     if isinstance(policy, Limit):
         return Policy.of(policy)
-    with contextlib.suppress(TypeError):  # it is not several of anything
+    with contextlib.suppress(TypeError):  # It cannot be iterated.
         limits = tuple(policy)
         if all(isinstance(limit, Limit) for limit in limits):
             return Policy.of(*limits)
-    message = "must be a Policy, a Limit or several; a file is read with Policy.from_file(path)"
+    message = "must be a Policy, a Limit or several limits; to read a file, use Policy.from_file(path)"
     raise PolicyError([Fault("", message)], "policy")
 
 
 def parse_remember(remember: float) -> int:
-    """Return seconds to remember as milliseconds.
+    """Convert the seconds to remember to milliseconds.
 
     Raises:
-        InvalidRequest: it is not from a second to a day.
+        InvalidRequest: the value is not from 1 to 86400 seconds (a day).
     """
     if not 1 <= remember <= 86_400:  # noqa: PLR2004 - a day
         raise invalid_field("remember", "must be from 1 to 86400 seconds")
@@ -240,22 +259,20 @@ def parse_remember(remember: float) -> int:
 
 
 def parse_max_skew(max_skew: float | None) -> int | None:
-    """Return seconds of skew as microseconds; None, for trusting timestamps entirely, stays None.
+    """Convert seconds of skew to microseconds; None, which means to trust all timestamps, stays None.
 
     Raises:
-        InvalidRequest: it is negative or above a day.
+        InvalidRequest: the value is not from 0 to 86400 seconds (a day).
     """
     if max_skew is None:
         return None
     if not 0 <= max_skew <= 86_400:  # noqa: PLR2004 - a day
-        raise invalid_field(
-            "max_skew", "must be from 0 to 86400 seconds, or None to trust timestamps entirely"
-        )
+        raise invalid_field("max_skew", "must be from 0 to 86400 seconds, or None to trust all timestamps")
     return round(max_skew * MICROSECONDS)
 
 
-def explain(error: Exception) -> str:
-    """Say in one line what went wrong between us and a store."""
+def explain_error(error: Exception) -> str:
+    """Return one line that says what went wrong between this process and the store."""
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
         return "no answer within the deadline"

@@ -1,4 +1,4 @@
-"""How a blocking limiter decides: with leased tokens, from memory, or by asking the store."""
+"""What lies behind the methods of `Limiter`: decisions, leases and calls to the store, for threads."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import NoScriptError
 
 from ratelimit.engine.check_script import split_into_calls, split_replies
+from ratelimit.engine.layout import KEYS, TENANTS
 from ratelimit.errors import StoreUnavailable
 from ratelimit.limiters.base import CONNECTION_ERRORS, BaseLimiter
-from ratelimit.shortcuts.leases import LOOK_AGAIN, NANOSECONDS
+from ratelimit.metering.assignments import COUNTER, read_assignments
+from ratelimit.shortcuts.leases import MIN_RETURN_DELAY, NANOSECONDS
 from ratelimit.stores.scripts import CHECK, SETTLE
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from ratelimit.decision.settlement import Settlement
     from ratelimit.engine.check_script import ScriptArgument
     from ratelimit.engine.resolver import ResolvedCheck
+    from ratelimit.metering.assignments import Command
     from ratelimit.policy import Limit, Policy
     from ratelimit.stores.clients import Store
     from ratelimit.stores.scripts import Script
@@ -32,136 +35,171 @@ if TYPE_CHECKING:
 
 
 class BlockingBase(BaseLimiter):
-    """What `Limiter` does behind its methods."""
+    """What lies behind the methods of `Limiter`; `AsyncBase` is the same for asyncio."""
 
-    _opened: Store[redis.Redis, Transport]
+    _opened_store: Store[redis.Redis, Transport]
 
     def __init__(
-        self,
-        policy: Policy | Limit | Iterable[Limit],
-        max_skew: float | None,
-        remember: float,
+        self, policy: Policy | Limit | Iterable[Limit], max_skew: float | None, remember: float
     ) -> None:
         super().__init__(policy, max_skew, remember)
-        self._spending = threading.Lock()  # held where leases are used
-        self._returning = threading.Lock()  # held while they are given back; taken before the other
-        self._timer: threading.Timer | None = None
-        self._looks_at = 0
+        self._lease_lock = threading.Lock()  # held while leases are read or changed
+        self._return_lock = threading.Lock()  # held while leases are returned; taken before `_lease_lock`
+        self._return_timer: threading.Timer | None = None
+        self._return_time = 0  # when the timer ends, monotonic nanoseconds
         self._process = os.getpid()
 
-    def _one(self, check: ResolvedCheck) -> Decision:
-        known = self._known(check)
-        return self._ask_store([check])[0] if known is None else known
+    def _decide(self, check: ResolvedCheck) -> Decision:
+        decision = self._decide_locally(check)
+        return self._decide_in_store([check])[0] if decision is None else decision
 
-    def _decide(self, checks: list[ResolvedCheck]) -> list[Decision]:
-        known = [self._known(check) for check in checks]
-        asked = [check for check, decision in zip(checks, known, strict=True) if decision is None]
-        answers = iter([decision for call in split_into_calls(asked) for decision in self._ask_store(call)])
-        return [next(answers) if decision is None else decision for decision in known]
+    def _decide_many(self, checks: list[ResolvedCheck]) -> list[Decision]:
+        local = [self._decide_locally(check) for check in checks]
+        others = [check for check, decision in zip(checks, local, strict=True) if decision is None]
+        decided = iter(
+            [decision for call in split_into_calls(others) for decision in self._decide_in_store(call)]
+        )
+        return [next(decided) if decision is None else decision for decision in local]
 
-    def _known(self, check: ResolvedCheck) -> Decision | None:
-        """Decide a check without asking the store about it, if that is possible."""
+    def _decide_locally(self, check: ResolvedCheck) -> Decision | None:
+        """Decide a check with leased tokens or from the denial memory; None if it must go to the store.
+
+        If a lease is worth its call, this takes one and decides the check with its tokens.
+        """
         now = time.monotonic_ns()
         leases = bool(check.subject.layout.lease_amounts)
-        decision = self._spend(check, now) if leases else None
+        decision = self._spend_lease(check, now) if leases else None
         decision = decision or self._denial_memory.find_denial(check, now)
-        return self._lease(check, now) if decision is None and leases else decision
+        return self._take_lease(check, now) if decision is None and leases else decision
 
-    def _spend(self, check: ResolvedCheck, now: int) -> Decision | None:
-        """Decide a check with tokens taken in advance."""
-        with self._spending:
+    def _decide_in_store(self, checks: list[ResolvedCheck]) -> list[Decision]:
+        """Decide checks with one call."""
+        sent = time.monotonic_ns()
+        try:
+            replies = split_replies(self._run_script(CHECK, *self._encode_checks(checks)))
+        except CONNECTION_ERRORS as error:
+            return [self._decide_without_store(check, error) for check in checks]
+        self._outage.note_success()
+        return [
+            self._finish_decision(check, reply, sent) for check, reply in zip(checks, replies, strict=True)
+        ]
+
+    def _finish_decision(self, check: ResolvedCheck, reply: bytes, sent: int) -> Decision:
+        """Return the decision in a reply. If it is a denial, try to spend leased tokens."""
+        decision = self._read_decision(check, reply, sent)
+        if decision or not check.subject.layout.lease_amounts:
+            return decision
+        # Another thread may have taken a lease in the meantime, and with it the bucket's last tokens.
+        return self._spend_lease(check, time.monotonic_ns()) or decision
+
+    def _spend_lease(self, check: ResolvedCheck, now: int) -> Decision | None:
+        """Decide a check with leased tokens; None if there are not enough."""
+        with self._lease_lock:
             return self._leases.spend(check, now)
 
-    def _lease(self, check: ResolvedCheck, now: int) -> Decision | None:
-        """Take tokens in advance if they are worth it, and decide the check with them."""
-        with self._spending:
+    def _take_lease(self, check: ResolvedCheck, now: int) -> Decision | None:
+        """Take a lease if it is worth its call, and decide the check with its tokens; None if not."""
+        with self._lease_lock:
             wanted = self._leases.plan_lease(check, now)
         if wanted is None:
             return None
         try:
-            [reply] = split_replies(self._run(CHECK, *self._encode([wanted])))
-        except CONNECTION_ERRORS as error:  # what was taken, if it was, is lost as in a crash
-            return self._without_store(check, error)
+            [reply] = split_replies(self._run_script(CHECK, *self._encode_checks([wanted])))
+        except CONNECTION_ERRORS as error:  # If the store took tokens, they are lost as after a crash.
+            return self._decide_without_store(check, error)
         self._outage.note_success()
-        heard = time.monotonic_ns()
-        with self._spending:
-            if not self._leases.add_lease(wanted, reply, now, heard):
+        received = time.monotonic_ns()
+        with self._lease_lock:
+            if not self._leases.add_lease(wanted, reply, now, received):
                 return None
-            self._look_at(heard + wanted.subject.layout.lease_ttl * 1000)
-            return self._leases.spend(check, heard)
+            self._schedule_lease_return(received + wanted.subject.layout.lease_ttl * 1000)
+            return self._leases.spend(check, received)
 
-    def _look_at(self, end: int) -> None:
-        """See to it that leases end also when nobody asks any more."""
-        if self._closed or (self._timer is not None and self._looks_at <= end):
+    def _schedule_lease_return(self, end: int) -> None:
+        """Start a timer that returns leases soon after `end`, so that they end even if no check comes.
+
+        Callers hold `_lease_lock`.
+
+        Args:
+            end: when a lease ends, monotonic nanoseconds.
+        """
+        if self._closed or (self._return_timer is not None and self._return_time <= end):
             return
-        if self._timer is not None:
-            self._timer.cancel()
-        wait = max(end - time.monotonic_ns(), LOOK_AGAIN) / NANOSECONDS
-        self._timer, self._looks_at = threading.Timer(wait, self._look), end
-        self._timer.daemon = True
-        self._timer.start()
+        if self._return_timer is not None:
+            self._return_timer.cancel()
+        wait = max(end - time.monotonic_ns(), MIN_RETURN_DELAY) / NANOSECONDS
+        self._return_timer, self._return_time = threading.Timer(wait, self._return_expired_leases), end
+        self._return_timer.daemon = True
+        self._return_timer.start()
 
-    def _look(self) -> None:
-        with self._returning:
-            with self._spending:
-                self._timer = None
-                over = self._leases.pop_expired(time.monotonic_ns())
+    def _return_expired_leases(self) -> None:
+        with self._return_lock:
+            with self._lease_lock:
+                self._return_timer = None
+                expired = self._leases.pop_expired(time.monotonic_ns())
                 if (end := self._leases.next_end) is not None:
-                    self._look_at(end)
+                    self._schedule_lease_return(end)
             if not self._closed:
-                self._give_back(over)
+                self._return_leases(expired)
 
-    def _give_back(self, over: list[ResolvedCheck]) -> None:
-        """Return to the store what is left of leases, but for those of a process that we were forked from."""
+    def _return_leases(self, expired: list[ResolvedCheck]) -> None:
+        """Return the unspent tokens of leases to the store.
+
+        After a fork the child does nothing here: the leases are the parent's.
+        """
         if os.getpid() != self._process:
             return
-        with contextlib.suppress(StoreUnavailable):  # the rest is lost, as in a crash
-            for check in over:
-                self._settle(*self._encode_return(check))
+        with contextlib.suppress(StoreUnavailable):  # The remaining tokens are lost, as after a crash.
+            for check in expired:
+                self._run_settle_script(*self._encode_lease_return(check))
 
-    def _ask_store(self, checks: list[ResolvedCheck]) -> list[Decision]:
-        sent = time.monotonic_ns()
+    def _close_leases(self) -> None:
+        """Return all leases, and take no more."""
+        with self._return_lock:
+            with self._lease_lock:
+                self._closed = True
+                expired = self._leases.pop_expired()
+                if self._return_timer is not None:
+                    self._return_timer.cancel()
+            self._return_leases(expired)
+
+    def _forget_buckets(self, store_keys: Sequence[str]) -> None:
+        """Forget the denials and leases of buckets that have been reset."""
+        with self._lease_lock:
+            super()._forget_buckets(store_keys)
+            if (end := self._leases.next_end) is not None:
+                self._schedule_lease_return(end)
+
+    def _write_assignment(self, commands: list[Command]) -> None:
         try:
-            replies = split_replies(self._run(CHECK, *self._encode(checks)))
+            pipeline: Any = self._opened_store.client.pipeline()
+            for command in commands:
+                pipeline.execute_command(*command)
+            pipeline.execute()
         except CONNECTION_ERRORS as error:
-            return [self._without_store(check, error) for check in checks]
-        self._outage.note_success()
-        return [self._told(check, reply, sent) for check, reply in zip(checks, replies, strict=True)]
+            raise self._make_unavailable_error(error) from None
+        self._read_assignments()
 
-    def _told(self, check: ResolvedCheck, reply: bytes, sent: int) -> Decision:
-        """Return what the store decided; what it could not give may have been leased meanwhile."""
-        decision = self._read(check, reply, sent)
-        if decision or not check.subject.layout.lease_amounts:
-            return decision
-        return self._spend(check, time.monotonic_ns()) or decision
-
-    def _settle(self, keys: list[str], args: list[ScriptArgument]) -> Settlement:
+    def _read_assignments(self) -> None:
+        client: Any = self._opened_store.client
         try:
-            reply = self._run(SETTLE, keys, args)
+            counter = client.get(COUNTER) or b""
+            if counter != self._assignments_counter:
+                stored = client.hgetall(KEYS), client.hgetall(TENANTS)
+                self._set_assignments(counter, read_assignments(*stored))
         except CONNECTION_ERRORS as error:
-            raise self._unavailable(error) from None
-        return self._read_settle(reply)
+            raise self._make_unavailable_error(error) from None
 
-    def _run(self, script: Script, keys: list[str], args: list[ScriptArgument]) -> Any:  # noqa: ANN401 - whatever it says
-        call = self._opened.transport.call
+    def _run_settle_script(self, keys: list[str], args: list[ScriptArgument]) -> Settlement:
+        try:
+            reply = self._run_script(SETTLE, keys, args)
+        except CONNECTION_ERRORS as error:
+            raise self._make_unavailable_error(error) from None
+        return self._read_settlement(reply)
+
+    def _run_script(self, script: Script, keys: list[str], args: list[ScriptArgument]) -> Any:  # noqa: ANN401 - replies have many types
+        call = self._opened_store.transport.call
         try:
             return call("EVALSHA", script.sha, len(keys), *keys, *args)
-        except NoScriptError:  # it did not run: a flush, a restart, a failover
+        except NoScriptError:  # The script did not run: the server was flushed, restarted or replaced.
             return call("EVAL", script.source, len(keys), *keys, *args)
-
-    def _reset(self, names: Sequence[str]) -> None:
-        """Forget buckets that have been emptied."""
-        with self._spending:
-            self._emptied(names)
-            if (end := self._leases.next_end) is not None:
-                self._look_at(end)
-
-    def _close(self) -> None:
-        """Give back all that is leased, and lease no more."""
-        with self._returning:
-            with self._spending:
-                self._closed = True
-                over = self._leases.pop_expired()
-                if self._timer is not None:
-                    self._timer.cancel()
-            self._give_back(over)

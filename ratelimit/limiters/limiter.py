@@ -1,16 +1,14 @@
-"""The blocking limiter."""
+"""The limiter for threads."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Any, Self
 
-from ratelimit.engine.layout import KEYS, TENANTS
 from ratelimit.errors import RateLimited
 from ratelimit.limiters.base import CONNECTION_ERRORS, CheckInput
 from ratelimit.limiters.blocking_base import BlockingBase
 from ratelimit.limiters.reservation import Reservation
-from ratelimit.metering import assignments
 from ratelimit.stores import connect
 
 if TYPE_CHECKING:
@@ -19,36 +17,38 @@ if TYPE_CHECKING:
 
     from ratelimit.decision.decision import Decision
     from ratelimit.decision.settlement import Settlement
-    from ratelimit.metering.assignments import Command
     from ratelimit.policy import Limit, Policy
     from ratelimit.request.check import CheckOptions
     from ratelimit.request.usage import Usage
 
 
 class Limiter(BlockingBase):
-    """Decides which requests may pass; for threads. `AsyncLimiter` is the same for asyncio.
+    """Decides which requests may pass, for threads. `AsyncLimiter` is the same for asyncio.
 
     ```python
     limiter = Limiter("redis://localhost:6379", Policy.from_file("policy.yaml"))
     decision = limiter.check("vk_9f3", model="qwen3-4b", cost={"tokens": 850})
     ```
 
-    Safe to share between threads; create a new one after a fork.
+    Threads may share one limiter. After a fork, create a new one in the child. A limiter is a context
+    manager that closes itself at the end of the `with` block.
 
     Args:
-        store: the URL of the store: `redis://`, `rediss://`, `unix://`, `embedded://[path]` for
-            a private server, `memory://` for none at all.
-        policy: a policy, one limit, or several.
-        max_skew: seconds that a request's timestamp may lie ahead of the store's clock;
-            None trusts timestamps entirely, for replays.
-        deadline: seconds that one call of the store may take before `on_outage` applies.
-        remember: seconds for which reservations can be settled, and repeated checks and
-            settlements get their first answer; 1 to 86400.
+        store: the URL of the store: `redis://`, `rediss://` or `unix://` for a server; `embedded://` or
+            `embedded:///path/to/folder` for a private server, whose folder keeps the data; `memory://`
+            or `memory://name` for an imitation inside this process.
+        policy: a policy, one limit, or several limits.
+        max_skew: seconds that a request's timestamp may lie ahead of the store's clock, from 0 to 86400;
+            a later timestamp is brought back to that. None trusts all timestamps, for replays.
+        deadline: seconds that one call to the store may take, above 0 and at most 60. After that each
+            limit's `on_outage` applies.
+        remember: seconds for which a reservation can be settled, and for which a repeated check or
+            settlement gets its first answer again; from 1 to 86400.
 
     Raises:
         InvalidRequest: the URL names no store, or an argument is out of range.
         PolicyError: the policy cannot be run.
-        StoreUnavailable: the embedded server does not start.
+        StoreUnavailable: the embedded server does not start, or the `embedded` extra is missing.
     """
 
     def __init__(
@@ -61,51 +61,73 @@ class Limiter(BlockingBase):
         remember: float = 600.0,
     ) -> None:
         super().__init__(policy, max_skew, remember)
-        self._opened = connect(store, deadline)
-        self._at(self._opened.url)
-        self.address = self._opened.address
+        # The store is opened last: after an error below this line nothing would close it.
+        self._opened_store = connect(store, deadline)
+        self._set_store_url(self._opened_store.url)
+        self.address = self._opened_store.address
 
     def check(self, key: CheckInput, **options: Unpack[CheckOptions]) -> Decision:
-        """Ask whether a request may pass, and charge it if so.
+        """Decide whether a request may pass, and charge its cost if so.
+
+        The cost is taken from all limits that apply, or from none. During an outage this raises nothing:
+        each limit's `on_outage` decides, and the decision's `source` is `outage`.
 
         Args:
-            key: the API key's identifier; or a whole `Check`, or its fields as a mapping.
-            **options: see `CheckOptions`: timestamp, plan, model, tenant, cost, request_id, reserve.
+            key: the API key's identifier; or a whole `Check`; or a check's fields as a mapping.
+            **options: with a key, the other fields of `Check`: `timestamp`, `plan`, `model`, `tenant`,
+                `cost`, `request_id` and `reserve`.
+
+        Returns:
+            The decision. It is true if the request may pass.
 
         Raises:
-            InvalidRequest: the check cannot be asked; nothing was charged.
+            InvalidRequest: a field is unknown or out of range, or the policy has no such plan or unit.
+                Nothing was charged.
         """
-        return self._one(self._ask(key, options))
+        return self._decide(self._resolve(key, options))
 
     def check_many(self, checks: Sequence[CheckInput]) -> list[Decision]:
-        """Ask for up to 256 requests in one call; each is all or nothing on its own, in order.
+        """Decide up to 256 checks, with as few calls to the store as possible.
+
+        Each check takes its own cost from all its limits or from none. Earlier checks of the list are
+        decided first.
+
+        Args:
+            checks: keys, `Check` objects or mappings of a check's fields.
+
+        Returns:
+            The decisions, in the order of the checks.
 
         Raises:
-            InvalidRequest: one of the checks cannot be asked; nothing was charged for any.
+            InvalidRequest: a check is invalid, or there are more than 256. Nothing was charged for any.
         """
-        return self._decide(self._ask_many(checks))
+        return self._decide_many(self._resolve_many(checks))
 
     def peek(self, key: CheckInput, **options: Unpack[CheckOptions]) -> Decision:
-        """Say what a check would answer now, and charge nothing."""
-        return self._one(self._ask(key, options, take=False))
+        """Return the decision that `check` would give now, and charge nothing.
+
+        Takes the same arguments and raises the same errors as `check`.
+        """
+        return self._decide(self._resolve(key, options, take=False))
 
     def acquire(
         self, key: CheckInput, *, timeout: float | None = None, **options: Unpack[CheckOptions]
     ) -> Decision:
-        """Wait until a request may pass.
+        """Wait until a request may pass, and charge its cost.
 
         Args:
-            key: the API key's identifier.
-            timeout: seconds to wait at most; None waits for as long as it takes.
-            **options: as for `check`, but for the timestamp: waiting goes by the store's clock.
+            key: as for `check`.
+            timeout: seconds to wait at most; None waits without a bound.
+            **options: as for `check`, but without `timestamp`: waiting goes by the store's clock.
 
         Raises:
-            RateLimited: it will not pass in time, or never can; said at once, not at the end.
-            InvalidRequest: the check cannot be asked.
+            RateLimited: the request can never pass, or not before the timeout. This is raised as soon as
+                it is known, which may be before the timeout.
+            InvalidRequest: as for `check`; nothing was charged.
         """
         until = None if timeout is None else time.monotonic() + timeout
-        check = self._ask_acquire(key, options)
-        while not (decision := self._one(check)):
+        check = self._resolve_for_acquire(key, options)
+        while not (decision := self._decide(check)):
             wait = decision.retry_after
             if wait is None or (until is not None and time.monotonic() + wait > until):
                 raise RateLimited(decision)
@@ -113,131 +135,127 @@ class Limiter(BlockingBase):
         return decision
 
     def reserve(self, key: CheckInput, **options: Unpack[CheckOptions]) -> Reservation:
-        """Check a request whose cost is an estimate, and hold it until it is settled.
+        """Check a request whose cost is an estimate, and settle it later.
 
         ```python
         with limiter.reserve("vk_9f3", cost={"tokens": 2000}) as reservation:
             reservation.settle(Usage(input_tokens=310, output_tokens=502, status=200))
         ```
 
-        Left without being settled, be it by an error, the estimate stays charged and what the
-        request held is freed. `cancel()` gives back what was taken.
+        If the `with` block ends without a settlement, also by an error, the estimate stays charged and
+        the reservation's slots are freed. `reservation.cancel()` refunds what was taken.
+
+        Takes the same arguments as `check`.
 
         Raises:
             RateLimited: the check was denied.
-            InvalidRequest: the check cannot be asked; nothing was charged.
+            InvalidRequest: as for `check`; nothing was charged.
         """
-        return Reservation(self, self._one(self._ask_reserve(key, options)))
+        return Reservation(self, self._decide(self._resolve_for_reserve(key, options)))
 
     def settle(self, usage: Usage | Mapping[str, Any], *, reservation: str | None = None) -> Settlement:
         """Charge what a request really used.
 
-        With a reservation: actual - estimate on every limit that the check took from, below empty
-        if need be, once. Without one: what was used, to the limits of the key's plan.
+        With a reservation, every limit that the check took from is charged actual - estimate. A bucket
+        may go below empty. Settling the same reservation again charges nothing and returns the first
+        settlement. Without a reservation, the limits of the key's plan are charged what was used.
 
         Args:
-            usage: what was used, and by whom.
-            reservation: the reservation's id, unless `usage` names it.
+            usage: the usage record, or its fields as a mapping.
+            reservation: the reservation's id, unless `usage` has it.
+
+        Returns:
+            The settlement. Its `settled` is false if the reservation was cancelled before.
 
         Raises:
-            UnknownReservation: it never was, or was forgotten.
-            InvalidRequest: the record cannot be charged.
-            StoreUnavailable: the store did not answer; whether it was charged is not known, and
-                settling the same reservation again is safe.
+            UnknownReservation: there is no such reservation, or the time to settle it is over.
+            InvalidRequest: a field is wrong, or the reservation belongs to another key.
+            StoreUnavailable: the store did not answer. It is not known whether the usage was charged. With
+                a reservation it is safe to settle again; without one it may be charged twice.
         """
-        return self._settle(*self._encode_settle(usage, reservation))
+        return self._run_settle_script(*self._encode_settle(usage, reservation))
 
     def cancel(self, reservation: str) -> Settlement:
-        """Give back what a reservation took, once; nothing happens if it is settled or cancelled already.
+        """Refund what a reservation took. If it is settled or cancelled already, nothing happens.
 
         Raises:
-            UnknownReservation: it never was, or was forgotten.
-            StoreUnavailable: the store did not answer; trying again is safe.
+            UnknownReservation: there is no such reservation, or the time to settle it is over.
+            StoreUnavailable: the store did not answer. It is safe to cancel again.
         """
-        return self._settle(*self._encode_reservation("cancel", reservation))
+        return self._run_settle_script(*self._encode_reservation_end("cancel", reservation))
 
     def release(self, reservation: str) -> None:
-        """Free the slots that a reservation holds and leave the rest to be settled later.
+        """Free a reservation's slots and keep its estimate charged. It can still be settled later.
 
         Raises:
-            UnknownReservation: it never was, or was forgotten.
-            StoreUnavailable: the store did not answer; the slots free themselves in time.
+            UnknownReservation: there is no such reservation, or the time to settle it is over.
+            StoreUnavailable: the store did not answer. The slots become free after the limit's `ttl`.
         """
-        self._settle(*self._encode_reservation("release", reservation))
+        self._run_settle_script(*self._encode_reservation_end("release", reservation))
 
     def assign(
         self, key: str, *, plan: str | None = None, tenant: str | None = None, blocked: bool = False
     ) -> None:
-        """Assign a plan or tenant to a key, or block it, for every limiter on this store.
+        """Assign a plan or a tenant to a key, or block the key, for every limiter on this store.
 
-        An assignment goes before the policy's `keys` and stays until the key is assigned again.
-        With nothing given, the policy applies to the key again. Other limiters see the change at
-        their next `refresh`; the sidecar refreshes twice a second.
+        An assignment goes before the policy's `keys`. It replaces the key's previous assignment; without
+        plan, tenant and block, only the policy applies to the key again. Other limiters see the change at
+        their next `refresh`. The sidecar refreshes twice a second.
 
         Args:
-            key: the API key's identifier.
-            plan: the key's plan.
-            tenant: who owns the key.
+            key: the API key's identifier, 1 to 256 visible ASCII characters.
+            plan: the key's plan, one of the policy's.
+            tenant: the account that owns the key, 1 to 256 visible ASCII characters.
             blocked: whether to deny every request of the key.
 
         Raises:
-            InvalidRequest: a field is wrong, or there is no such plan.
-            StoreUnavailable: the store did not answer.
+            InvalidRequest: a field is wrong, or the policy has no such plan.
+            StoreUnavailable: the store did not answer. It is safe to assign again.
         """
-        self._store_assignment(self._encode_key_assignment(key, plan=plan, tenant=tenant, blocked=blocked))
+        self._write_assignment(self._encode_key_assignment(key, plan=plan, tenant=tenant, blocked=blocked))
 
     def assign_tenant(self, tenant: str, *, plan: str | None = None) -> None:
-        """Assign a plan to a tenant, for every key of the tenant that has no plan of its own.
+        """Assign a plan to a tenant. It applies to every key of the tenant that has no plan of its own.
 
-        It goes before the policy's `tenants`; otherwise as `assign`.
+        The assignment goes before the policy's `tenants`. Otherwise this is like `assign`.
 
         Args:
             tenant: the tenant, 1 to 256 visible ASCII characters.
-            plan: the plan; None leaves the tenant to the policy again.
+            plan: the plan, one of the policy's; with None only the policy applies to the tenant again.
 
         Raises:
-            InvalidRequest: a field is wrong, or there is no such plan.
-            StoreUnavailable: the store did not answer.
+            InvalidRequest: a field is wrong, or the policy has no such plan.
+            StoreUnavailable: the store did not answer. It is safe to assign again.
         """
-        self._store_assignment(self._encode_tenant_assignment(tenant, plan))
-
-    def _store_assignment(self, commands: list[Command]) -> None:
-        try:
-            pipeline: Any = self._opened.client.pipeline()
-            for command in commands:
-                pipeline.execute_command(*command)
-            pipeline.execute()
-        except CONNECTION_ERRORS as error:
-            raise self._unavailable(error) from None
-        self.refresh()
+        self._write_assignment(self._encode_tenant_assignment(tenant, plan))
 
     def refresh(self) -> None:
-        """Read what has been assigned to keys and tenants since the last time.
+        """Read the assignments of keys and tenants from the store, if they have changed since the last time.
+
+        A limiter reads no assignments before the first `refresh`, `assign` or `assign_tenant`.
 
         Raises:
             StoreUnavailable: the store did not answer.
         """
-        client: Any = self._opened.client
-        try:
-            counter = client.get(assignments.COUNTER) or b""
-            if counter != self._assignments_counter:
-                stored = client.hgetall(KEYS), client.hgetall(TENANTS)
-                self._set_assignments(counter, assignments.read_assignments(*stored))
-        except CONNECTION_ERRORS as error:
-            raise self._unavailable(error) from None
+        self._read_assignments()
 
     def reset(self, key: str, *, tenant: str | None = None) -> None:
-        """Forget what a key has used. Buckets that it shares with others stay as they are.
+        """Forget what a key has used. Buckets that it shares with other keys stay as they are.
+
+        Args:
+            key: the API key's identifier.
+            tenant: the key's tenant, unless the policy or an assignment says it.
 
         Raises:
-            StoreUnavailable: the store did not answer.
+            InvalidRequest: the key or the tenant is not 1 to 256 visible ASCII characters.
+            StoreUnavailable: the store did not answer. It is safe to reset again.
         """
         try:
-            names = self._owned(key, tenant)
-            self._opened.client.unlink(*names)
-            self._reset(names)
+            store_keys = self._list_bucket_keys(key, tenant)
+            self._opened_store.client.unlink(*store_keys)
+            self._forget_buckets(store_keys)
         except CONNECTION_ERRORS as error:
-            raise self._unavailable(error) from None
+            raise self._make_unavailable_error(error) from None
 
     def ping(self) -> None:
         """Make sure that the store answers.
@@ -246,19 +264,22 @@ class Limiter(BlockingBase):
             StoreUnavailable: it does not; the message says why.
         """
         try:
-            self._opened.client.ping()
+            self._opened_store.client.ping()
         except CONNECTION_ERRORS as error:
-            raise self._unavailable(error) from None
+            raise self._make_unavailable_error(error) from None
 
     def close(self) -> None:
-        """Close every connection; stop the embedded server if nobody else uses it."""
+        """Return all leases and close the connections. A second call does nothing.
+
+        An embedded server stops when the last limiter of this process that uses it is closed.
+        """
         if self._closed:
             return
-        self._close()
-        self._opened.transport.close()
-        self._opened.client.close()
-        self._opened.client.connection_pool.disconnect()
-        self._opened.release()
+        self._close_leases()
+        self._opened_store.transport.close()
+        self._opened_store.client.close()
+        self._opened_store.client.connection_pool.disconnect()
+        self._opened_store.release()
 
     def __enter__(self) -> Self:
         return self

@@ -1,1 +1,1 @@
-"""What saves calls to the store: coalescing, denial memory, leases."""
+"""Three ways to need fewer calls to the store: coalescing, denial memory and leases."""

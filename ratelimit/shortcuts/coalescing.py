@@ -1,9 +1,10 @@
-"""Questions that wait in the same moment travel to the store together.
+"""Coalescing: the checks that wait at the same time go to the store in one call.
 
-The first question of a quiet loop leaves on the loop's next turn, with whatever else was asked in
-this one. While calls are under way, what arrives meanwhile waits for one of them to land and then
-leaves as one call. So a call is small when there is little to ask and large when there is much, no
-timer is involved, and waiting in our own line is never mistaken for a store that does not answer.
+If no call is under way, the first check starts one on the next turn of the event loop. That call also
+carries all other checks submitted in this turn. While the maximum number of calls is under way, new
+checks wait. When one of these calls ends, the checks that wait go out in the next call. So calls are
+small under low load and large under high load, and no timer is needed. The deadline of a call does not
+include the time that its checks waited here, so this waiting is never taken for an outage.
 """
 
 from __future__ import annotations
@@ -20,86 +21,88 @@ if TYPE_CHECKING:
     from ratelimit.engine.resolver import ResolvedCheck
 
 Reply = Any
-Asked = tuple["ResolvedCheck", asyncio.Future[Reply]]
+"""What the check script returned for one check."""
 
-IN_FLIGHT: Final = 4
-"""Most calls under way at once: one being decided, others being written and read."""
+WaitingCheck = tuple["ResolvedCheck", asyncio.Future[Reply]]
+"""A check, and the future that gets its reply."""
+
+MAX_CALLS: Final = 4
+"""Calls under way at the same time: the store runs one while the others are written and read."""
 
 
 class Coalescer:
-    """Carries questions to the store, many to a call.
+    """Sends checks to the store, many in one call.
 
-    A call holds `MOST_LIMITS` limits at the most, so that the store is not held longer than about a
-    millisecond.
+    A call carries at most `MAX_LIMITS_PER_CALL` limits, so that it does not block the store for long.
 
     Args:
-        run: makes one call for these questions and returns their replies in order.
+        run_call: runs one call for these checks and returns their replies in the same order.
     """
 
-    def __init__(self, run: Callable[[list[ResolvedCheck]], Awaitable[Sequence[Reply]]]) -> None:
-        self._run = run
-        self._waiting: deque[Asked] = deque()
-        self._flights: set[asyncio.Task[None]] = set()
-        self._departing = False
+    def __init__(self, run_call: Callable[[list[ResolvedCheck]], Awaitable[Sequence[Reply]]]) -> None:
+        self._run_call = run_call
+        self._waiting: deque[WaitingCheck] = deque()
+        self._calls: set[asyncio.Task[None]] = set()
+        self._is_call_scheduled = False
 
     def submit(self, check: ResolvedCheck) -> asyncio.Future[Reply]:
-        """Return what will be the reply to a question, or the error of the call that carried it.
+        """Return a future for the reply to a check, or for the error of the call that carried it.
 
-        Cancelled before it leaves, it is not asked at all.
+        If the future is cancelled before the call starts, the check is not sent.
         """
         loop = asyncio.get_running_loop()
-        landed: asyncio.Future[Reply] = loop.create_future()
-        self._waiting.append((check, landed))
-        if not self._departing and len(self._flights) < IN_FLIGHT:
-            self._departing = True
-            loop.call_soon(self._depart)
-        return landed
+        future: asyncio.Future[Reply] = loop.create_future()
+        self._waiting.append((check, future))
+        if not self._is_call_scheduled and len(self._calls) < MAX_CALLS:
+            self._is_call_scheduled = True
+            loop.call_soon(self._start_call)
+        return future
 
     async def drain(self) -> None:
-        """Wait until everything asked so far is answered."""
-        while self._waiting or self._flights:
-            await asyncio.gather(*self._flights, return_exceptions=True)
+        """Wait until every check submitted so far has its reply."""
+        while self._waiting or self._calls:
+            await asyncio.gather(*self._calls, return_exceptions=True)
             await asyncio.sleep(0)
 
-    def _depart(self) -> None:
-        self._departing = False
-        waiting, asked = self._waiting, list[Asked]()
+    def _start_call(self) -> None:
+        self._is_call_scheduled = False
+        waiting, batch = self._waiting, list[WaitingCheck]()
         room = MAX_LIMITS_PER_CALL
         while waiting:
-            check, landed = waiting[0]
+            check, future = waiting[0]
             weight = check.subject.layout.weight
-            if asked and weight > room:
+            if batch and weight > room:
                 break
             waiting.popleft()
-            if not landed.done():  # nobody asks any more, so nobody is charged
+            if not future.done():  # A cancelled check is not sent, so it is not charged.
                 room -= weight
-                asked.append((check, landed))
-        if asked:
-            flight = asyncio.get_running_loop().create_task(self._fly(asked))
-            self._flights.add(flight)
-            flight.add_done_callback(self._land)
-        self._call_for_departure()
+                batch.append((check, future))
+        if batch:
+            call = asyncio.get_running_loop().create_task(self._make_call(batch))
+            self._calls.add(call)
+            call.add_done_callback(self._end_call)
+        self._schedule_call()
 
-    def _land(self, flight: asyncio.Task[None]) -> None:
-        self._flights.discard(flight)
-        self._call_for_departure()
+    def _end_call(self, call: asyncio.Task[None]) -> None:
+        self._calls.discard(call)
+        self._schedule_call()
 
-    def _call_for_departure(self) -> None:
-        if not self._departing and self._waiting and len(self._flights) < IN_FLIGHT:
-            self._departing = True
-            asyncio.get_running_loop().call_soon(self._depart)
+    def _schedule_call(self) -> None:
+        if not self._is_call_scheduled and self._waiting and len(self._calls) < MAX_CALLS:
+            self._is_call_scheduled = True
+            asyncio.get_running_loop().call_soon(self._start_call)
 
-    async def _fly(self, asked: list[Asked]) -> None:
+    async def _make_call(self, batch: list[WaitingCheck]) -> None:
         try:
-            replies = await self._run([check for check, _ in asked])
-            for (_, landed), reply in zip(asked, replies, strict=True):
-                if not landed.done():  # else its asker was cancelled
-                    landed.set_result(reply)
+            replies = await self._run_call([check for check, _ in batch])
+            for (_, future), reply in zip(batch, replies, strict=True):
+                if not future.done():  # It is done if the task that waited for it was cancelled.
+                    future.set_result(reply)
         except asyncio.CancelledError:
-            for _, landed in asked:
-                landed.cancel()
+            for _, future in batch:
+                future.cancel()
             raise
-        except Exception as error:  # noqa: BLE001 - it is raised again where the question was asked
-            for _, landed in asked:
-                if not landed.done():
-                    landed.set_exception(error)
+        except Exception as error:  # noqa: BLE001 - raised again in each task that waits for a reply
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)

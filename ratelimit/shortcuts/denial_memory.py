@@ -1,20 +1,21 @@
-"""Denials remembered in this process, so that a key that floods us costs the store nothing.
+"""Denial memory: denials remembered in this process, so that a key that sends too many checks costs no calls.
 
-A bucket that denied a cost denies it, and any larger one, until the time at which it will have refilled
-enough: others can only take from it meanwhile. So until that time, and for a second at the most, the
-answer is known here. It is never given where the store's could differ:
+A bucket that denied a cost also denies every cost that is equal or larger, until it has refilled enough.
+Other clients can only take from it in this time. So until then, and for at most one second, this process
+can repeat the denial. It repeats a denial only where the store would give the same decision:
 
-- Where a check goes by the store's clock, that clock is known to lie between two bounds: the script ran
-  after we had sent the call and before we heard from it. A denial stands while even the later bound is
-  before the time at which the bucket admits, with a thousandth for clocks that run apart; what is left to
-  wait is counted from the earlier one, so that waiting that long is always enough.
-- Where it carries its own timestamp, that is what it is judged at, unless the script would clamp it: a
-  timestamp is only used that lies no further ahead than one which was seen not to be clamped.
-- A check with a request id may have been admitted before, and is always asked.
-- Slots are freed at any time, so limits on `concurrent` are never remembered.
+- A check without a timestamp is decided by the store's clock. This process knows two bounds for that
+  clock: the script ran after the call was sent and before its reply was received. The denial is repeated
+  only if the bucket denies even at the later bound, with a thousandth added because clocks may run at
+  different speeds. The time left to wait is counted from the earlier bound, so waiting that long is
+  always enough.
+- A check with a timestamp is decided at that timestamp, unless the script would clamp it. So a timestamp
+  is used only if it is no further ahead of the clock than one that is known not to be clamped.
+- A check with a request id may have been admitted before. It always goes to the store.
+- Slots may be freed at any time. So denials by `concurrent` limits are never remembered.
 
-What is given back to a bucket elsewhere, by a refund, a reset or a lease that ends, is seen a second
-later at the most.
+A refund, a reset or the end of a lease in another process may give tokens back to a bucket. This process
+notices that at most one second later.
 """
 
 from __future__ import annotations
@@ -34,137 +35,146 @@ if TYPE_CHECKING:
     from ratelimit.engine.limit_status import RawState
     from ratelimit.engine.resolver import ResolvedCheck
 
-LONGEST: Final = 1_000_000_000
-"""Nanoseconds that a denial is remembered at the most."""
+MAX_AGE: Final = 1_000_000_000
+"""Nanoseconds for which a denial is remembered."""
 
-MOST: Final = 32_768
-"""Denials remembered at once; past that all are forgotten, and asked again."""
+MAX_DENIALS: Final = 32_768
+"""Denials remembered at the same time. At this number all are forgotten, which only costs calls."""
 
 
 class _Denial(NamedTuple):
     """One denial.
 
     Attributes:
-        layout: the limits that were looked at.
-        number: the limit, among the layout's places, that will deny for the longest.
-        name: the store's key it lies in.
-        cost: what it denied.
-        admits_at: the time from which it admits that again, microseconds since the epoch.
-        clock: what the store's clock showed, if the check went by that.
-        sent: nanoseconds of our own clock, before the script ran.
-        heard: likewise, after it ran.
-        reserving: whether it asked for slots, if there are any: else nothing is known of those.
-        reply: what the script said.
+        layout: the limits that the check looked at.
+        limit_index: the index in `layout.placed_limits` of the limit that denies for the longest time.
+        store_key: the store key of that limit's state.
+        cost: the cost that the limit denied.
+        admits_at: when the limit admits that cost again, microseconds since the epoch.
+        store_time: the store's clock in microseconds since the epoch; None if the check had a timestamp.
+        sent: when the call was sent, nanoseconds of the local clock; the script ran after this.
+        received: when the reply was received, nanoseconds of the local clock; the script ran before this.
+        covers_slots: whether the reply holds the state of all slots: the check reserved, or there are none.
+        reply: the script's reply.
     """
 
     layout: Layout
-    number: int
-    name: str
+    limit_index: int
+    store_key: str
     cost: float
     admits_at: float
-    clock: int | None
+    store_time: int | None
     sent: int
-    heard: int
-    reserving: bool
+    received: int
+    covers_slots: bool
     reply: bytes
 
 
 class DenialMemory:
-    """The denials of one limiter.
+    """The denials that one limiter remembers.
 
-    Times named `now`, `sent` and `heard` are nanoseconds of one clock that never goes back.
+    Times named `now`, `sent` and `received` are nanoseconds of one clock that never goes back.
 
     Args:
-        max_skew: microseconds that a timestamp may lie ahead of the store's clock; None for any.
+        max_skew: microseconds that a timestamp may lie ahead of the store's clock; None for no bound.
     """
 
     def __init__(self, max_skew: int | None) -> None:
         self._max_skew = max_skew
-        self._known: dict[tuple[str, ...], _Denial] = {}
-        self._given_back: dict[str, int] = {}
-        self._ahead = -math.inf  # how far a timestamp may lie before our own clock without being clamped
+        self._denials: dict[tuple[str, ...], _Denial] = {}
+        self._refunded_at: dict[str, int] = {}
+        # Microseconds. A timestamp that is not further ahead of the local clock is not clamped.
+        self._unclamped_lead = -math.inf
 
     def find_denial(self, check: ResolvedCheck, now: int) -> Decision | None:
-        """Return the denial that the store would give; None if only the store can tell."""
+        """Return the denial that the store would give; None if the check must go to the store."""
         subject = check.subject
-        denial = self._known.get(subject.store_keys) if self._known else None
+        denial = self._denials.get(subject.store_keys) if self._denials else None
         if (
             denial is None
             or denial.layout is not subject.layout
-            or check.costs[denial.number] < denial.cost
-            or now - denial.heard > LONGEST
+            or check.costs[denial.limit_index] < denial.cost
+            or now - denial.received > MAX_AGE
             or check.request_id is not None
             or not check.take
-            or (check.reservation is not None and not denial.reserving)
-            or self._given_back.get(denial.name, 0) >= denial.sent
+            or (check.reservation is not None and not denial.covers_slots)
+            or self._refunded_at.get(denial.store_key, 0) >= denial.sent
         ):
             return None
         t = check.timestamp
         if t is None:
-            if denial.clock is None:
+            if denial.store_time is None:
                 return None
-            latest = denial.clock + (now - denial.sent) * 1.001 / 1000
-            t = denial.clock + (now - denial.heard) // 1000
+            latest = denial.store_time + (now - denial.sent) * 1.001 / 1000
+            t = denial.store_time + (now - denial.received) // 1000
         else:
-            if self._max_skew is not None and t > self._ahead + now // 1000:
+            if self._max_skew is not None and t > self._unclamped_lead + now // 1000:
                 return None
             latest = t
         if latest >= denial.admits_at:
             return None
-        return defer_decision(False, "denial-memory", (_members, check, t, denial.reply))
+        return defer_decision(False, "denial-memory", (_decode_denial, check, t, denial.reply))
 
-    def remember(self, check: ResolvedCheck, reply: bytes, sent: int, heard: int) -> None:
-        """Remember what the store said to a question that it denied."""
+    def remember(self, check: ResolvedCheck, reply: bytes, sent: int, received: int) -> None:
+        """Remember a reply if it denies the check."""
         if not check.take or not reply.startswith(b"0"):
             return
         t, states = unpack_states(check.subject.layout, reply)
         if self._max_skew is None and check.subject.layout.has_slots:
-            return  # in a replay they are counted at the time of each check, and any may come next
-        stamped = check.timestamp is not None
-        self._ahead = max(self._ahead, t - heard // 1000 + (0 if stamped else self._max_skew or 0))
-        denier = _longest(check, states, t)
+            # In a replay slots are counted at the time of each check, and the next time may be any.
+            return
+        has_timestamp = check.timestamp is not None
+        self._unclamped_lead = max(
+            self._unclamped_lead, t - received // 1000 + (0 if has_timestamp else self._max_skew or 0)
+        )
+        denier = _find_longest_denier(check, states, t)
         if denier is None:
             return
-        number, wait = denier
-        if len(self._known) >= MOST:
-            self._known = {}
-        self._known[check.subject.store_keys] = _Denial(
+        limit_index, wait = denier
+        if len(self._denials) >= MAX_DENIALS:
+            self._denials = {}
+        self._denials[check.subject.store_keys] = _Denial(
             check.subject.layout,
-            number,
-            check.limit_costs[number].store_key,
-            check.costs[number],
+            limit_index,
+            check.limit_costs[limit_index].store_key,
+            check.costs[limit_index],
             t + wait,
-            None if stamped else t,
+            None if has_timestamp else t,
             sent,
-            heard,
+            received,
             check.reservation is not None or not check.subject.layout.has_slots,
             reply,
         )
 
     def forget_check(self, check: ResolvedCheck) -> None:
-        """Forget what was said of limits that have just been taken from: it is true no more."""
-        if self._known:
-            self._known.pop(check.subject.store_keys, None)
+        """Forget the denial for the limits of an admitted check: their state has changed since."""
+        if self._denials:
+            self._denials.pop(check.subject.store_keys, None)
 
-    def forget_store_keys(self, names: Iterable[str], now: int) -> None:
-        """Ask the store again about the limits in these of its keys: something was given back to them."""
-        if len(self._given_back) >= MOST:
-            self._known, self._given_back = {}, {}
-        self._given_back.update(dict.fromkeys(names, now))
+    def forget_store_keys(self, store_keys: Iterable[str], now: int) -> None:
+        """Forget the denials by limits under these store keys: tokens were given back to them."""
+        if len(self._refunded_at) >= MAX_DENIALS:
+            self._denials, self._refunded_at = {}, {}
+        self._refunded_at.update(dict.fromkeys(store_keys, now))
 
 
-def _longest(check: ResolvedCheck, states: list[RawState], t: int) -> tuple[int, float] | None:
-    """Return which limit denies for the longest, of those that may be remembered, and for how long."""
+def _find_longest_denier(check: ResolvedCheck, states: list[RawState], t: int) -> tuple[int, float] | None:
+    """Return the limit that denies for the longest time, of those that may be remembered.
+
+    Returns:
+        The limit's index and the microseconds for which it denies (infinite for never admits); None if
+        no limit that may be remembered denies.
+    """
     longest: tuple[int, float] | None = None
-    for number, placed in enumerate(check.subject.layout.placed_limits):
+    for index, placed in enumerate(check.subject.layout.placed_limits):
         if placed.is_slots or placed.limit.mode == "shadow" or not placed.limit.denial_memory:
             continue
-        wait = evaluate_limit(placed, check.costs[number], states[number], t, taken=False).wait
+        wait = evaluate_limit(placed, check.costs[index], states[index], t, taken=False).wait
         microseconds = math.inf if wait is None else wait
         if microseconds > (longest[1] if longest else 0):
-            longest = number, microseconds
+            longest = index, microseconds
     return longest
 
 
-def _members(check: ResolvedCheck, t: int, reply: bytes) -> dict[str, Any]:
+def _decode_denial(check: ResolvedCheck, t: int, reply: bytes) -> dict[str, Any]:
     return decode_members(check, move_reply_time(reply, t), None, "denial-memory")

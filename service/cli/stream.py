@@ -9,7 +9,7 @@ import typer
 
 from ratelimit.engine.check_script import text_of
 from ratelimit.engine.layout import USAGE
-from ratelimit.limiters.base import CONNECTION_ERRORS, explain
+from ratelimit.limiters.base import CONNECTION_ERRORS, explain_error
 from ratelimit.metering.usage_records import read_record
 from ratelimit.policy.rate import parse_period
 from ratelimit.request.timestamp import MICROSECONDS, parse_timestamp
@@ -111,7 +111,7 @@ def opened(redis: str, *, waits: bool) -> Iterator[tuple[Stream, str]]:
     except BrokenPipeError:
         raise  # whoever read our output has had enough; the store is well
     except CONNECTION_ERRORS as error:
-        fail(f"{store.url}: {explain(error)}")
+        fail(f"{store.url}: {explain_error(error)}")
     finally:
         store.client.close()
         store.client.connection_pool.disconnect()

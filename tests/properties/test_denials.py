@@ -36,7 +36,7 @@ def test_p9_a_remembered_denial_is_the_one_that_the_store_would_give(
     for (check, t), turn in zip(sequence, itertools.cycle(turns)):
         for _ in range(2):  # the second time a denial may come from memory
             expected = model.decide(check, t)
-            decision = pair[turn]._decide([asks[turn](check, t, take=True)])[0]
+            decision = pair[turn]._decide_many([asks[turn](check, t, take=True)])[0]
             assert decision.allowed == expected.allowed
             if decision.source == "denial-memory":
                 assert decision.violated
@@ -55,9 +55,9 @@ def test_p9_p3_a_lone_client_that_waits_as_remembered_is_admitted_and_not_sooner
     limiter, ask = pair[0], resolver(policy)
 
     for check, t in sequence:
-        limiter._decide([ask(check, t, take=True)])
-        decision = limiter._decide([ask(check, t, take=True)])[0]
+        limiter._decide_many([ask(check, t, take=True)])
+        decision = limiter._decide_many([ask(check, t, take=True)])[0]
         if decision.source == "denial-memory" and decision.retry_after is not None:
             wait = micros(decision.retry_after)
-            assert not limiter._decide([ask(check, t + wait - 1, take=True)])[0]
-            assert limiter._decide([ask(check, t + wait, take=False)])[0]
+            assert not limiter._decide_many([ask(check, t + wait - 1, take=True)])[0]
+            assert limiter._decide_many([ask(check, t + wait, take=False)])[0]

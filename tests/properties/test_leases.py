@@ -57,7 +57,7 @@ def test_p9_what_is_admitted_is_paid_for_once_however_leases_come_and_go(two, st
                 limiter.close()
                 limits.limiters[number] = limits.open()
             elif what == "over":
-                limiter._give_back(limiter._leases.pop_expired())
+                limiter._return_leases(limiter._leases.pop_expired())
             elif what == "edit":
                 limiter.policy = LIMITS
             else:

@@ -60,7 +60,7 @@ def assert_follows_the_model(limiter, client, world):
     client.flushall()
     model, checks, expected = script_of(resolver(policy), policy, sequence)
 
-    decisions = limiter._decide(checks)
+    decisions = limiter._decide_many(checks)
 
     assert [told(decision) for decision in decisions] == expected
     assert kept(client) == sorted((bucket.used, bucket.at) for bucket in model.buckets.values())
@@ -100,7 +100,7 @@ def test_p1_no_window_of_request_time_admits_more_than_its_bound(limiters, clien
     limiter = limiters(valkey_url, None)
     ask = resolver(policy)
 
-    decisions = limiter._decide([ask(check, t, take=True) for check, t in sequence])
+    decisions = limiter._decide_many([ask(check, t, take=True) for check, t in sequence])
 
     admitted = {}
     for (check, t), decision in zip(sequence, decisions, strict=True):

@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 
 from ratelimit import AsyncLimiter, Limit, Limiter, Policy, StoreUnavailable
-from ratelimit.shortcuts.leases import HOT
+from ratelimit.shortcuts.leases import CHECKS_BEFORE_LEASE as HOT
 
 from ..stored import used as used_of
 
@@ -379,7 +379,7 @@ def test_p9_a_thousand_leases_that_end_together_go_back_in_turn(async_limiter, c
         async with async_limiter(SLOW, deadline=0.5) as limits:
             for _ in range(HOT + 2):
                 await asyncio.gather(*(limits.check(f"k{number}") for number in range(1_000)))
-            assert limits._leases.held == 1_000
+            assert limits._leases.count == 1_000
 
     asyncio.run(ask())
     assert {round(used_of(client, name=f"rl1:{{k{number}}}:k"), 2) for number in range(1_000)} == {HOT + 2}
@@ -392,7 +392,7 @@ def test_p9_threads_spend_each_token_once(limiter, used, monkeypatch):
         time.sleep(1e-6)
         return left - cost
 
-    monkeypatch.setattr("ratelimit.leases.sub", slowly)
+    monkeypatch.setattr("ratelimit.shortcuts.leases.sub", slowly)
     limits = limiter(SLOW)
     admitted = []
 
@@ -415,17 +415,20 @@ def test_p9_what_is_given_back_while_the_limiter_closes_is_given_back_once(limit
     heat(limits)
     heat(limits, "another")
     started, go_on = threading.Event(), threading.Event()
-    give_back = limits._give_back
+    give_back = limits._return_leases
 
     def slowly(over):
         started.set()
         go_on.wait(20)
         give_back(over)
 
-    monkeypatch.setattr(limits, "_give_back", slowly)
+    monkeypatch.setattr(limits, "_return_leases", slowly)
     now = time.monotonic_ns()
     monkeypatch.setattr(time, "monotonic_ns", lambda: now + 61_000_000_000)
-    looking, closing = threading.Thread(target=limits._look), threading.Thread(target=limits.close)
+    looking, closing = (
+        threading.Thread(target=limits._return_expired_leases),
+        threading.Thread(target=limits.close),
+    )
     looking.start()
     assert started.wait(20)
     closing.start()

@@ -1,4 +1,4 @@
-"""The courier, without a store: what becomes of a call that is answered wrongly."""
+"""Coalescing without a store: what happens to a call whose reply is wrong."""
 
 import asyncio
 
@@ -14,14 +14,15 @@ from ratelimit.shortcuts.coalescing import Coalescer
 def test_p8_a_call_with_too_few_replies_fails_and_does_not_hang(replies):
     resolver = Resolver(Policy.of(Limit("requests", "10/minute")))
 
-    async def run(_):
+    async def run_call(_):
         return replies
 
-    async def ask():
-        coalescer = Coalescer(run)
-        landed = [coalescer.submit(resolver.resolve(make_check({"key": key}), take=True)) for key in "ab"]
-        told = await asyncio.wait_for(asyncio.gather(*landed, return_exceptions=True), 10)
+    async def submit_two():
+        coalescer = Coalescer(run_call)
+        checks = [resolver.resolve(make_check({"key": key}), take=True) for key in "ab"]
+        futures = [coalescer.submit(check) for check in checks]
+        results = await asyncio.wait_for(asyncio.gather(*futures, return_exceptions=True), 10)
         await coalescer.drain()
-        return told
+        return results
 
-    assert isinstance(asyncio.run(ask())[-1], ValueError)
+    assert isinstance(asyncio.run(submit_two())[-1], ValueError)
