@@ -133,10 +133,9 @@ class ChatCompletions:
         scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not secret:
             raise HTTPException(401, "send your key as Authorization: Bearer")
-        # Look it up here and refuse strangers: else whoever makes up a key makes up a fresh plan with it.
-        key = identifier_of(secret, self._pepper)
+        key, plan = self._identify(secret, request)
         asked = Asked.model_validate_json(await request.body())
-        async with await self._reserve(key, asked) as reservation:  # frees its slot however this ends
+        async with await self._reserve(key, plan, asked) as reservation:  # frees its slot however this ends
             tally = Tally(reservation, asked.prompt)
             try:
                 async with aclosing(await ask_upstream(asked)) as chunks:  # hung up on, we hang up too
@@ -156,7 +155,21 @@ class ChatCompletions:
                 if not tally.settled and (tally.output_tokens or tally.error):
                     await tally.settle()
 
-    async def _reserve(self, key: str, asked: Asked) -> AsyncReservation:
+    def _identify(self, secret: str, request: Request) -> tuple[str, str | None]:
+        """Return the key of a secret and its plan, as far as `unknown_keys` says one.
+
+        Otherwise everyone could make up secrets, and get a fresh bucket for each.
+        """
+        key = identifier_of(secret, self._pepper)
+        rule = self._limiter.policy.unknown_keys
+        if rule == "default_plan" or self._limiter.is_known(key):
+            return key, None
+        if rule == "deny":
+            raise HTTPException(401, "this API key is not known")
+        address = request.client.host if request.client else "unknown"
+        return identifier_of(address, self._pepper, "anon_"), "anonymous"
+
+    async def _reserve(self, key: str, plan: str | None, asked: Asked) -> AsyncReservation:
         """Reserve the prompt and the longest answer, as far as the plan can ever admit that.
 
         A maximum above the plan's burst would shut clients out for good, though most answers are far
@@ -165,13 +178,13 @@ class ChatCompletions:
         """
         cost = {"tokens": asked.prompt + asked.most_output}
         try:
-            return await self._limiter.reserve(key, model=asked.model, cost=cost)
+            return await self._limiter.reserve(key, plan=plan, model=asked.model, cost=cost)
         except RateLimited as refusal:
             enforced = [limit for limit in refusal.decision.limits if limit.mode == "enforce"]
             most = min((limit.burst for limit in enforced if limit.unit == "tokens"), default=0)
             if refusal.decision.retry_after is not None or most <= asked.prompt:
                 raise
-        return await self._limiter.reserve(key, model=asked.model, cost={"tokens": most})
+        return await self._limiter.reserve(key, plan=plan, model=asked.model, cost={"tokens": most})
 
     async def _whole(self, chunks: AsyncIterator[Chunk], tally: Tally) -> Chunk:
         text, why, chunk = "", None, {}

@@ -1,19 +1,22 @@
-"""`ratelimit check KEY` and `ratelimit keys show|reset KEY`: one key, from the command line."""
+"""`ratelimit check KEY` and `ratelimit keys show|reset|id`: one key, from the command line."""
 
 from __future__ import annotations
 
+import getpass
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ratelimit import InvalidRequest, Limiter, Policy, PolicyError, RateLimitError
+from ratelimit import Fault, InvalidRequest, Limiter, Policy, PolicyError, RateLimitError
 from service.cli.output import Json, console, fail, show_decision, show_json
+from service.identity import key_of_secret
 
 if TYPE_CHECKING:
     from ratelimit.request.check import CheckOptions
 
-app = typer.Typer(help="Look at a key, or give it a fresh start.", no_args_is_help=True)
+app = typer.Typer(help="Show a key's limits, reset a key, or make the key of a secret.", no_args_is_help=True)
 
 Key = Annotated[str, typer.Argument(help="The API key's identifier, never its secret.")]
 PolicyFile = Annotated[
@@ -26,6 +29,15 @@ Store = Annotated[
         "--redis",
         envvar="RATELIMIT_REDIS",
         help="The store: redis://, rediss://, unix://, embedded:///path.",
+    ),
+]
+Pepper = Annotated[
+    str | None,
+    typer.Option(
+        "--key-pepper",
+        envvar="RATELIMIT_KEY_PEPPER",
+        help="The pepper of the sidecars. Prefer the environment: flags are visible to other users.",
+        show_default=False,
     ),
 ]
 EMBEDDED = "embedded://"
@@ -85,6 +97,38 @@ def reset(
         show_json({"key": key, "reset": True})
     else:
         console.print(f"{key} has a fresh start")
+
+
+@app.command("id")
+def make_id(
+    key_pepper: Pepper = None,
+    json: Json = False,  # noqa: FBT002 - typer's way of a flag
+) -> None:
+    """Print the key of a secret, for the policy file and PUT /v1/keys.
+
+    The secret is read from standard input, so that it reaches neither the shell's history nor the list
+    of processes. The pepper must be the one that the sidecars use.
+    """
+    if not (key_pepper or "").strip():
+        fail("--key-pepper (RATELIMIT_KEY_PEPPER): required; the sidecars' pepper, or the key is another")
+    try:
+        key = key_of_secret(_read_secret(), key_pepper or "")
+    except InvalidRequest as error:
+        fail(f"standard input: {error}; write one secret, on one line")
+    if json:
+        show_json({"key": key})
+    else:
+        typer.echo(key)
+
+
+def _read_secret() -> str:
+    """Read one secret as the sidecar sees it in a header: each byte one character (Latin-1)."""
+    if sys.stdin.isatty():
+        return getpass.getpass("secret: ").encode().decode("latin-1")
+    lines = sys.stdin.buffer.read().decode("latin-1").strip("\r\n").splitlines()
+    if len(lines) > 1:
+        raise InvalidRequest([Fault("secret", f"has {len(lines)} lines")])
+    return "".join(lines)
 
 
 def _decide(key: str, policy: Path, redis: str, options: CheckOptions, *, take: bool, json: bool) -> None:
