@@ -47,7 +47,7 @@ Tenant = Annotated[str | None, typer.Option(help="Who owns the key.")]
 Cost = Annotated[list[str] | None, typer.Option(help="Units taken, such as tokens=512. May be repeated.")]
 
 DEADLINE = 1.0
-"""Seconds: people at a terminal can wait longer than requests."""
+"""Seconds that the store may take: a person at a terminal can wait longer than a request."""
 
 
 def check(
@@ -60,7 +60,7 @@ def check(
     cost: Cost = None,
     json: Json = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:
-    """Check one request of KEY and charge it: exit 0 if it passes, 1 if it is denied."""
+    """Check one request of KEY and charge it. Exit 0 if it is allowed, 1 if it is denied."""
     _decide(key, policy, redis, _options(plan, model, tenant, cost), take=True, json=json)
 
 
@@ -74,7 +74,7 @@ def show(
     tenant: Tenant = None,
     json: Json = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:
-    """Show the limits of KEY and charge nothing: exit 0 if one request would pass, else 1."""
+    """Show the limits of KEY and charge nothing. Exit 0 if one request would be allowed, else 1."""
     _decide(key, policy, redis, _options(plan, model, tenant, None), take=False, json=json)
 
 
@@ -86,7 +86,7 @@ def reset(
     tenant: Tenant = None,
     json: Json = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:
-    """Forget what KEY has used; buckets that it shares with others stay as they are."""
+    """Reset KEY: its buckets are full again. Buckets that it shares with other keys do not change."""
     try:
         with _limiter(policy, redis) as limiter:
             limiter.refresh()
@@ -96,7 +96,7 @@ def reset(
     if json:
         show_json({"key": key, "reset": True})
     else:
-        console.print(f"{key} has a fresh start")
+        console.print(f"{key} is reset: its buckets are full")
 
 
 @app.command("id")
