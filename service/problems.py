@@ -39,7 +39,7 @@ log = structlog.get_logger("ratelimit")
 
 
 class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
-    """An error that a route raises, to be sent as a problem.
+    """An error that is sent as a problem. Any code that a route calls may raise it.
 
     Args:
         status: the HTTP status.

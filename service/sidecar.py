@@ -38,5 +38,5 @@ class Sidecar:
 
 
 def choose_pepper(settings: Settings) -> str:
-    """Return the pepper of the settings, or else a random one."""
+    """Return the pepper of the settings, or else a random one for this process."""
     return settings.key_pepper.get_secret_value() if settings.key_pepper else secrets.token_hex(32)
