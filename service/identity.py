@@ -33,11 +33,11 @@ class Identity(NamedTuple):
 
     Attributes:
         key: the identifier.
-        anonymous: whether it stands for a client's address, and the plan `anonymous` applies.
+        is_anonymous: whether it stands for a client's address, and the plan `anonymous` applies.
     """
 
     key: str
-    anonymous: bool = False
+    is_anonymous: bool = False
 
 
 def identify(request: HTTPConnection, headers: Headers, sidecar: Sidecar) -> Identity:
@@ -61,7 +61,7 @@ def identify(request: HTTPConnection, headers: Headers, sidecar: Sidecar) -> Ide
             "the request carries no key, and the policy has no plan `anonymous` for such requests"
         )
     address = find_client_address(request, headers, sidecar.settings.trusted_proxies)
-    return Identity(identifier_of(address, sidecar.pepper, "anon_"), anonymous=True)
+    return Identity(identifier_of(address, sidecar.pepper, "anon_"), is_anonymous=True)
 
 
 def key_of_secret(secret: str, pepper: str) -> str:
@@ -89,7 +89,7 @@ def _refuse_unknown_key(sidecar: Sidecar) -> Problem:
     return Problem(
         503,
         "assignments have not been read yet, so it is not certain whether the API key is known",
-        kind=REDUCED_CAPACITY,
+        type_uri=REDUCED_CAPACITY,
         headers={"Retry-After": "1"},
     )
 

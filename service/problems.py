@@ -44,7 +44,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
     Args:
         status: the HTTP status.
         detail: what was wrong.
-        kind: the URI of the problem's type.
+        type_uri: the URI of the problem's type.
         headers: headers of the response.
     """
 
@@ -53,13 +53,13 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
         status: int,
         detail: str,
         *,
-        kind: str = "about:blank",
+        type_uri: str = "about:blank",
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
-        self.kind = kind
+        self.type_uri = type_uri
         self.headers = headers
 
 
@@ -67,14 +67,14 @@ def make_problem_response(
     status: int,
     detail: str,
     *,
-    kind: str = "about:blank",
+    type_uri: str = "about:blank",
     title: str | None = None,
     headers: Mapping[str, str] | None = None,
     **members: Any,  # noqa: ANN401 - extension members are JSON of any kind
 ) -> Response:
     """Make the response for a problem, with extension members."""
     body = {
-        "type": kind,
+        "type": type_uri,
         "title": title or HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,
@@ -87,14 +87,14 @@ def make_denial_response(decision: Decision, headers: Mapping[str, str], status:
     """Make the response for a denial: `status`, or 503 if it was denied because of an outage."""
     names = list(decision.violated)
     if decision.source == "outage" and not decision.limits:
-        status, kind, title = 503, REDUCED_CAPACITY, "The limiter's store does not answer"
+        status, type_uri, title = 503, REDUCED_CAPACITY, "The limiter's store does not answer"
         detail = f"{', '.join(names)} cannot be checked now, and the policy denies such requests"
     else:
-        kind, title = QUOTA_EXCEEDED, "Quota exceeded"
+        type_uri, title = QUOTA_EXCEEDED, "Quota exceeded"
         detail = f"over {', '.join(names)}; {decision.advice}"
     members = decision.as_dict()
     return make_problem_response(
-        status, detail, kind=kind, title=title, headers=headers, **{"violated-policies": names}, **members
+        status, detail, type_uri=kind, title=title, headers=headers, **{"violated-policies": names}, **members
     )
 
 
@@ -108,13 +108,17 @@ def make_error_response(error: Exception) -> Response:
     """Make the response for any exception. An unexpected one is a bug and is logged."""
     match error:
         case Problem():
-            return make_problem_response(error.status, error.detail, kind=error.kind, headers=error.headers)
+            return make_problem_response(
+                error.status, error.detail, type_uri=error.kind, headers=error.headers
+            )
         case InvalidRequest():
             return _make_invalid_response(error, 404 if isinstance(error, UnknownReservation) else 422)
         case RequestValidationError():
             return _make_parameters_response(error)
         case StoreUnavailable():
-            return make_problem_response(503, str(error), kind=REDUCED_CAPACITY, headers={"Retry-After": "1"})
+            return make_problem_response(
+                503, str(error), type_uri=REDUCED_CAPACITY, headers={"Retry-After": "1"}
+            )
         case HTTPException():
             return make_problem_response(error.status_code, error.detail, headers=error.headers)
         case _:

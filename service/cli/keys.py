@@ -61,7 +61,7 @@ def check(
     json: Json = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:
     """Check one request of KEY and charge it. Exit 0 if it is allowed, 1 if it is denied."""
-    _decide(key, policy, redis, _options(plan, model, tenant, cost), take=True, json=json)
+    _decide(key, policy, redis, _make_options(plan, model, tenant, cost), take=True, json=json)
 
 
 @app.command("show")
@@ -75,7 +75,7 @@ def show(
     json: Json = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:
     """Show the limits of KEY and charge nothing. Exit 0 if one request would be allowed, else 1."""
-    _decide(key, policy, redis, _options(plan, model, tenant, None), take=False, json=json)
+    _decide(key, policy, redis, _make_options(plan, model, tenant, None), take=False, json=json)
 
 
 @app.command("reset")
@@ -88,7 +88,7 @@ def reset(
 ) -> None:
     """Reset KEY: its buckets are full again. Buckets that it shares with other keys do not change."""
     try:
-        with _limiter(policy, redis) as limiter:
+        with _open_limiter(policy, redis) as limiter:
             limiter.refresh()
             limiter.reset(key, tenant=tenant)
     except RateLimitError as error:
@@ -133,7 +133,7 @@ def _read_secret() -> str:
 
 def _decide(key: str, policy: Path, redis: str, options: CheckOptions, *, take: bool, json: bool) -> None:
     try:
-        with _limiter(policy, redis) as limiter:
+        with _open_limiter(policy, redis) as limiter:
             limiter.refresh()
             decision = limiter.check(key, **options) if take else limiter.peek(key, **options)
     except RateLimitError as error:
@@ -142,21 +142,23 @@ def _decide(key: str, policy: Path, redis: str, options: CheckOptions, *, take: 
     raise typer.Exit(0 if decision else 1)
 
 
-def _limiter(policy: Path, redis: str) -> Limiter:
+def _open_limiter(policy: Path, redis: str) -> Limiter:
     try:
         return Limiter(redis, Policy.from_file(policy), deadline=DEADLINE)
     except (PolicyError, InvalidRequest) as error:
         fail(error)
 
 
-def _options(plan: str | None, model: str | None, tenant: str | None, cost: list[str] | None) -> CheckOptions:
+def _make_options(
+    plan: str | None, model: str | None, tenant: str | None, cost: list[str] | None
+) -> CheckOptions:
     options: CheckOptions = {"plan": plan, "model": model, "tenant": tenant}
     if cost:
-        options["cost"] = dict(_amount(text) for text in cost)
+        options["cost"] = dict(_parse_cost(text) for text in cost)
     return options
 
 
-def _amount(text: str) -> tuple[str, float]:
+def _parse_cost(text: str) -> tuple[str, float]:
     unit, _, amount = text.partition("=")
     try:
         return unit, float(amount)

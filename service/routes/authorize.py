@@ -57,7 +57,7 @@ async def authorize(request: Request) -> Response:
         _refuse_repeated_headers(headers)
         identity = identify(request, headers, sidecar)
         fields = _read_fields(headers)
-        if identity.anonymous:
+        if identity.is_anonymous:
             fields["plan"] = ANONYMOUS
         decision = await sidecar.limiter.check(identity.key, **fields)
     except InvalidRequest as error:
