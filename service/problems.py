@@ -94,7 +94,13 @@ def make_denial_response(decision: Decision, headers: Mapping[str, str], status:
         detail = f"over {', '.join(names)}; {decision.advice}"
     members = decision.as_dict()
     return make_problem_response(
-        status, detail, type_uri=kind, title=title, headers=headers, **{"violated-policies": names}, **members
+        status,
+        detail,
+        type_uri=type_uri,
+        title=title,
+        headers=headers,
+        **{"violated-policies": names},
+        **members,
     )
 
 
@@ -109,7 +115,7 @@ def make_error_response(error: Exception) -> Response:
     match error:
         case Problem():
             return make_problem_response(
-                error.status, error.detail, type_uri=error.kind, headers=error.headers
+                error.status, error.detail, type_uri=error.type_uri, headers=error.headers
             )
         case InvalidRequest():
             return _make_invalid_response(error, 404 if isinstance(error, UnknownReservation) else 422)
