@@ -123,7 +123,7 @@ class Totals:
             self.latencies.append(record.latency_ms)
 
     @property
-    def rank(self) -> tuple[int, int]:
+    def sort_key(self) -> tuple[int, int]:
         """The sort key that puts most tokens first, then most requests."""
         return -self.input_tokens - self.output_tokens, -self.requests
 
@@ -165,11 +165,11 @@ class Summary:
     def ranked(self) -> list[tuple[str, str | None, Totals]]:
         """Return key, model and totals: keys with most tokens first, and so the models of each key."""
 
-        def rank(group: tuple[str, str | None, Totals]) -> tuple[object, ...]:
+        def make_sort_key(group: tuple[str, str | None, Totals]) -> tuple[object, ...]:
             key, model, totals = group
-            return (*self.keys[key].rank, key, *totals.rank, model or "")
+            return (*self.keys[key].sort_key, key, *totals.sort_key, model or "")
 
-        return sorted(((*names, totals) for names, totals in self.models.items()), key=rank)
+        return sorted(((*names, totals) for names, totals in self.models.items()), key=make_sort_key)
 
 
 def summarise(records: Iterable[Record]) -> Summary:

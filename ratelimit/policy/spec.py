@@ -126,7 +126,9 @@ class LeaseSpec(_Spec):
     )
     ttl: PeriodText = Field(
         MICROSECONDS,
-        description="how long a process keeps the tokens before it returns the rest; at most 60s",
+        description="how long a process keeps the tokens before it returns the rest; 1s by default, at most"
+        " 60s",
+        json_schema_extra={"default": "1s"},  # not in microseconds, as the model holds it
     )
 
     @model_validator(mode="after")

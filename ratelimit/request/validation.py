@@ -21,7 +21,7 @@ TAG_PREFIX: Final = "\0"
 
 _FIELD_ERROR: Final = "field_error"
 _MAX_LENGTH: Final = 64
-_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_SAFE_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 def make_field_error(field: str, message: str) -> PydanticCustomError:
@@ -30,36 +30,39 @@ def make_field_error(field: str, message: str) -> PydanticCustomError:
 
 
 def make_faults(
-    error: pydantic.ValidationError, fields_at: Callable[[tuple[str, ...]], Iterable[str]], *, echo: bool
+    error: pydantic.ValidationError,
+    find_allowed_fields: Callable[[tuple[str, ...]], Iterable[str]],
+    *,
+    echo: bool,
 ) -> list[Fault]:
     """Return a fault for each thing that is wrong.
 
     Args:
         error: the error of pydantic.
-        fields_at: returns the fields that are allowed at the path of an unknown field.
+        find_allowed_fields: returns the fields that are allowed at the path of an unknown field.
         echo: whether messages repeat the wrong value. Use it for an operator's file, but not for a
             request: content that was sent by mistake would end up in a log.
     """
-    return [_make_fault(detail, fields_at, echo=echo) for detail in error.errors(include_url=False)]
+    return [_make_fault(detail, find_allowed_fields, echo=echo) for detail in error.errors(include_url=False)]
 
 
 def _make_fault(
-    detail: ErrorDetails, fields_at: Callable[[tuple[str, ...]], Iterable[str]], *, echo: bool
+    detail: ErrorDetails, find_allowed_fields: Callable[[tuple[str, ...]], Iterable[str]], *, echo: bool
 ) -> Fault:
-    kind, context = detail["type"], detail.get("ctx", {})
+    error_type, context = detail["type"], detail.get("ctx", {})
     path = _make_path(detail, echo=echo)
     got = shorten(detail["input"]) if echo else None
-    if kind == "extra_forbidden":
-        message = _describe_unknown_field(path[-1], sorted(fields_at(path)))
-    elif kind == "missing":
+    if error_type == "extra_forbidden":
+        message = _describe_unknown_field(path[-1], sorted(find_allowed_fields(path)))
+    elif error_type == "missing":
         message = "required"
-    elif kind in {"value_error", "assertion_error"}:
+    elif error_type in {"value_error", "assertion_error"}:
         message = str(context["error"])
-    elif kind == _FIELD_ERROR:
+    elif error_type == _FIELD_ERROR:
         path, message = (*path, context["field"]), context["message"]
-    elif kind == "model_type":  # pydantic's message names a class, which users do not know
+    elif error_type == "model_type":  # pydantic's message names a class, which users do not know
         message = "must be a mapping" + (f", not {got}" if got else "")
-    elif kind == "literal_error":
+    elif error_type == "literal_error":
         message = f"{got + ' is not allowed; ' if got else ''}allowed: {context['expected']}"
     else:
         message = detail["msg"].replace("Input should be", "must be").replace("Input should", "must")
@@ -75,7 +78,7 @@ def _make_path(detail: ErrorDetails, *, echo: bool) -> tuple[str, ...]:
     if steps and steps[-1] == "[key]":
         # A name in a mapping is wrong. It is not repeated for a request, because it can be any text.
         steps = steps[:-1] if echo else steps[:-2]
-    return tuple(step if echo or _NAME.fullmatch(step) else "…" for step in steps)
+    return tuple(step if echo or _SAFE_NAME.fullmatch(step) else "…" for step in steps)
 
 
 def shorten(value: object) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ratelimit import Limit, Policy, PolicyError, Rate
+from ratelimit.policy.spec import LeaseSpec
 
 ROOT = Path(__file__).parents[2]
 WHOLE = """
@@ -153,6 +154,10 @@ def test_a_limit_written_in_python_is_validated_by_the_same_schema():
         Limit("requests", "5 a minute")
     with pytest.raises(PolicyError, match="not allowed"):
         Limit("re:quests", "5/minute")
+
+
+def test_the_schema_shows_the_default_of_a_period_as_text():
+    assert LeaseSpec.model_json_schema()["properties"]["ttl"]["default"] == "1s"
 
 
 def test_rates_by_class_need_the_classes_of_a_policy():
