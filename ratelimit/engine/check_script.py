@@ -18,7 +18,7 @@ from ratelimit.decision.decision import defer_decision
 from ratelimit.decision.limit_state import BLOCKED
 from ratelimit.engine.layout import FIRST_GROUP_ARGUMENT
 from ratelimit.engine.limit_status import NONE, evaluate_limit, make_limit_state, unpack_states
-from ratelimit.engine.resolver import find_record_store_key
+from ratelimit.engine.reservation_id import find_record_store_key
 from ratelimit.request.privacy import mask
 from ratelimit.request.timestamp import MICROSECONDS, as_datetime
 

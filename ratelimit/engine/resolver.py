@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import secrets
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from ratelimit.engine.layout import Layout, build_layout, make_answer_store_key, make_record_store_key
+from ratelimit.engine.layout import Layout, build_layout, make_answer_store_key
+from ratelimit.engine.reservation_id import make_reservation_id
 from ratelimit.policy.assignment import NO_ASSIGNMENTS, NOT_ASSIGNED
 from ratelimit.policy.spec import CONCURRENT, FAILURES
 from ratelimit.request.check import MAX_COUNT, Check, CheckOptions, invalid_field
@@ -249,7 +247,7 @@ class Resolver:
             InvalidRequest: there is no such plan.
         """
         if plan not in self.policy.plans:
-            raise invalid_field("plan", f"there is no such plan; one of {', '.join(self.policy.plans)}")
+            raise invalid_field("plan", f"there is no such plan; allowed: {', '.join(self.policy.plans)}")
 
     def is_known(self, key: str) -> bool:
         """Whether the policy's `keys` or an assignment names a key."""
@@ -264,7 +262,7 @@ class Resolver:
         for unit in cost:
             if unit not in self._units:
                 raise invalid_field(
-                    f"cost.{unit}", f"no plan meters this unit; any of {', '.join(sorted(self._units))}"
+                    f"cost.{unit}", f"no plan meters this unit; allowed: {', '.join(sorted(self._units))}"
                 )
 
     def _find_layout(self, plan: str, model_class: str | None) -> Layout:
@@ -293,22 +291,3 @@ def _list_costs(layout: Layout, cost: Mapping[str, float], *, slots: float) -> t
             for placed in layout.placed_limits
         ]
     )
-
-
-def make_reservation_id(tenant: str) -> str:
-    """Return a new reservation's id: 96 random bits and the tenant, so that any sidecar finds the record."""
-    return f"{secrets.token_urlsafe(12)}.{base64.urlsafe_b64encode(tenant.encode()).decode().rstrip('=')}"
-
-
-def find_record_store_key(reservation: str) -> str | None:
-    """Return the store key of a reservation's record; None if the text cannot be a reservation's id."""
-    token, _, tag = reservation.partition(".")
-    try:
-        tenant = base64.b64decode(tag + "=" * (-len(tag) % 4), altchars=b"-_", validate=True).decode("ascii")
-    except (binascii.Error, ValueError):
-        return None
-    return make_record_store_key(tenant, token) if tenant and _is_token(token) else None
-
-
-def _is_token(token: str) -> bool:
-    return len(token) == 16 and token.replace("-", "a").replace("_", "a").isalnum() and token.isascii()  # noqa: PLR2004 - the length of 96 bits in base64

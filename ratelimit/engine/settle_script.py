@@ -8,7 +8,7 @@ from ratelimit.decision.settlement import Settlement
 from ratelimit.engine.check_script import ScriptArgument, encode_limits, pack_header
 from ratelimit.engine.layout import KIND_CODES, USAGE
 from ratelimit.engine.limit_status import evaluate_settled_limit, make_limit_state
-from ratelimit.engine.resolver import find_record_store_key
+from ratelimit.engine.reservation_id import find_record_store_key
 from ratelimit.errors import UnknownReservation
 from ratelimit.policy.shape import Shape
 from ratelimit.request.check import invalid_field, make_check
