@@ -27,10 +27,10 @@ def pair(valkey_url):
 
 @given(world=busy_worlds() | worlds(), turns=st.lists(st.integers(0, 1), min_size=1, max_size=7))
 def test_p9_a_remembered_denial_is_the_one_that_the_store_would_give(
-    pair, client_of, valkey_url, world, turns
+    pair, open_client, valkey_url, world, turns
 ):
     policy, sequence = world
-    client_of(valkey_url).flushall()
+    open_client(valkey_url).flushall()
     model, asks = Model(policy), [resolver(policy), resolver(policy)]
 
     for (check, t), turn in zip(sequence, itertools.cycle(turns)):
@@ -48,10 +48,10 @@ def test_p9_a_remembered_denial_is_the_one_that_the_store_would_give(
 @FEWER
 @given(world=busy_worlds())
 def test_p9_p3_a_lone_client_that_waits_as_remembered_is_admitted_and_not_sooner(
-    pair, client_of, valkey_url, world
+    pair, open_client, valkey_url, world
 ):
     policy, sequence = world
-    client_of(valkey_url).flushall()
+    open_client(valkey_url).flushall()
     limiter, ask = pair[0], resolver(policy)
 
     for check, t in sequence:

@@ -25,12 +25,12 @@ steps = st.lists(
 
 
 @pytest.fixture
-def two(valkey_url, client_of):
+def two(valkey_url, open_client):
     """Limiters in place of two processes, opened anew for each example."""
 
     class Two:
         def __init__(self):
-            client_of(valkey_url).flushall()
+            open_client(valkey_url).flushall()
             self.limiters = [self.open(), self.open()]
 
         def open(self):
@@ -41,7 +41,7 @@ def two(valkey_url, client_of):
                 limiter.close()
 
         def used(self, name, field):
-            return round(used(client_of(valkey_url), field, name), 2)
+            return round(used(open_client(valkey_url), field, name), 2)
 
     return Two
 
