@@ -19,7 +19,7 @@ from benchmarks.model import Model, told, told_settled
 from benchmarks.replay import Mismatch, Pace, faults_of, lanes_of, open_trace, play
 from benchmarks.report import Result, share
 from ratelimit.engine.bucket import Bucket
-from ratelimit.engine.layout import owner_key
+from ratelimit.engine.layout import make_owner_store_key
 from ratelimit.engine.limit_status import unpack_buckets
 from ratelimit.stores import connect
 
@@ -183,7 +183,7 @@ def stored_buckets(store: str, keys: Iterable[str], prefix: str) -> Buckets:
         found: Buckets = {}
         for key in keys:
             owner = prefix + key
-            state: bytes = asked.get(owner_key("key", owner, owner)) or b""
+            state: bytes = asked.get(make_owner_store_key("key", owner, owner)) or b""
             for name, (used, at) in unpack_buckets(state).items():
                 found[key, name] = Bucket(used, at)
         return found

@@ -111,7 +111,7 @@ class Model:
         states = []
         for limit in self.limits:
             bucket, cost = self._bucket(request, limit), costs[limit.unit]
-            wait = bucket.wait(limit.shape, t, cost)
+            wait = bucket.compute_wait(limit.shape, t, cost)
             if not violated:
                 bucket = self.buckets[request.key, limit.name] = bucket.take(limit.shape, t, cost)
             states.append(_look(limit, bucket, t, wait))
@@ -134,7 +134,7 @@ class Model:
             bucket = self._bucket(request, limit)
             if limit.unit == "tokens":
                 bucket = self.buckets[request.key, limit.name] = bucket.adjust(limit.shape, t, float(more))
-            states.append(_look(limit, bucket, t, bucket.wait(limit.shape, t, 0)))
+            states.append(_look(limit, bucket, t, bucket.compute_wait(limit.shape, t, 0)))
         return Settled(settled=True, replayed=False, limits=tuple(states))
 
     def _bucket(self, request: Request, limit: Limit) -> Bucket:
@@ -142,7 +142,7 @@ class Model:
 
 
 def _look(limit: Limit, bucket: Bucket, t: int, wait: int | None) -> State:
-    return State(limit.name, *bucket.standing(limit.shape, t), wait)
+    return State(limit.name, *bucket.compute_remaining(limit.shape, t), wait)
 
 
 def told(status: int, body: bytes) -> Verdict | str:

@@ -19,7 +19,7 @@ from fastapi import FastAPI
 from benchmarks.sidecar import ROOT, SidecarError
 from ratelimit import Check, Decision
 from ratelimit.decision.limit_state import LimitState
-from service.cli.serve import SERVER, lasting
+from service.cli.serve import UVICORN_OPTIONS, freeze_startup_objects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,8 +74,8 @@ def running() -> Iterator[tuple[str, int]]:
 def _main() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
         print(listener.getsockname()[1], flush=True)
-        lasting()
-        options: dict[str, Any] = {**SERVER, "log_level": "warning"}
+        freeze_startup_objects()
+        options: dict[str, Any] = {**UVICORN_OPTIONS, "log_level": "warning"}
         uvicorn.Server(uvicorn.Config(app, **options)).run(sockets=[listener])
 
 

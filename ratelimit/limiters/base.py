@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
 
 from ratelimit.engine.check_script import ScriptArgument, encode_checks, read_decision, text_of
-from ratelimit.engine.layout import KEYS, TENANTS, owner_key, suffix_of
+from ratelimit.engine.layout import KEYS, TENANTS, make_owner_store_key, make_store_key_suffix
 from ratelimit.engine.resolver import ResolvedCheck, Resolver
 from ratelimit.engine.settle_script import (
     encode_lease_return,
@@ -205,9 +205,9 @@ class BaseLimiter:
         classes = {*self.policy.classes.values(), OTHER}
         limits = [limit for plan in self.policy.plans.values() for limit in plan.limits]
         files = {"", *(f"/{name}" for name in classes)}  # of whatever limits there were before an edit
-        files.update(suffix_of(limit, name) for limit in limits for name in classes)
+        files.update(make_store_key_suffix(limit, name) for limit in limits for name in classes)
         owners: tuple[Owner, ...] = ("key", "tenant") if owner == key else ("key",)
-        return [owner_key(whose, key, owner) + file for whose in owners for file in sorted(files)]
+        return [make_owner_store_key(whose, key, owner) + file for whose in owners for file in sorted(files)]
 
 
 def make_policy(policy: Policy | Limit | Iterable[Limit]) -> Policy:

@@ -203,5 +203,5 @@ def _members(check: ResolvedCheck, lease: _Lease, held: list[float], spent: int,
     states: list[float] = []
     left = after(held, check, spent)
     for placed, bucket, rest in zip(layout.placed_limits, lease.buckets, left, strict=True):
-        states += (max(bucket.level(placed.shape, t) - rest, 0.0), t)
+        states += (max(bucket.compute_missing(placed.shape, t) - rest, 0.0), t)
     return decode_members(check, b"1" + layout.state_struct.pack(t, *states), None, "lease")

@@ -31,7 +31,7 @@ class Outage:
 
     def __init__(self, store: str) -> None:
         self._store = store
-        self._local = SimulatedBuckets(most=_LOCAL_BUCKETS)
+        self._local = SimulatedBuckets(max_buckets=_LOCAL_BUCKETS)
         self._lock = threading.Lock()
         self._failing = False
 

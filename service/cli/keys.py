@@ -47,7 +47,7 @@ Tenant = Annotated[str | None, typer.Option(help="Who owns the key.")]
 Cost = Annotated[list[str] | None, typer.Option(help="Units taken, such as tokens=512. May be repeated.")]
 
 DEADLINE = 1.0
-"""Seconds: people at a terminal can wait longer than requests."""
+"""Seconds that the store may take: a person at a terminal can wait longer than a request."""
 
 
 def check(
@@ -60,8 +60,8 @@ def check(
     cost: Cost = None,
     json: Json = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:
-    """Check one request of KEY and charge it: exit 0 if it passes, 1 if it is denied."""
-    _decide(key, policy, redis, _options(plan, model, tenant, cost), take=True, json=json)
+    """Check one request of KEY and charge it. Exit 0 if it is allowed, 1 if it is denied."""
+    _decide(key, policy, redis, _make_options(plan, model, tenant, cost), take=True, json=json)
 
 
 @app.command("show")
@@ -74,8 +74,8 @@ def show(
     tenant: Tenant = None,
     json: Json = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:
-    """Show the limits of KEY and charge nothing: exit 0 if one request would pass, else 1."""
-    _decide(key, policy, redis, _options(plan, model, tenant, None), take=False, json=json)
+    """Show the limits of KEY and charge nothing. Exit 0 if one request would be allowed, else 1."""
+    _decide(key, policy, redis, _make_options(plan, model, tenant, None), take=False, json=json)
 
 
 @app.command("reset")
@@ -86,9 +86,9 @@ def reset(
     tenant: Tenant = None,
     json: Json = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:
-    """Forget what KEY has used; buckets that it shares with others stay as they are."""
+    """Reset KEY: its buckets are full again. Buckets that it shares with other keys do not change."""
     try:
-        with _limiter(policy, redis) as limiter:
+        with _open_limiter(policy, redis) as limiter:
             limiter.refresh()
             limiter.reset(key, tenant=tenant)
     except RateLimitError as error:
@@ -96,7 +96,7 @@ def reset(
     if json:
         show_json({"key": key, "reset": True})
     else:
-        console.print(f"{key} has a fresh start")
+        console.print(f"{key} is reset: its buckets are full")
 
 
 @app.command("id")
@@ -133,7 +133,7 @@ def _read_secret() -> str:
 
 def _decide(key: str, policy: Path, redis: str, options: CheckOptions, *, take: bool, json: bool) -> None:
     try:
-        with _limiter(policy, redis) as limiter:
+        with _open_limiter(policy, redis) as limiter:
             limiter.refresh()
             decision = limiter.check(key, **options) if take else limiter.peek(key, **options)
     except RateLimitError as error:
@@ -142,21 +142,23 @@ def _decide(key: str, policy: Path, redis: str, options: CheckOptions, *, take: 
     raise typer.Exit(0 if decision else 1)
 
 
-def _limiter(policy: Path, redis: str) -> Limiter:
+def _open_limiter(policy: Path, redis: str) -> Limiter:
     try:
         return Limiter(redis, Policy.from_file(policy), deadline=DEADLINE)
     except (PolicyError, InvalidRequest) as error:
         fail(error)
 
 
-def _options(plan: str | None, model: str | None, tenant: str | None, cost: list[str] | None) -> CheckOptions:
+def _make_options(
+    plan: str | None, model: str | None, tenant: str | None, cost: list[str] | None
+) -> CheckOptions:
     options: CheckOptions = {"plan": plan, "model": model, "tenant": tenant}
     if cost:
-        options["cost"] = dict(_amount(text) for text in cost)
+        options["cost"] = dict(_parse_cost(text) for text in cost)
     return options
 
 
-def _amount(text: str) -> tuple[str, float]:
+def _parse_cost(text: str) -> tuple[str, float]:
     unit, _, amount = text.partition("=")
     try:
         return unit, float(amount)
