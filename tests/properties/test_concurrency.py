@@ -22,8 +22,8 @@ async def check_all(url, limit, costs):
 
 @FEWER
 @given(burst=st.integers(1, 40), tasks=st.integers(1, 600))
-def test_p1_tasks_that_ask_at_once_share_exactly_the_burst(client_of, valkey_url, burst, tasks):
-    client_of(valkey_url).flushall()
+def test_p1_tasks_that_ask_at_once_share_exactly_the_burst(open_client, valkey_url, burst, tasks):
+    open_client(valkey_url).flushall()
     limit = Limit("requests", "7/minute", burst=burst)
 
     decisions = asyncio.run(check_all(valkey_url, limit, [1] * tasks))
@@ -33,8 +33,8 @@ def test_p1_tasks_that_ask_at_once_share_exactly_the_burst(client_of, valkey_url
 
 @FEWER
 @given(costs=st.lists(st.integers(0, 9), min_size=1, max_size=300))
-def test_p1_tasks_of_different_costs_never_take_more_than_the_burst(client_of, valkey_url, costs):
-    client_of(valkey_url).flushall()
+def test_p1_tasks_of_different_costs_never_take_more_than_the_burst(open_client, valkey_url, costs):
+    open_client(valkey_url).flushall()
     limit = Limit("requests", "7/minute", burst=50)
 
     decisions = asyncio.run(check_all(valkey_url, limit, costs))
@@ -43,13 +43,13 @@ def test_p1_tasks_of_different_costs_never_take_more_than_the_burst(client_of, v
     left = 50 - taken
     assert left >= 0
     assert all(cost > left for cost, decision in zip(costs, decisions, strict=True) if not decision)
-    assert used(client_of(valkey_url)) == taken
+    assert used(open_client(valkey_url)) == taken
 
 
 @FEWER
 @given(groups=st.lists(st.integers(0, 256), min_size=1, max_size=12))
-def test_each_task_gets_the_answers_to_its_own_checks(client_of, valkey_url, groups):
-    client_of(valkey_url).flushall()
+def test_each_task_gets_the_answers_to_its_own_checks(open_client, valkey_url, groups):
+    open_client(valkey_url).flushall()
 
     async def check_groups():
         async with AsyncLimiter(valkey_url, Limit("requests", "500/minute"), deadline=20) as limiter:

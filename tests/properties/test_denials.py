@@ -27,10 +27,10 @@ def pair(valkey_url):
 
 @given(world=busy_worlds() | worlds(), numbers=st.lists(st.integers(0, 1), min_size=1, max_size=7))
 def test_p9_a_remembered_denial_is_the_one_that_the_store_would_give(
-    pair, client_of, valkey_url, world, numbers
+    pair, open_client, valkey_url, world, numbers
 ):
     policy, sequence = world
-    client_of(valkey_url).flushall()
+    open_client(valkey_url).flushall()
     model, resolves = Model(policy), [make_resolve(policy), make_resolve(policy)]
 
     for (check, t), number in zip(sequence, itertools.cycle(numbers)):
@@ -49,10 +49,10 @@ def test_p9_a_remembered_denial_is_the_one_that_the_store_would_give(
 @FEWER
 @given(world=busy_worlds())
 def test_p9_p3_a_lone_client_that_waits_as_remembered_is_admitted_and_not_sooner(
-    pair, client_of, valkey_url, world
+    pair, open_client, valkey_url, world
 ):
     policy, sequence = world
-    client_of(valkey_url).flushall()
+    open_client(valkey_url).flushall()
     limiter, resolve = pair[0], make_resolve(policy)
 
     for check, t in sequence:

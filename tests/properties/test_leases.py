@@ -27,12 +27,12 @@ steps = st.lists(
 
 
 @pytest.fixture
-def make_two(valkey_url, client_of):
+def make_two(valkey_url, open_client):
     """Two limiters that stand for two processes; each example opens new ones."""
 
     class TwoLimiters:
         def __init__(self):
-            client_of(valkey_url).flushall()
+            open_client(valkey_url).flushall()
             self.limiters = [self.open(), self.open()]
 
         def open(self):
@@ -43,7 +43,7 @@ def make_two(valkey_url, client_of):
                 limiter.close()
 
         def used(self, name, limit):
-            return round(used(client_of(valkey_url), limit, name), 2)
+            return round(used(open_client(valkey_url), limit, name), 2)
 
     return TwoLimiters
 

@@ -69,15 +69,15 @@ def assert_follows_the_model(limiter, client, world):
 
 @replay_or_skew
 @given(world=worlds())
-def test_p1_p2_p3_a_server_decides_as_the_model_does(limiters, client_of, valkey_url, max_skew, world):
-    assert_follows_the_model(limiters(valkey_url, max_skew), client_of(valkey_url), world)
+def test_p1_p2_p3_a_server_decides_as_the_model_does(limiters, open_client, valkey_url, max_skew, world):
+    assert_follows_the_model(limiters(valkey_url, max_skew), open_client(valkey_url), world)
 
 
 @replay_or_skew
 @FEWER
 @given(world=worlds())
-def test_p1_p2_p3_redis_6_decides_as_the_model_does(limiters, client_of, redis6_url, max_skew, world):
-    assert_follows_the_model(limiters(redis6_url, max_skew), client_of(redis6_url), world)
+def test_p1_p2_p3_redis_6_decides_as_the_model_does(limiters, open_client, redis6_url, max_skew, world):
+    assert_follows_the_model(limiters(redis6_url, max_skew), open_client(redis6_url), world)
 
 
 @replay_or_skew
@@ -93,9 +93,9 @@ def test_p1_p2_p3_the_simulator_decides_as_the_model_does(max_skew, world):
 
 
 @given(world=busy_worlds() | worlds())
-def test_p1_no_window_of_request_time_admits_more_than_its_bound(limiters, client_of, valkey_url, world):
+def test_p1_no_window_of_request_time_admits_more_than_its_bound(limiters, open_client, valkey_url, world):
     policy, sequence = world
-    client_of(valkey_url).flushall()
+    open_client(valkey_url).flushall()
     limiter = limiters(valkey_url, None)
     resolve = make_resolve(policy)
 

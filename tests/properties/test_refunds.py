@@ -26,9 +26,9 @@ steps = st.lists(
 
 @given(steps=steps)
 def test_p1_p7_the_bound_grows_by_what_is_given_back_and_by_nothing_else(
-    limiters, client_of, valkey_url, steps
+    limiters, open_client, valkey_url, steps
 ):
-    client_of(valkey_url).flushall()
+    open_client(valkey_url).flushall()
     limiter = limiters(valkey_url, None)
     limiter.policy = Policy.of(LIMIT)
     net, reservations = {}, []

@@ -1,4 +1,4 @@
-"""What operators assign to keys and tenants, and which of all that names a plan decides."""
+"""Assignments to keys and tenants, and which of them decides a key's plan."""
 
 import asyncio
 
@@ -23,8 +23,8 @@ tenants:
 
 
 @pytest.fixture
-def limits(limiter):
-    return limiter(POLICY)
+def limits(make_limiter):
+    return make_limiter(POLICY)
 
 
 def find_plan(limits, key, **options):
@@ -76,15 +76,15 @@ def test_p11_what_was_used_stays_when_a_tenant_changes_plan(limits):
     assert limits.peek("vk_plain").limits[0].remaining == 26
 
 
-def test_another_limiter_sees_assignments_at_its_next_refresh(limiter):
-    one, other = limiter(POLICY), limiter(POLICY)
-    assert not other.has_read_assignments
-    other.refresh()
-    assert other.has_read_assignments
-    one.assign_tenant("acme", plan="partner")
-    assert find_plan(other, "vk_plain") == "pro"
-    other.refresh()
-    assert find_plan(other, "vk_plain") == "partner"
+def test_another_limiter_sees_assignments_at_its_next_refresh(make_limiter):
+    writer, reader = make_limiter(POLICY), make_limiter(POLICY)
+    assert not reader.has_read_assignments
+    reader.refresh()
+    assert reader.has_read_assignments
+    writer.assign_tenant("acme", plan="partner")
+    assert find_plan(reader, "vk_plain") == "pro"
+    reader.refresh()
+    assert find_plan(reader, "vk_plain") == "partner"
 
 
 def test_a_key_is_known_when_the_policy_or_an_assignment_names_it(limits):
@@ -120,12 +120,12 @@ def test_a_wrong_assignment_stores_nothing(limits, client, tenant, plan):
     assert not client.exists("rl1:tenants")
 
 
-def test_an_asyncio_limiter_assigns_to_tenants_alike(async_limiter):
-    async def run():
-        async with async_limiter(POLICY) as limits:
+def test_an_asyncio_limiter_assigns_to_tenants_alike(make_async_limiter):
+    async def assign_and_peek():
+        async with make_async_limiter(POLICY) as limits:
             await limits.assign_tenant("acme", plan="partner")
             plan = (await limits.peek("vk_plain")).plan
             await limits.assign_tenant("acme")
             return plan, (await limits.peek("vk_plain")).plan, limits.is_known("vk_plain")
 
-    assert asyncio.run(run()) == ("partner", "pro", True)
+    assert asyncio.run(assign_and_peek()) == ("partner", "pro", True)

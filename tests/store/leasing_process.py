@@ -1,7 +1,8 @@
 """One of several processes that lease tokens of the same keys.
 
-Arguments: the store's URL, and the limit as `rate burst share`. Then a line each on its input: `check N KEY`
-asks N times, one after the other, and prints how many passed; `close` ends it and gives back what is left.
+Arguments: the store's URL, and the limit as `rate burst share`. It reads commands from standard input, one a
+line: `check N KEY` makes N checks, one after the other, and prints how many passed; `close` closes the
+limiter, which gives back what is left of the leases.
 """
 
 import sys
@@ -18,7 +19,7 @@ def main(url, rate, burst, share):
             _, number, key = line.split()
             decisions = [limiter.check(key) for _ in range(int(number))]
             assert all(decision.source != "outage" for decision in decisions)
-            print(sum(map(bool, decisions)), flush=True)  # noqa: T201
+            print(sum(map(bool, decisions)), flush=True)  # noqa: T201 - the test reads it
 
 
 if __name__ == "__main__":

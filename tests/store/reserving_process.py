@@ -1,7 +1,7 @@
-"""One of several processes that reserve for the same key at once, and settle when told to.
+"""One of several processes that reserve for the same key at the same time, and settle on command.
 
-Arguments: the store's URL and a seed. Each line on standard input is `reserve N`, answered with how many of
-N reservations passed, or `settle`, answered with the tokens that those were settled with.
+Arguments: the store's URL and a seed. It reads commands from standard input, one a line: `reserve N` tries N
+reservations and prints how many passed; `settle` settles them and prints how many tokens they used together.
 """
 
 import random
@@ -14,18 +14,21 @@ ESTIMATE = 10
 
 
 def main(url, seed):
-    actual = random.Random(seed)
+    randomness = random.Random(seed)
     limit = Limit("tokens", "100/day", unit="tokens")
     with Limiter(url, limit, max_skew=None, deadline=60) as limiter:
         limiter.ping()
         held = []
         for line in sys.stdin:
             command, _, number = line.partition(" ")
-            answer = reserve(limiter, held, int(number)) if command == "reserve" else settle(held, actual)
-            print(answer, flush=True)  # noqa: T201
+            if command == "reserve":
+                result = open_reservations(limiter, held, int(number))
+            else:
+                result = settle_reservations(held, randomness)
+            print(result, flush=True)  # noqa: T201 - the test reads it
 
 
-def reserve(limiter, held, number):
+def open_reservations(limiter, held, number):
     before = len(held)
     for _ in range(number):
         try:
@@ -35,10 +38,10 @@ def reserve(limiter, held, number):
     return len(held) - before
 
 
-def settle(held, actual):
+def settle_reservations(held, randomness):
     total = 0
     while held:
-        tokens = actual.choice([0, 1, 5, 10, 11, 15])
+        tokens = randomness.choice([0, 1, 5, 10, 11, 15])
         held.pop().settle(Usage(input_tokens=tokens, timestamp=BASE))
         total += tokens
     return total
