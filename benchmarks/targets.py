@@ -1,232 +1,106 @@
 """What the figures of one run have to reach, and whether they did.
 
-Machines are noisy, so a target that is missed is told and nothing else; what a benchmark found to
+Machines are noisy, so a target that is missed is shown and nothing else; what a benchmark found to
 be wrong makes the command fail. A ratio is taken within each round, and its median counts.
 """
 
-from __future__ import annotations
-
-import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Literal, NamedTuple
 
 from benchmarks.contestants import BUCKET, EMPTY, OURS, PEERS, THROTTLED
-from benchmarks.library import ALONE, ALONE_THREE, ONE_EACH, THREAD, THREE_EACH
-from benchmarks.report import spread
+from benchmarks.figures import Cell, Found, Place, ratio
+from benchmarks.suite import accuracy, growth, http, memory, shortcuts
+from benchmarks.suite.library import ALONE, ALONE_THREE, ONE_EACH, RATE, THREAD, THREE_EACH
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from benchmarks.library import Cell
-
-Spread = dict[str, float]
-
-RATE: Final = "decisions_per_second"
-P50: Final = "p50_ms"
+Run = Mapping[str, Found]
+"""The figures of a run by benchmark."""
 
 
-class NotMeasured(Exception):  # noqa: N818 - not an error: this run did not look
-    """The run has no such figure; the message says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """One required figure.
-
-    Attributes:
-        what: in words.
-        sense: how the median must compare with `required`.
-        required: the figure to reach.
-        reached: finds the figure in a run's documents; raises KeyError or NotMeasured where it is not.
-        of: says what a run measured it of, where that depends on the run.
-    """
+class Target(NamedTuple):
+    """One required figure."""
 
     what: str
-    sense: Literal["≥", "≤", "=", "<"]
+    sense: Literal["≥", "≤", "=", "<"]  # how the median must compare; `=` is required of every round
     required: float
-    reached: Callable[[Mapping[str, Any]], Spread]
-    of: Callable[[Mapping[str, Any]], str] = lambda _: ""
+    reached: Callable[[Run], Sequence[float]]  # finds the rounds in a run; KeyError where they are not
+    note: Callable[[Run], str] = lambda _: ""  # what a run measured it of, where that depends on the run
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """A target and what came of it.
-
-    Attributes:
-        target: what was required.
-        found: median, min and max; None where this run did not measure it.
-        met: likewise.
-        note: why it was not measured, or what of.
-    """
+class Verdict(NamedTuple):
+    """A target and what came of it."""
 
     target: Target
-    found: Spread | None
-    met: bool | None
-    note: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it for machines."""
-        target = self.target
-        return {
-            "what": target.what,
-            "required": f"{target.sense} {target.required:g}",
-            "reached": self.found,
-            "met": self.met,
-            "note": self.note,
-        }
-
-    @property
-    def cells(self) -> tuple[str, str, str, str]:
-        """What, required, reached, met: for people."""
-        target = self.target
-        required = f"{target.sense} {_short(target.required)}"
-        if self.found is None:
-            return target.what, required, f"not measured: {self.note}", "-"
-        low, middle, high = (_short(self.found[name]) for name in ("min", "median", "max"))
-        reached = middle if low == high else f"{middle} ({low} to {high})"
-        reached += f", {self.note}" if self.note else ""
-        return target.what, required, reached, "yes" if self.met else "no"
+    reached: dict[str, float] | None  # median, min and max; None where this run did not measure it
+    met: bool | None  # likewise
+    note: str  # why it was not measured, or what of
 
 
-def judge(documents: Mapping[str, Any]) -> list[Verdict]:
-    """Hold the documents of one run against every target."""
-    return [_judge(target, documents) for target in TARGETS]
+def judge(run: Run) -> list[Verdict]:
+    """Compare the figures of one run with every target."""
+    return [_judge(target, run) for target in TARGETS]
 
 
-def _judge(target: Target, documents: Mapping[str, Any]) -> Verdict:
+def _judge(target: Target, run: Run) -> Verdict:
     try:
-        found = target.reached(documents)
-    except NotMeasured as why:
-        return Verdict(target, None, None, str(why))
-    except KeyError as missing:
-        return Verdict(target, None, None, f"no {missing.args[0]} in this run")
-    middle, required = found["median"], target.required
+        rounds, note = target.reached(run), target.note(run)
+    except KeyError as error:
+        missing = error.args[0]
+        missing = missing if isinstance(missing, str) else ", ".join(str(part) for part in missing if part)
+        return Verdict(target, None, None, f"no {missing} in this run")
+    reached = {"median": statistics.median(rounds), "min": min(rounds), "max": max(rounds)}
     met = {
-        "≥": middle >= required,
-        "≤": middle <= required,
-        "<": middle < required,
-        "=": found["min"] == found["max"] == required,
+        "≥": reached["median"] >= target.required,
+        "≤": reached["median"] <= target.required,
+        "<": reached["median"] < target.required,
+        "=": reached["min"] == reached["max"] == target.required,
     }[target.sense]
-    spread_only = {name: found[name] for name in ("median", "min", "max")}
-    return Verdict(target, spread_only, met, target.of(documents))
+    return Verdict(target, reached, met, note)
 
 
-def _short(value: float) -> str:
-    if value == 0 or abs(value) >= 1000:  # noqa: PLR2004 - where digits behind the point say nothing
-        return f"{value:,.0f}"
-    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}" if value % 1 else f"{value:g}"
+def _figure(benchmark: str, cell: Cell, figure: str, *contestants: str) -> Callable[[Run], Sequence[float]]:
+    """Return what finds a figure: the rounds of all these contestants."""
+    return lambda run: [value for name in contestants for value in run[benchmark].rounds(cell, name, figure)]
 
 
-def _contestants(documents: Mapping[str, Any], cell: Cell) -> dict[str, Any]:
-    for found in documents["library"]["cells"]:
-        if all(found[name] == getattr(cell, name) for name in ("mode", "concurrency", "keys", "limits")):
-            contestants: dict[str, Any] = found["contestants"]
-            return contestants
-    raise NotMeasured(cell.label)
+def _against(cell: Cell, *names: str, figure: str = RATE) -> Callable[[Run], Sequence[float]]:
+    """Ours ÷ the largest of these in the same round: for rates, the fastest; of those that took part."""
 
-
-def _rounds(contestants: Mapping[str, Any], names: Sequence[str], figure: str) -> list[list[float]]:
-    """Return the rounds of those contestants that took part."""
-    found = [contestants[name][figure]["rounds"] for name in names if name in contestants]
-    if not found:
-        raise NotMeasured(" or ".join(names))
-    return found
-
-
-def ratio(above: Sequence[float], below: Sequence[float]) -> Spread:
-    """Divide round by round."""
-    return spread([a / b for a, b in zip(above, below, strict=True)])
-
-
-def _against(cell: Cell, *names: str, figure: str = RATE) -> Callable[[Mapping[str, Any]], Spread]:
-    """Ours ÷ the largest of these in the same round: for rates, the fastest."""
-
-    def reached(documents: Mapping[str, Any]) -> Spread:
-        contestants = _contestants(documents, cell)
-        theirs = [max(rounds) for rounds in zip(*_rounds(contestants, names, figure), strict=True)]
-        [ours] = _rounds(contestants, [OURS], figure)
-        return ratio(ours, theirs)
+    def reached(run: Run) -> list[float]:
+        found = run["library"]
+        places = [Place(cell.label, cell.at, name, figure) for name in names]
+        theirs = [found[place] for place in places if place in found] or [found[places[0]]]
+        return ratio(found.rounds(cell, OURS, figure), map(max, zip(*theirs, strict=True)))
 
     return reached
 
 
-def _three_for_one(three: Cell, one: Cell) -> Callable[[Mapping[str, Any]], Spread]:
+def _three_for_one(three: Cell, one: Cell) -> Callable[[Run], Sequence[float]]:
     """Three limits of ours ÷ one bucket of theirs, in Redis."""
-
-    def reached(documents: Mapping[str, Any]) -> Spread:
-        [ours] = _rounds(_contestants(documents, three), [OURS], "redis_us")
-        [theirs] = _rounds(_contestants(documents, one), [THROTTLED], "redis_us")
-        return ratio(ours, theirs)
-
-    return reached
+    places = ((three, OURS), (one, THROTTLED))
+    return lambda run: ratio(*(run["library"].rounds(*place, "redis_us") for place in places))
 
 
-def _way(documents: Mapping[str, Any], name: str) -> dict[str, Any]:
-    found = documents["shortcuts"]
-    if name not in found["ways"]:
-        raise NotMeasured(found.get("skipped", {}).get(name, name))
-    way: dict[str, Any] = found["ways"][name]
-    return way
+def _keys(run: Run) -> str:
+    [keys] = run["memory"].rounds(memory.ACTIVE, OURS, "keys")
+    return f"with {keys:,.0f} keys"
 
 
-def _denials(documents: Mapping[str, Any]) -> Spread:
-    way: Spread = _way(documents, "denied, blocking")[RATE]
-    return way
+def _ends(cell: Cell) -> Callable[[Run], str]:
+    return lambda run: "{:,.0f} ÷ {:,.0f}".format(
+        *(run["growth"].rounds(cell, OURS, end)[0] for end in ("most", "least"))
+    )
 
 
-def _commands(documents: Mapping[str, Any]) -> Spread:
-    ways = [_way(documents, name) for name in ("denied, blocking", "denied, asyncio")]
-    return spread([commands for way in ways for commands in way["redis_commands"]])
-
-
-def _lease(documents: Mapping[str, Any]) -> Spread:
-    rounds = [_way(documents, name)[RATE]["rounds"] for name in ("leased", "coalesced")]
-    return ratio(*rounds)
-
-
-def _http(figure: str, route: str) -> Callable[[Mapping[str, Any]], Spread]:
-    """Of the benchmark `http`: by route, median, min and max of `ratios` and `half_load_p99_ms`."""
-
-    def reached(documents: Mapping[str, Any]) -> Spread:
-        found: Spread = documents["http"][figure][route]
-        return found
-
-    return reached
-
-
-def _bytes(documents: Mapping[str, Any]) -> Spread:
-    return spread([documents["memory"]["contestants"][OURS]["bytes_per_key"]])
-
-
-def _bytes_of(documents: Mapping[str, Any]) -> str:
-    return f"with {documents['memory']['contestants'][OURS]['keys']:,} keys"
-
-
-def _idle(documents: Mapping[str, Any]) -> Spread:
-    return spread([documents["memory"]["idle"][OURS]["keys_left"]])
-
-
-def _grown(what: str) -> Callable[[Mapping[str, Any]], Spread]:
-    def reached(documents: Mapping[str, Any]) -> Spread:
-        found: Spread = documents["growth"]["ratios"][what]
-        return found
-
-    return reached
-
-
-def _grown_of(what: str) -> Callable[[Mapping[str, Any]], str]:
-    return lambda documents: "{:,} ÷ {:,}".format(*documents["growth"]["ratios"][what]["of"])
-
-
-def _accuracy(documents: Mapping[str, Any]) -> Spread:
-    found: Spread = documents["accuracy"]["admitted_to_allowed"][OURS]
-    return found
-
+_DENIED: Final = shortcuts.DENIED
+_GROWN: Final = growth.RATIOS
 
 TARGETS: Final = (
     Target("256 tasks, 10,000 keys: decisions/s ÷ the fastest peer", "≥", 8, _against(ONE_EACH, *PEERS)),
     Target("the same ÷ redis-py with a bucket script of one's own", "≥", 6, _against(ONE_EACH, BUCKET)),
-    Target("1 task: median latency ÷ redis-py, empty script", "≤", 1.25, _against(ALONE, EMPTY, figure=P50)),
+    Target(
+        "1 task: median latency ÷ redis-py, empty script", "≤", 1.25, _against(ALONE, EMPTY, figure="p50_ms")
+    ),
     Target("1 thread: decisions/s ÷ redis-py, empty script", "≥", 0.9, _against(THREAD, EMPTY)),
     Target("1 thread: decisions/s ÷ the fastest peer", "≥", 1, _against(THREAD, *PEERS)),
     Target(
@@ -237,16 +111,66 @@ TARGETS: Final = (
     ),
     Target("the same of 256 tasks", "≤", 1.5, _three_for_one(THREE_EACH, ONE_EACH)),
     Target("256 tasks, 3 limits: decisions/s ÷ the fastest peer", "≥", 10, _against(THREE_EACH, *PEERS)),
-    Target("denials from memory: decisions/s", "≥", 300_000, _denials),
-    Target("denials from memory: Redis commands", "=", 0, _commands),
-    Target("hot key: leased ÷ coalesced decisions/s", "≥", 3, _lease),
-    Target("POST /v1/check ÷ a FastAPI POST that does nothing", "≥", 1.3, _http("ratios", "check")),
-    Target("/v1/authorize ÷ a FastAPI POST that does nothing", "≥", 1.8, _http("ratios", "authorize")),
-    Target("POST /v1/check at half load: p99 in ms", "<", 10, _http("half_load_p99_ms", "check")),
-    Target("/v1/authorize at half load: p99 in ms", "<", 10, _http("half_load_p99_ms", "authorize")),
-    Target("bytes per active key with 3 limits", "≤", 220, _bytes, _bytes_of),
-    Target("keys left when idle", "=", 0, _idle),
-    Target("CPU in Redis: many keys ÷ few", "≤", 1.3, _grown("keys"), _grown_of("keys")),
-    Target("CPU in Redis: large burst ÷ small", "≤", 1.1, _grown("burst"), _grown_of("burst")),
-    Target("4 processes at one key: admitted ÷ allowed", "=", 1, _accuracy),
+    Target(
+        "denials from memory: decisions/s",
+        "≥",
+        300_000,
+        _figure("shortcuts", shortcuts.CELL, RATE, _DENIED[0]),
+    ),
+    Target(
+        "denials from memory: Redis commands",
+        "=",
+        0,
+        _figure("shortcuts", shortcuts.CELL, "redis_commands", *_DENIED),
+    ),
+    Target(
+        "hot key: leased ÷ coalesced decisions/s",
+        "≥",
+        3,
+        lambda run: run["shortcuts"].ratio(shortcuts.CELL, "leased", "coalesced", RATE),
+    ),
+    Target(
+        "POST /v1/check ÷ a FastAPI POST that does nothing",
+        "≥",
+        1.3,
+        _figure("http", http.BUSIEST, "ratio", "check"),
+    ),
+    Target(
+        "/v1/authorize ÷ a FastAPI POST that does nothing",
+        "≥",
+        1.8,
+        _figure("http", http.BUSIEST, "ratio", "authorize"),
+    ),
+    Target("POST /v1/check at half load: p99 in ms", "<", 10, _figure("http", http.HALF, "p99_ms", "check")),
+    Target(
+        "/v1/authorize at half load: p99 in ms", "<", 10, _figure("http", http.HALF, "p99_ms", "authorize")
+    ),
+    Target(
+        "bytes per active key with 3 limits",
+        "≤",
+        220,
+        _figure("memory", memory.ACTIVE, "bytes_per_key", OURS),
+        _keys,
+    ),
+    Target("keys left when idle", "=", 0, _figure("memory", memory.IDLE, "keys_left", OURS)),
+    Target(
+        "CPU in Redis: many keys ÷ few",
+        "≤",
+        1.3,
+        _figure("growth", _GROWN["keys"], "ratio", OURS),
+        _ends(_GROWN["keys"]),
+    ),
+    Target(
+        "CPU in Redis: large burst ÷ small",
+        "≤",
+        1.1,
+        _figure("growth", _GROWN["bursts"], "ratio", OURS),
+        _ends(_GROWN["bursts"]),
+    ),
+    Target(
+        "4 processes at one key: admitted ÷ allowed",
+        "=",
+        1,
+        _figure("accuracy", accuracy.DAILY_CELL, "admitted_to_allowed", OURS),
+    ),
 )

@@ -9,25 +9,19 @@ number in [0, 1), and key k of 0…99 takes a share of it proportional to 1/(k +
 busiest key sends some 9 % of all requests, 34 times as many as the quietest.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 from bisect import bisect
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import accumulate
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
+from typing import Final, NamedTuple
 
 KEYS: Final = 100
 RULE: Final = "row n -> key k of 100 by SHA-256(n), shares proportional to 1/(k + 3)"
 
 _COLUMNS: Final = ["TIMESTAMP", "ContextTokens", "GeneratedTokens"]
 _SHARES: Final = list(accumulate(1 / (k + 3) for k in range(KEYS)))
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DIGITS: Final = 7
 
 
@@ -35,25 +29,15 @@ class TraceError(ValueError):
     """The file is not the trace."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One row of the trace.
+class Request(NamedTuple):
+    """One row of the trace."""
 
-    Attributes:
-        row: its number, from 0.
-        key: the key it was assigned to.
-        timestamp: its own time, RFC 3339 in UTC, with all its digits.
-        at: the same in microseconds since the epoch.
-        context: tokens of the prompt.
-        generated: tokens of the answer.
-    """
-
-    row: int
-    key: str
-    timestamp: str
-    at: int
-    context: int
-    generated: int
+    row: int  # from 0
+    key: str  # that it was assigned to
+    timestamp: str  # its own time, RFC 3339 in UTC, with all its digits
+    at: int  # the same in microseconds since the epoch
+    context: int  # tokens of the prompt
+    generated: int  # tokens of the answer
 
     @property
     def tokens(self) -> int:
@@ -62,24 +46,14 @@ class Request:
 
 
 def read_trace(path: Path) -> list[Request]:
-    """Read the trace in its own order.
-
-    Raises:
-        TraceError: the file is not there or is something else.
-    """
+    """Read the trace in its own order; TraceError if the file is not there or is something else."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.reader(file)
-            if next(reader, None) != _COLUMNS:
-                raise TraceError(f"{path}: the first line must be {','.join(_COLUMNS)}")
-            requests = [_request(row, cells) for row, cells in enumerate(reader)]
-    except OSError as error:
-        raise TraceError(f"{path}: {error.strerror}") from None
-    except ValueError as error:
-        raise error if isinstance(error, TraceError) else TraceError(f"{path}: {error}") from None
-    if not requests:
-        raise TraceError(f"{path}: holds no requests")
-    return requests
+        header, *rows = [*csv.reader(path.read_text(encoding="utf-8").splitlines())] or [[]]
+    except (OSError, ValueError) as error:
+        raise TraceError(f"{path}: {error}") from None
+    if header != _COLUMNS or not rows:
+        raise TraceError(f"{path}: the first line must be {','.join(_COLUMNS)}, and requests must follow")
+    return [_request(path, row, cells) for row, cells in enumerate(rows)]
 
 
 def key_of(row: int) -> int:
@@ -88,25 +62,16 @@ def key_of(row: int) -> int:
     return bisect(_SHARES, uniform * _SHARES[-1])
 
 
-def _request(row: int, cells: list[str]) -> Request:
+def _request(path: Path, row: int, cells: list[str]) -> Request:
     try:
         text, context, generated = cells
-        return Request(
-            row=row,
-            key=f"vk_{key_of(row):03d}",
-            timestamp=f"{text.replace(' ', 'T')}Z",
-            at=_micros(text),
-            context=int(context),
-            generated=int(generated),
-        )
+        whole, fraction = text.split(".")
+        if len(fraction) != _DIGITS:
+            raise ValueError(f"expected {_DIGITS} fractional digits")  # noqa: TRY301 - told like the others
+        # By hand: datetime would drop the seventh digit instead of rounding it.
+        seconds = int(datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp())
+        at = 1_000_000 * seconds + round(int(fraction) / 10)
+        timestamp = f"{text.replace(' ', 'T')}Z"
+        return Request(row, f"vk_{key_of(row):03d}", timestamp, at, int(context), int(generated))
     except ValueError as error:
-        raise TraceError(f"row {row}: {error}") from None
-
-
-def _micros(text: str) -> int:
-    whole, fraction = text.split(".")
-    if len(fraction) != _DIGITS:
-        raise ValueError(f"expected {_DIGITS} fractional digits")
-    since = datetime.fromisoformat(whole).replace(tzinfo=UTC) - _EPOCH
-    # By hand: datetime would drop the seventh digit instead of rounding it.
-    return since // timedelta(microseconds=1) + round(int(fraction) / 10)
+        raise TraceError(f"{path}: row {row}: {error}") from None

@@ -4,19 +4,15 @@
 often; several limits are several calls of it in one pipeline, which is its advice for several calls.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final
 
 import redis
 import redis.asyncio
 
-from benchmarks.contestants import CONNECTIONS
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from benchmarks.workload import Quota
+from benchmarks.contestants import CONNECTIONS, AsyncCheck, Check
+from benchmarks.workload import Quota
 
 SCRIPTS: Final = {
     "empty": "return 1",
@@ -39,51 +35,38 @@ def _arguments(quotas: Sequence[Quota], key: str, cost: int) -> list[tuple[objec
     return [(1, f"{key}:{q.name}", q.count, q.period, q.capacity, cost) for q in quotas]
 
 
-class Blocking:
-    """redis-py for threads."""
-
-    def __init__(self, url: str, quotas: Sequence[Quota], variant: str) -> None:
-        self._client: Any = redis.Redis.from_url(url)
-        self._quotas = quotas
-        self._sha = self._client.script_load(SCRIPTS[variant])
-
-    def check(self, key: str, cost: int) -> bool:
-        """See `contestants.Blocking`."""
-        calls = _arguments(self._quotas, key, cost)
-        if len(calls) == 1:
-            return bool(self._client.evalsha(self._sha, *calls[0]))
-        pipeline = self._client.pipeline(transaction=False)
-        for call in calls:
-            pipeline.evalsha(self._sha, *call)
-        return all(pipeline.execute())
-
-    def close(self) -> None:
-        """See `contestants.Blocking`."""
-        self._client.close()
+def _pipeline(client: Any, sha: str, calls: list[tuple[object, ...]]) -> Any:  # noqa: ANN401 - either client's
+    pipeline = client.pipeline(transaction=False)
+    for call in calls:
+        pipeline.evalsha(sha, *call)
+    return pipeline
 
 
-class Asyncio:
-    """redis-py for asyncio."""
+@contextmanager
+def blocking(url: str, quotas: Sequence[Quota], variant: str) -> Iterator[Check]:
+    client: Any
+    with redis.Redis.from_url(url) as client:
+        sha = client.script_load(SCRIPTS[variant])
 
-    def __init__(self, url: str, quotas: Sequence[Quota], variant: str) -> None:
-        self._client: Any = redis.asyncio.Redis.from_url(url, max_connections=CONNECTIONS)
-        self._quotas = quotas
-        self._script = SCRIPTS[variant]
+        def check(key: str, cost: int) -> bool:
+            calls = _arguments(quotas, key, cost)
+            if len(calls) == 1:
+                return bool(client.evalsha(sha, *calls[0]))
+            return all(_pipeline(client, sha, calls).execute())
 
-    async def open(self) -> None:
-        """See `contestants.Asyncio`."""
-        self._sha = await self._client.script_load(self._script)
+        yield check
 
-    async def check(self, key: str, cost: int) -> bool:
-        """See `contestants.Asyncio`."""
-        calls = _arguments(self._quotas, key, cost)
-        if len(calls) == 1:
-            return bool(await self._client.evalsha(self._sha, *calls[0]))
-        pipeline = self._client.pipeline(transaction=False)
-        for call in calls:
-            pipeline.evalsha(self._sha, *call)
-        return all(await pipeline.execute())
 
-    async def close(self) -> None:
-        """See `contestants.Asyncio`."""
-        await self._client.aclose()
+@asynccontextmanager
+async def asyncio(url: str, quotas: Sequence[Quota], variant: str) -> AsyncIterator[AsyncCheck]:
+    client: Any
+    async with redis.asyncio.Redis.from_url(url, max_connections=CONNECTIONS) as client:
+        sha = await client.script_load(SCRIPTS[variant])
+
+        async def check(key: str, cost: int) -> bool:
+            calls = _arguments(quotas, key, cost)
+            if len(calls) == 1:
+                return bool(await client.evalsha(sha, *calls[0]))
+            return all(await _pipeline(client, sha, calls).execute())
+
+        yield check
