@@ -71,7 +71,7 @@ def command(
     if not names:
         figures = {name: result.found for name, result in found.items()}
         verdicts = targets.judge(figures)
-        report.save_targets(verdicts, results)
+        report.save("targets", verdicts, results)
         (results / "table.md").write_text(report.page(found, documents, verdicts), encoding="utf-8")
         plots.draw(figures, results)
         if not as_json:

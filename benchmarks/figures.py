@@ -38,7 +38,7 @@ class Found(dict[Place, list[float]]):
     def note(self, cell: Cell, contestant: str, figures: Mapping[str, float]) -> None:
         """Add one round of a contestant in a cell."""
         for figure, value in figures.items():
-            self.setdefault(Place(cell.label, cell.at, contestant, figure), []).append(value)
+            self.setdefault(Place(cell.label, cell.at, contestant, figure), []).append(float(value))
 
     def rounds(self, cell: Cell, contestant: str, figure: str) -> list[float]:
         """Return the rounds of a figure; KeyError if there is none."""
@@ -80,7 +80,7 @@ def tables(frame: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
 def by_figure(part: pl.DataFrame) -> pl.DataFrame:
     """Return a cell's table of contestants and figures; the longer side of it runs downwards."""
     sides = ("figure", "contestant")
-    return pivot(part, *(sides if part["figure"].n_unique() < 8 else sides[::-1]))  # noqa: PLR2004 - columns of a page
+    return pivot(part, *(sides if part["figure"].n_unique() < 9 else sides[::-1]))  # noqa: PLR2004 - columns of a page
 
 
 def pivot(frame: pl.DataFrame, on: str, index: str) -> pl.DataFrame:

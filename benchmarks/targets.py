@@ -4,12 +4,13 @@ Machines are noisy, so a target that is missed is shown and nothing else; what a
 be wrong makes the command fail. A ratio is taken within each round, and its median counts.
 """
 
+import operator
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, TypedDict
 
 from benchmarks.contestants import BUCKET, EMPTY, OURS, PEERS, THROTTLED
-from benchmarks.figures import Cell, Found, Place, ratio
+from benchmarks.figures import Cell, Found, Place, ratio, short
 from benchmarks.suite import accuracy, growth, http, memory, shortcuts
 from benchmarks.suite.library import ALONE, ALONE_THREE, ONE_EACH, RATE, THREAD, THREE_EACH
 
@@ -27,10 +28,11 @@ class Target(NamedTuple):
     note: Callable[[Run], str] = lambda _: ""  # what a run measured it of, where that depends on the run
 
 
-class Verdict(NamedTuple):
-    """A target and what came of it."""
+class Verdict(TypedDict):
+    """What came of a target."""
 
-    target: Target
+    what: str
+    required: str
     reached: dict[str, float] | None  # median, min and max; None where this run did not measure it
     met: bool | None  # likewise
     note: str  # why it was not measured, or what of
@@ -42,20 +44,23 @@ def judge(run: Run) -> list[Verdict]:
 
 
 def _judge(target: Target, run: Run) -> Verdict:
+    verdict = Verdict(
+        what=target.what, required=f"{target.sense} {short(target.required)}", reached=None, met=None, note=""
+    )
     try:
-        rounds, note = target.reached(run), target.note(run)
+        rounds, verdict["note"] = target.reached(run), target.note(run)
     except KeyError as error:
-        missing = error.args[0]
+        missing = error.args[0]  # a benchmark's name, or a place
         missing = missing if isinstance(missing, str) else ", ".join(str(part) for part in missing if part)
-        return Verdict(target, None, None, f"no {missing} in this run")
-    reached = {"median": statistics.median(rounds), "min": min(rounds), "max": max(rounds)}
-    met = {
-        "≥": reached["median"] >= target.required,
-        "≤": reached["median"] <= target.required,
-        "<": reached["median"] < target.required,
-        "=": reached["min"] == reached["max"] == target.required,
-    }[target.sense]
-    return Verdict(target, reached, met, note)
+        return verdict | {"note": f"no {missing} in this run"}
+    least, median, most = min(rounds), statistics.median(rounds), max(rounds)
+    verdict["reached"] = {"median": median, "min": least, "max": most}
+    compare = {"≥": operator.ge, "≤": operator.le, "<": operator.lt, "=": operator.eq}[target.sense]
+    # What must be exact must be so in every round.
+    verdict["met"] = all(
+        compare(value, target.required) for value in ((least, most) if target.sense == "=" else (median,))
+    )
+    return verdict
 
 
 def _figure(benchmark: str, cell: Cell, figure: str, *contestants: str) -> Callable[[Run], Sequence[float]]:

@@ -6,21 +6,22 @@ uvloop, as the sidecar has.
 """
 
 import asyncio
+import contextlib
 import functools
 import gc
+import importlib
 import itertools
 import time
 from array import array
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Literal
+from typing import Any, Literal
 
 import uvloop
 
-from benchmarks.contestants import CONTESTANTS, AsyncCheck, Check, Contestant
+from benchmarks.contestants import CONTESTANTS
 from benchmarks.workload import Quota, names
 
 Mode = Literal["asyncio", "blocking"]
@@ -120,47 +121,26 @@ async def call_in_tasks(
     return clock.sample(sum(await asyncio.gather(*(call() for _ in range(concurrency)))))
 
 
-@functools.cache
-def _walk(prefix: str, keys: int) -> Iterator[str]:
-    return itertools.cycle(names(prefix, keys))  # threads may share it: it is one step of the interpreter
-
-
-def _extent(order: Order) -> tuple[Iterator[str], int, float]:
-    keys = itertools.islice(_walk(order.prefix, order.keys), order.calls)
-    return keys, order.concurrency, order.seconds
-
-
-def _play_blocking(contestant: Contestant, pipe: Connection) -> None:
-    def carry_out(order: Order, check: Check, cost: int) -> Sample:
-        return call_in_threads(lambda key: check(key, cost), *_extent(order))
-
-    checks: dict[object, Check] = {}
-    with ExitStack() as stack:
-        for order in iter(pipe.recv, None):
-            place = order.url, order.quotas
-            if place not in checks:
-                checks[place] = stack.enter_context(contestant.blocking(*place))
-            pipe.send(carry_out(order, checks[place], order.cost))
-
-
-async def _play_asyncio(contestant: Contestant, pipe: Connection) -> None:
-    async def carry_out(order: Order, check: AsyncCheck, cost: int) -> Sample:
-        return await call_in_tasks(lambda key: check(key, cost), *_extent(order))
-
-    checks: dict[object, AsyncCheck] = {}
-    async with AsyncExitStack() as stack:
-        for order in iter(pipe.recv, None):  # the loop stands still between orders: it has nothing to do
-            place = order.url, order.quotas
-            if place not in checks:
-                checks[place] = await stack.enter_async_context(contestant.asyncio(*place))
-            pipe.send(await carry_out(order, checks[place], order.cost))
-
-
 def play(name: str, mode: Mode, pipe: Connection) -> None:
-    """Carry out orders until the parent sends None or is gone."""
-    with suppress(EOFError):
-        if mode == "blocking":
-            _play_blocking(CONTESTANTS[name], pipe)
-        else:
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(_play_asyncio(CONTESTANTS[name], pipe))
+    """Carry out orders until the parent ends this process, or is gone."""
+    contestant = CONTESTANTS[name]
+    module: Any = importlib.import_module(f"benchmarks.contestants.{contestant.module}")
+    walk = functools.cache(lambda prefix, keys: itertools.cycle(names(prefix, keys)))
+
+    with contextlib.suppress(EOFError), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+
+        @functools.cache
+        def opened(url: str, quotas: tuple[Quota, ...]) -> Any:  # noqa: ANN401 - either mode's check
+            if mode == "blocking":
+                return module.blocking(url, quotas, contestant.variant)
+            return runner.run(module.asyncio(url, quotas, contestant.variant))
+
+        def carry_out(order: Order, check: Any, cost: int) -> Sample:  # noqa: ANN401 - likewise
+            # Threads may share the keys: `cycle` is one step of the interpreter.
+            keys = itertools.islice(walk(order.prefix, order.keys), order.calls)
+            calls = lambda key: check(key, cost), keys, order.concurrency, order.seconds
+            return call_in_threads(*calls) if mode == "blocking" else runner.run(call_in_tasks(*calls))
+
+        while True:
+            order: Order = pipe.recv()
+            pipe.send(carry_out(order, opened(order.url, order.quotas), order.cost))

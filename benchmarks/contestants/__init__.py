@@ -1,18 +1,14 @@
 """The contestants: each used as its own documentation advises, all on the same server and socket.
 
-A contestant is a module with two context managers, `blocking` and `asyncio`. Each gives a function
+A contestant is a module with two functions, `blocking` and `asyncio`. Each returns a function
 `check(key, cost)` that takes the cost from every quota of the key and returns whether all admitted it.
-A child process imports only the module that it plays (worker.py), so none pays for another's imports
-or threads.
+A child process (worker.py) imports only the module that it plays, so none pays for another's imports
+or threads; connections close when the child ends.
 """
 
-import importlib
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final, Literal
-
-from benchmarks.workload import Quota
+from typing import Final, Literal
 
 CONNECTIONS: Final = 256
 """As many as there are tasks at most. With redis-py's own 100 the 101st task fails, and waiting in
@@ -35,17 +31,6 @@ class Contestant:
     direct: tuple[str, ...] = ()  # commands sent besides scripts, whose time inside Redis is its own too
     decides: bool = True  # false of what admits everything
     bursts: bool = True  # whether a burst may be larger or smaller than the count
-
-    def blocking(self, url: str, quotas: Sequence[Quota]) -> AbstractContextManager[Check]:
-        opened: AbstractContextManager[Check] = self._module().blocking(url, quotas, self.variant)
-        return opened
-
-    def asyncio(self, url: str, quotas: Sequence[Quota]) -> AbstractAsyncContextManager[AsyncCheck]:
-        opened: AbstractAsyncContextManager[AsyncCheck] = self._module().asyncio(url, quotas, self.variant)
-        return opened
-
-    def _module(self) -> Any:  # noqa: ANN401 - the types above say what is in it
-        return importlib.import_module(f"benchmarks.contestants.{self.module}")
 
 
 CONTESTANTS: Final[dict[str, Contestant]] = {

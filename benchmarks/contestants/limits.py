@@ -6,8 +6,7 @@ Each strategy has a prefix of its own, because two of them on one key end in WRO
 burst apart from the count.
 """
 
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from limits import RateLimitItemPerSecond, aio, storage, strategies
@@ -20,17 +19,13 @@ def _items(quotas: Sequence[Quota]) -> list[tuple[Any, str]]:
     return [(RateLimitItemPerSecond(quota.capacity, quota.period), quota.name) for quota in quotas]
 
 
-@contextmanager
-def blocking(url: str, quotas: Sequence[Quota], variant: str) -> Iterator[Check]:
+def blocking(url: str, quotas: Sequence[Quota], variant: str) -> Check:
     store = storage.RedisStorage(f"redis+{url}", key_prefix=variant)
     hit, items = getattr(strategies, f"{variant}RateLimiter")(store).hit, _items(quotas)
-    yield lambda key, cost: all(hit(item, name, key, cost=cost) for item, name in items)
-    client: Any = store.storage
-    client.close()
+    return lambda key, cost: all(hit(item, name, key, cost=cost) for item, name in items)
 
 
-@asynccontextmanager
-async def asyncio(url: str, quotas: Sequence[Quota], variant: str) -> AsyncIterator[AsyncCheck]:
+async def asyncio(url: str, quotas: Sequence[Quota], variant: str) -> AsyncCheck:
     store = aio.storage.RedisStorage(
         f"async+redis+{url}", implementation="redispy", key_prefix=variant, max_connections=CONNECTIONS
     )
@@ -39,6 +34,4 @@ async def asyncio(url: str, quotas: Sequence[Quota], variant: str) -> AsyncItera
     async def check(key: str, cost: int) -> bool:
         return all([await hit(item, name, key, cost=cost) for item, name in items])
 
-    yield check
-    bridge: Any = store.bridge
-    await bridge.get_connection().aclose()
+    return check

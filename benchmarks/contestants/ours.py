@@ -1,7 +1,6 @@
 """ratelimit: one check takes from every limit at once."""
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from benchmarks import BenchmarkError
@@ -30,26 +29,22 @@ def _is_admitted(decision: Decision) -> bool:
     return decision.allowed
 
 
-@contextmanager
-def blocking(url: str, quotas: Sequence[Quota], _variant: str) -> Iterator[Check]:
-    costs = _costs(quotas)
-    with Limiter(url, limits_of(quotas), deadline=DEADLINE) as limiter:
+def blocking(url: str, quotas: Sequence[Quota], _variant: str) -> Check:
+    limiter, costs = Limiter(url, limits_of(quotas), deadline=DEADLINE), _costs(quotas)
 
-        def check(key: str, cost: int) -> bool:
-            by_unit = costs(cost)
-            return _is_admitted(limiter.check(key, cost=by_unit) if by_unit else limiter.check(key))
+    def check(key: str, cost: int) -> bool:
+        by_unit = costs(cost)
+        return _is_admitted(limiter.check(key, cost=by_unit) if by_unit else limiter.check(key))
 
-        yield check
+    return check
 
 
-@asynccontextmanager
-async def asyncio(url: str, quotas: Sequence[Quota], _variant: str) -> AsyncIterator[AsyncCheck]:
-    costs = _costs(quotas)
-    async with AsyncLimiter(url, limits_of(quotas), deadline=DEADLINE) as limiter:
-        await limiter.ping()
+async def asyncio(url: str, quotas: Sequence[Quota], _variant: str) -> AsyncCheck:
+    limiter, costs = AsyncLimiter(url, limits_of(quotas), deadline=DEADLINE), _costs(quotas)
+    await limiter.ping()
 
-        async def check(key: str, cost: int) -> bool:
-            by_unit = costs(cost)
-            return _is_admitted(await (limiter.check(key, cost=by_unit) if by_unit else limiter.check(key)))
+    async def check(key: str, cost: int) -> bool:
+        by_unit = costs(cost)
+        return _is_admitted(await (limiter.check(key, cost=by_unit) if by_unit else limiter.check(key)))
 
-        yield check
+    return check

@@ -4,8 +4,7 @@
 often; several limits are several calls of it in one pipeline, which is its advice for several calls.
 """
 
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Sequence
 from typing import Any, Final
 
 import redis
@@ -42,31 +41,27 @@ def _pipeline(client: Any, sha: str, calls: list[tuple[object, ...]]) -> Any:  #
     return pipeline
 
 
-@contextmanager
-def blocking(url: str, quotas: Sequence[Quota], variant: str) -> Iterator[Check]:
-    client: Any
-    with redis.Redis.from_url(url) as client:
-        sha = client.script_load(SCRIPTS[variant])
+def blocking(url: str, quotas: Sequence[Quota], variant: str) -> Check:
+    client: Any = redis.Redis.from_url(url)
+    sha = client.script_load(SCRIPTS[variant])
 
-        def check(key: str, cost: int) -> bool:
-            calls = _arguments(quotas, key, cost)
-            if len(calls) == 1:
-                return bool(client.evalsha(sha, *calls[0]))
-            return all(_pipeline(client, sha, calls).execute())
+    def check(key: str, cost: int) -> bool:
+        calls = _arguments(quotas, key, cost)
+        if len(calls) == 1:
+            return bool(client.evalsha(sha, *calls[0]))
+        return all(_pipeline(client, sha, calls).execute())
 
-        yield check
+    return check
 
 
-@asynccontextmanager
-async def asyncio(url: str, quotas: Sequence[Quota], variant: str) -> AsyncIterator[AsyncCheck]:
-    client: Any
-    async with redis.asyncio.Redis.from_url(url, max_connections=CONNECTIONS) as client:
-        sha = await client.script_load(SCRIPTS[variant])
+async def asyncio(url: str, quotas: Sequence[Quota], variant: str) -> AsyncCheck:
+    client: Any = redis.asyncio.Redis.from_url(url, max_connections=CONNECTIONS)
+    sha = await client.script_load(SCRIPTS[variant])
 
-        async def check(key: str, cost: int) -> bool:
-            calls = _arguments(quotas, key, cost)
-            if len(calls) == 1:
-                return bool(await client.evalsha(sha, *calls[0]))
-            return all(await _pipeline(client, sha, calls).execute())
+    async def check(key: str, cost: int) -> bool:
+        calls = _arguments(quotas, key, cost)
+        if len(calls) == 1:
+            return bool(await client.evalsha(sha, *calls[0]))
+        return all(await _pipeline(client, sha, calls).execute())
 
-        yield check
+    return check

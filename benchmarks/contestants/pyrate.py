@@ -9,9 +9,7 @@ another thread holds the limiter's lock, nine calls of ten with 16 threads, what
 threads ask with its default, which would wait for room, where the only thing to wait for is the lock.
 """
 
-import asyncio as tasks
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import pyrate_limiter as pyrate
@@ -34,11 +32,9 @@ class _Buckets(pyrate.BucketFactory):
         self._buckets: dict[str, pyrate.AbstractBucket] = {}
 
     def wrap_item(self, name: str, weight: int = 1) -> pyrate.RateItem:
-        """Stamp an item with the time."""
         return pyrate.RateItem(name, self._clock.now(), weight=weight)
 
     def get(self, item: pyrate.RateItem) -> pyrate.AbstractBucket:
-        """Return the bucket of an item's key."""
         bucket = self._buckets.get(item.name)
         if bucket is None:
             bucket = self._buckets[item.name] = self._make(f"{self._variant}:{item.name}:{self._unit}")
@@ -61,27 +57,17 @@ def _limiters(client: Any, quotas: Sequence[Quota], variant: str, sha: str) -> l
     return [pyrate.Limiter(_Buckets(client, unit, rates, variant, sha)) for unit, rates in units.items()]
 
 
-@contextmanager
-def blocking(url: str, quotas: Sequence[Quota], variant: str) -> Iterator[Check]:
-    client: Any
-    with redis.Redis.from_url(url) as client:
-        limiters = _limiters(client, quotas, variant, client.script_load(LuaScript.PUT_ITEM))
-        yield lambda key, cost: all(limiter.try_acquire(key, cost) for limiter in limiters)
-        for limiter in limiters:
-            limiter.close()
+def blocking(url: str, quotas: Sequence[Quota], variant: str) -> Check:
+    client: Any = redis.Redis.from_url(url)
+    limiters = _limiters(client, quotas, variant, client.script_load(LuaScript.PUT_ITEM))
+    return lambda key, cost: all(limiter.try_acquire(key, cost) for limiter in limiters)
 
 
-@asynccontextmanager
-async def asyncio(url: str, quotas: Sequence[Quota], variant: str) -> AsyncIterator[AsyncCheck]:
-    client: Any
-    async with redis.asyncio.Redis.from_url(url, max_connections=CONNECTIONS) as client:
-        limiters = _limiters(client, quotas, variant, await client.script_load(LuaScript.PUT_ITEM))
+async def asyncio(url: str, quotas: Sequence[Quota], variant: str) -> AsyncCheck:
+    client: Any = redis.asyncio.Redis.from_url(url, max_connections=CONNECTIONS)
+    limiters = _limiters(client, quotas, variant, await client.script_load(LuaScript.PUT_ITEM))
 
-        async def check(key: str, cost: int) -> bool:
-            return all([await limiter.try_acquire_async(key, cost, blocking=False) for limiter in limiters])
+    async def check(key: str, cost: int) -> bool:
+        return all([await limiter.try_acquire_async(key, cost, blocking=False) for limiter in limiters])
 
-        yield check
-        for limiter in limiters:
-            limiter.close()
-        for task in tasks.all_tasks() - {tasks.current_task()}:
-            task.cancel()  # its leaker would go on and complain that the client is closed
+    return check

@@ -1,11 +1,10 @@
 """throttled-py: `Throttled(using=…, quota=…, store=RedisStore(server=…)).limit(key, cost)`.
 
 That is its README's "function call" with its README's Redis store; one `Throttled` for each limit,
-because each has one quota. It has no way of its own to close a store.
+because each has one quota.
 """
 
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -19,10 +18,10 @@ from benchmarks.workload import Quota
 _OPTIONS = {"CONNECTION_POOL_KWARGS": {"max_connections": CONNECTIONS}}
 
 
-def _open(package: Any, url: str, quotas: Sequence[Quota], using: str) -> tuple[Any, list[Any]]:  # noqa: ANN401 - a module
+def _limits(package: Any, url: str, quotas: Sequence[Quota], using: str) -> list[Any]:  # noqa: ANN401 - a module
     """Make a `Throttled` for each quota on one store; both of its packages have the same names."""
     store = package.RedisStore(server=url, options=_OPTIONS)
-    return store, [
+    return [
         package.Throttled(
             using=using,
             quota=rate_limiter.per_duration(timedelta(seconds=quota.period), quota.count, quota.burst),
@@ -33,19 +32,15 @@ def _open(package: Any, url: str, quotas: Sequence[Quota], using: str) -> tuple[
     ]
 
 
-@contextmanager
-def blocking(url: str, quotas: Sequence[Quota], variant: str) -> Iterator[Check]:
-    store, limits = _open(throttled, url, quotas, variant)
-    yield lambda key, cost: not any(limit.limit(key, cost).limited for limit in limits)
-    store._backend.get_client().connection_pool.disconnect()  # noqa: SLF001 - the only way
+def blocking(url: str, quotas: Sequence[Quota], variant: str) -> Check:
+    limits = _limits(throttled, url, quotas, variant)
+    return lambda key, cost: not any(limit.limit(key, cost).limited for limit in limits)
 
 
-@asynccontextmanager
-async def asyncio(url: str, quotas: Sequence[Quota], variant: str) -> AsyncIterator[AsyncCheck]:
-    store, limits = _open(throttled.asyncio, url, quotas, variant)
+async def asyncio(url: str, quotas: Sequence[Quota], variant: str) -> AsyncCheck:
+    limits = _limits(throttled.asyncio, url, quotas, variant)
 
     async def check(key: str, cost: int) -> bool:
         return not any([(await limit.limit(key, cost)).limited for limit in limits])
 
-    yield check
-    await store._backend.get_client().connection_pool.disconnect()  # noqa: SLF001 - the only way
+    return check

@@ -7,7 +7,7 @@ than the burst and what has refilled meanwhile must never pass.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from benchmarks.contestants import BUCKET, CONTESTANTS, OURS, THROTTLED
 from benchmarks.figures import Cell, Found
@@ -62,6 +62,9 @@ class Accuracy(Benchmark):
         admitted = sum(sample.admitted for sample in run_together(workers, order))
         return {"admitted_to_allowed": admitted / DAILY.capacity}
 
+    def notes(self) -> dict[str, object]:
+        return {"tasks of each": TASKS}
+
     def conclude(self, found: Found) -> Iterator[str]:
         for ratio in found.rounds(DAILY_CELL, OURS, "admitted_to_allowed"):
             if ratio != 1:
@@ -69,9 +72,6 @@ class Accuracy(Benchmark):
         [admitted], [allowed] = (found.rounds(SHORT_CELL, OURS, name) for name in ("admitted", "allowed"))
         if admitted > allowed:
             yield f"accuracy: admitted {admitted:g} where {allowed:.1f} are allowed"
-
-    def about(self) -> dict[str, Any]:
-        return {"processes": PROCESSES, "tasks_each": TASKS, "calls_each": self.calls}
 
 
 def run_together(workers: Sequence[Worker], order: Order) -> list[Sample]:

@@ -153,13 +153,9 @@ class Azure(Benchmark):
             yield f"{len(self.mismatches):,} answers differ from the model's, such as:"
             yield from map(str, first)
 
-    def about(self) -> dict[str, Any]:
-        return {
-            "trace": self._source,
-            "keys": f"{KEYS}: {RULE}",
-            "plan": self.plan,
-            "connections": CONNECTIONS,
-        }
+    def notes(self) -> dict[str, object]:
+        keys = f"{KEYS}: {RULE}"
+        return {"trace": self._source, "keys": keys, "plan": self.plan, "connections": CONNECTIONS}
 
 
 @dataclass
@@ -222,8 +218,8 @@ class AzureReserve(Azure):
             yield f"{len(self.ends):,} buckets differ from the model's at the end, such as:"
             yield from self.ends[:_SHOWN]
 
-    def about(self) -> dict[str, Any]:
-        return {**super().about(), "estimate": ESTIMATE}
+    def notes(self) -> dict[str, object]:
+        return {**super().notes(), "estimate": ESTIMATE}
 
 
 def reservation_in(answer: Answer) -> str | None:

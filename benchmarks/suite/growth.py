@@ -7,7 +7,7 @@ noise falls on both alike; ratios are taken within a round.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from benchmarks.contestants import OURS, THROTTLED
 from benchmarks.figures import Cell, Found, ratio
@@ -115,6 +115,9 @@ class Growth(Benchmark):
         calls, quota = max(TASKS, calls // 5), Quota("tokens", 10**6, DAY, unit="tokens")
         return Order(url, (quota,), calls, f"c{number}-{at}-", TASKS, at, calls=calls)
 
+    def notes(self) -> dict[str, object]:
+        return {"tasks": TASKS}
+
     def conclude(self, found: Found) -> Iterator[str]:
         """Add large ÷ small, for bursts over all levels that both have."""
         for sweep, (least, most) in self.ends.items():
@@ -129,9 +132,6 @@ class Growth(Benchmark):
             kept = self.server.keys(database) // len(KEPT) - 1  # less the one that each has warmed up on
             if wanted != kept:  # the figure would be of another number
                 yield f"growth: {kept:,} keys in use where there should be {wanted:,}"
-
-    def about(self) -> dict[str, Any]:
-        return {"tasks": TASKS, "calls_each": self.calls}
 
 
 FULL: Final = (Growth(),)

@@ -10,7 +10,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from benchmarks import load, noop, programs
 from benchmarks.figures import Cell, Found, percentile
@@ -75,6 +75,9 @@ class Http(Benchmark):
         p50 = 1000 * percentile(taken.latencies, 50)
         return {RATE: taken.rate, "p50_ms": p50, "client_cores": taken.client_cores}
 
+    def notes(self) -> dict[str, object]:
+        return {"half load": f"{CONNECTIONS[-1]} connections, counted from when a request was due"}
+
     def conclude(self, found: Found) -> Iterable[str]:
         """Add how many times the no-op's rate of the same round each had."""
         for cell in (replace(BUSIEST, at=count) for count in CONNECTIONS):
@@ -82,10 +85,6 @@ class Http(Benchmark):
                 for value in found.ratio(cell, name, BASE, RATE):
                     found.note(cell, name, {"ratio": value})
         return ()
-
-    def about(self) -> dict[str, Any]:
-        half = f"{CONNECTIONS[-1]} connections, counted from when a request was due"
-        return {"keys": len(KEYS), "rounds": self.rounds, "half load": half}
 
 
 FULL: Final = (Http(),)

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, Final
+from typing import Final
 
 import polars as pl
 
@@ -92,6 +92,14 @@ class Library(Benchmark):
             worker.meet(order)
         return worker.measure(self.server, order)
 
+    def notes(self) -> dict[str, object]:
+        return {
+            "event loop": "uvloop",
+            "warm-up calls": f"{WARM} for each task or thread, and one for each key, not counted",
+            "time in Redis": "of scripts and whatever else a contestant calls, by INFO commandstats",
+            "time of the Redis process": "its processor time, sockets and parsing included",
+        }
+
     def conclude(self, found: Found) -> Iterator[str]:
         for cell in self.cells():
             refused = sum(found.rounds(cell, OURS, "refused"))
@@ -100,13 +108,6 @@ class Library(Benchmark):
             rates = {name: statistics.median(found.rounds(cell, name, RATE)) for name in cell.contestants}
             for name, rate in rates.items():
                 found.note(cell, name, {"ours_divided_by_it": rates[OURS] / rate})
-
-    def about(self) -> dict[str, Any]:
-        warm_up = f"{WARM} for each task or thread, and one for each key, not counted"
-        redis = "of scripts and whatever else a contestant calls, by INFO commandstats"
-        process = "its processor time, sockets and parsing included"
-        about = {"event_loop": "uvloop", "seconds_each": self.seconds, "warm_up_calls": warm_up}
-        return {**about, "time in Redis": redis, "time of the Redis process": process}
 
     def tables(self, found: Found) -> Iterator[tuple[str, pl.DataFrame]]:
         """Give the rates of all cells with as many limits, then every figure of some."""

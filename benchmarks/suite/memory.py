@@ -11,7 +11,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from benchmarks import server
 from benchmarks.contestants import DECIDERS, OURS, THROTTLED
@@ -100,9 +100,6 @@ class Memory(Benchmark):
             yield f"memory: {kept:,.0f} keys kept of {keys:,.0f} that are in use"
         if left:
             yield f"memory: {left:,.0f} idle keys never expired"
-
-    def about(self) -> dict[str, Any]:
-        return {"limits": len(QUOTAS), "idle_calls": self.idle}
 
 
 async def fill(target: server.Server, keys: int) -> dict[str, float]:

@@ -10,7 +10,7 @@ import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 import uvloop
 
@@ -97,16 +97,16 @@ class Shortcuts(Benchmark):
             "calls": sample.calls,
         }
 
+    def notes(self) -> dict[str, object]:
+        sources = {name: dict(counter) for name, counter in self._sources.items()}
+        return {"event loop": "uvloop", "tasks": TASKS, "last answers": sources}
+
     def conclude(self, found: Found) -> Iterator[str]:
         for name in CELL.contestants:
             admitted, calls = (sum(found.rounds(CELL, name, figure)) for figure in ("admitted", "calls"))
             wrong, what = (admitted, "admitted") if name in DENIED else (calls - admitted, "denied")
             if wrong:
                 yield f"shortcuts: {wrong:,.0f} wrongly {what} ({name})"
-
-    def about(self) -> dict[str, Any]:
-        sources = {name: dict(counter) for name, counter in self._sources.items()}
-        return {"event_loop": "uvloop", "seconds_each": self.seconds, "tasks": TASKS, "sources": sources}
 
 
 FULL: Final = (Shortcuts(),)
