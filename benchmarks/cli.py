@@ -16,12 +16,16 @@ from typing import Annotated, Any, Final
 import typer
 
 from benchmarks import BenchmarkError, plots, report, targets
+from benchmarks.figures import Found
+from benchmarks.model import TraceError
 from benchmarks.programs import HERE
 from benchmarks.runner import Benchmark, Result, run, stderr
-from benchmarks.suite import FULL, QUICK
-from benchmarks.suite.azure import Azure
-from benchmarks.trace import TraceError
+from benchmarks.suite import accuracy, azure, gateways, growth, http, library, memory, shortcuts
 from ratelimit import StoreUnavailable
+
+_MODULES: Final = (library, accuracy, memory, growth, shortcuts, http, gateways, azure)
+FULL: Final = {benchmark.name: benchmark for module in _MODULES for benchmark in module.FULL}
+QUICK: Final = {benchmark.name: benchmark for module in _MODULES for benchmark in module.QUICK}
 
 app: Final = typer.Typer(add_completion=False)
 
@@ -69,7 +73,7 @@ def command(
     if as_json:
         print(json.dumps(documents, indent=2))
     if not names:
-        figures = {name: result.found for name, result in found.items()}
+        figures = Found(item for result in found.values() for item in result.found.items())
         verdicts = targets.judge(figures)
         report.save("targets", verdicts, results)
         (results / "table.md").write_text(report.page(found, documents, verdicts), encoding="utf-8")
@@ -81,6 +85,8 @@ def command(
 
 def _with_options(benchmark: Benchmark, rounds: int | None, trace: Path | None) -> Benchmark:
     """Return a fresh benchmark with what the command line says of it."""
-    options = {"trace": trace, "rounds": rounds or benchmark.rounds} if isinstance(benchmark, Azure) else {}
+    options = (
+        {"trace": trace, "rounds": rounds or benchmark.rounds} if isinstance(benchmark, azure.Azure) else {}
+    )
     fresh: Benchmark = dataclasses.replace(benchmark, **options)  # type: ignore[type-var]  # all are dataclasses
     return fresh

@@ -1,8 +1,7 @@
 """The figures of a run as pictures: SVG for pages, PNG for looking at."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import matplotlib as mpl
 import polars as pl
@@ -11,7 +10,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.contestants import CONTESTANTS, OURS
 from benchmarks.figures import Found
-from benchmarks.suite.growth import LEVELS, NAMES
+from benchmarks.suite.growth import LEVELS
 from benchmarks.suite.library import ONE_EACH, RATE, THREE_EACH
 
 INK: Final = "#1f2933"
@@ -20,22 +19,7 @@ COLOURS: Final = {"ours": "#0b6bcb", "peer": "#b8c2cc", "plain": "#dde3e9"}
 WIDTH: Final = 8.0
 """Inches; at 100 dots each as wide as a page of GitHub's shows it."""
 
-STYLE: Final[Any] = {  # matplotlib's own type of it lists every setting there is
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "text.color": INK,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-    "svg.hashsalt": "ratelimit",  # so that the same figures are the same file
-    "svg.fonttype": "none",
-}
+STYLE: Final = Path(__file__).with_name("plots.mplstyle")
 BARS: Final = (
     ("decisions", RATE, 1e-3, "Thousand decisions a second"),
     ("redis-cpu", "redis_us", 1.0, "Microseconds inside Redis a decision"),
@@ -43,29 +27,25 @@ BARS: Final = (
 SHOWN: Final = (ONE_EACH.label, THREE_EACH.label)
 """256 tasks over many keys: how a busy service asks."""
 
-SWEEPS: Final = (
-    ("keys", "Keys in use"),
-    (f"bursts, {LEVELS[1]}", "Burst, half of it used"),
-    ("limits", "Limits of a check"),
-    ("costs", "Tokens that a check takes"),
-)
-LINES: Final[dict[str, Any]] = {OURS: {"color": COLOURS["ours"], "lw": 2.0}} | {
-    name: {"color": FAINT, "lw": 1.2, "ls": style}
-    for name, style in zip(NAMES[1:], ("-", "--", ":"), strict=True)
+SWEEPS: Final = {
+    "keys": "Keys in use",
+    f"bursts, {LEVELS[1]}": "Burst, half of it used",
+    "limits": "Limits of a check",
+    "costs": "Tokens that a check takes",
 }
 
 
-def draw(run: Mapping[str, Found], folder: Path) -> list[str]:
+def draw(found: Found, folder: Path) -> list[str]:
     """Draw what a run measured; return the names of the pictures."""
     drawn: dict[str, Figure] = {}
-    with mpl.rc_context(STYLE):
-        if "library" in run:
-            cells = run["library"].frame().filter(pl.col("cell").is_in(SHOWN))
+    cells = found.frame().filter(pl.col("cell").is_in(SHOWN))
+    sweeps = found.frame().filter(pl.col("cell").is_in(SWEEPS))
+    with mpl.rc_context(fname=STYLE):
+        if len(cells):
             for name, figure, scale, title in BARS:
-                if len(cells):
-                    drawn[name] = _bars(cells.filter(figure=figure), scale, title)
-        if "growth" in run:
-            drawn["growth"] = _growth(run["growth"].frame())
+                drawn[name] = _bars(cells.filter(figure=figure), scale, title)
+        if len(sweeps):
+            drawn["growth"] = _growth(sweeps)
         folder.mkdir(parents=True, exist_ok=True)
         for name, picture in drawn.items():
             picture.savefig(folder / f"{name}.svg", metadata={"Date": None})
@@ -109,12 +89,12 @@ def _growth(found: pl.DataFrame) -> Figure:
     panels = picture.subplots(2, 2)
     panels[1][1].set_yscale("log")  # a row for each token leaves no room for the others otherwise
     panels[1][1].yaxis.set_major_formatter(lambda value, _: _short(value))
-    for panel, (sweep, title) in zip(panels.flat, SWEEPS, strict=True):
+    for panel, (sweep, title) in zip(panels.flat, SWEEPS.items(), strict=True):
         panel.set_title(title)
         _lines(panel, found.filter(cell=sweep).sort("at"), ends_early=not sweep.startswith("bursts"))
     picture.supylabel("microseconds inside Redis a decision", fontsize=10, color=INK)
     lines = {line.get_label(): line for panel in panels.flat for line in panel.get_lines()}
-    picture.legend(handles=list(lines.values()), loc="outside lower center", ncols=len(lines), frameon=False)
+    picture.legend(handles=list(lines.values()), loc="outside lower center", ncols=len(lines))
     return picture
 
 
@@ -125,10 +105,9 @@ def _lines(panel: Axes, sweep: pl.DataFrame, *, ends_early: bool) -> None:
         name = line["contestant"][0]
         if not ends_early and line["at"][-1] != steps[-1]:
             continue  # one that cannot go so far would end in the middle of the others
-        at, look = [steps.index(step) for step in line["at"]], LINES[name]
-        panel.plot(at, line["median"].to_list(), marker="o", ms=3, label=name, **look)
-        low, high = line["min"].to_list(), line["max"].to_list()
-        panel.fill_between(at, low, high, color=look["color"], alpha=0.12, lw=0)
+        at = [steps.index(step) for step in line["at"]]
+        [drawn] = panel.plot(at, line["median"].to_list(), marker="o", label=name)
+        panel.fill_between(at, line["min"], line["max"], color=drawn.get_color(), alpha=0.12, lw=0)
     every = -(-len(steps) // 5)
     panel.set_xticks(range(0, len(steps), every), [_short(step) for step in steps[::every]])
     if panel.get_yscale() == "linear":

@@ -1,9 +1,7 @@
 """The programs that are measured, each in a process of its own for as long as a `with` lasts."""
 
 import contextlib
-import grp
 import os
-import pwd
 import shutil
 import socket
 import subprocess
@@ -123,21 +121,11 @@ def nginx(configuration: str, port: int) -> Iterator[int]:
     directives = "daemon off;"
     if os.geteuid() == 0:
         # As root nginx would turn its workers into `nobody`, who may not enter a private folder.
-        directives += f" user {pwd.getpwuid(0).pw_name} {grp.getgrgid(os.getegid()).gr_name};"
+        directives += " user root;"
     with tempfile.TemporaryDirectory(prefix="nginx-") as folder:
         Path(folder, "nginx.conf").write_text(configuration, encoding="utf-8")
-        command: list[str | Path] = [
-            binary,
-            "-e",
-            "stderr",
-            "-g",
-            directives,
-            "-p",
-            f"{folder}/",
-            "-c",
-            "nginx.conf",
-        ]
-        with running("nginx", command, lambda: listens(port)):
+        options = ("-e", "stderr", "-g", directives, "-p", f"{folder}/", "-c", "nginx.conf")
+        with running("nginx", (binary, *options), lambda: listens(port)):
             yield port
 
 

@@ -60,10 +60,10 @@ def document(result: Result) -> dict[str, Any]:
 
 
 def _about(result: Result) -> dict[str, Any]:
-    amounts = {
-        name: value for name, value in vars(result.benchmark).items() if isinstance(value, int | float)
-    }
-    return {name: value for name, value in amounts.items() if name[0] != "_"} | result.benchmark.notes()
+    """Return how much was measured, and what else must be known."""
+    fields = {name: value for name, value in vars(result.benchmark).items() if name[0] != "_"}
+    amounts = {name: value for name, value in fields.items() if isinstance(value, int | float)}
+    return amounts | result.benchmark.notes()
 
 
 def save(name: str, content: object, folder: Path) -> None:
@@ -99,14 +99,10 @@ def _print(console: Console, title: str, frame: pl.DataFrame) -> None:
 def target_table(verdicts: Sequence[Verdict]) -> pl.DataFrame:
     rows = []
     for verdict in verdicts:
-        reached, note = verdict["reached"], verdict["note"]
-        texts = (
-            [f"not measured: {note}"]
-            if reached is None
-            else [spread_text(reached), *([note] if note else [])]
-        )
+        spread, note = verdict["reached"], verdict["note"]
+        reached = ", ".join(text for text in (spread and spread_text(spread), note) if text)
         met = {True: "yes", False: "no", None: "-"}[verdict["met"]]
-        rows.append((verdict["what"], verdict["required"], ", ".join(texts), met))
+        rows.append((verdict["what"], verdict["required"], reached, met))
     return pl.DataFrame(rows, ["", "required", "reached", "met"], orient="row")
 
 

@@ -10,7 +10,7 @@ import multiprocessing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, ClassVar, Final, NamedTuple, Self
+from typing import Any, ClassVar, Final, NamedTuple
 
 import polars as pl
 from rich.console import Console
@@ -42,31 +42,23 @@ class Worker:
         self._child.start()
         theirs.close()
 
-    def begin(self, order: Order) -> Self:
-        """Send an order; `end` waits for its sample."""
-        with contextlib.suppress(BrokenPipeError):  # `end` says it better
-            self._pipe.send(order)
-        return self
-
-    def end(self) -> Sample:
-        """Return the sample of the order.
+    def run(self, order: Order) -> Sample:
+        """Carry out an order.
 
         Raises:
             BenchmarkError: the child is gone, and has said why on standard error; or it does not answer.
         """
         who = f"the process that plays {self.name}"
-        if not self._pipe.poll(PATIENCE):
-            self._child.kill()
-            raise BenchmarkError(f"{who} said nothing for {PATIENCE:g} s")
         try:
+            self._pipe.send(order)
+            if not self._pipe.poll(PATIENCE):
+                self._child.kill()
+                raise BenchmarkError(f"{who} said nothing for {PATIENCE:g} s")
             sample: Sample = self._pipe.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, BrokenPipeError, ConnectionResetError):
             self._child.join()
             raise BenchmarkError(f"{who} ended with {self._child.exitcode}") from None
         return sample
-
-    def run(self, order: Order) -> Sample:
-        return self.begin(order).end()
 
     def warm(self, order: Order) -> None:
         """Do the same for a moment, to a key that is not measured, for what only the first calls cost."""
@@ -203,11 +195,6 @@ def _turns(cells: Sequence[Cell]) -> Iterator[tuple[int, Cell, str]]:
         among = [cell for cell in cells if cell.phase == phase]
         for number in range(max(cell.rounds for cell in among)):
             for cell in among[::-1] if number % 2 else among:
-                if number < cell.rounds:
-                    yield from ((number, cell, name) for name in rotated(cell.contestants, number))
-
-
-def rotated(names: Sequence[str], by: int) -> list[str]:
-    """Return the names in the order of a round."""
-    by %= len(names)
-    return [*names[by:], *names[:by]]
+                first = number % len(cell.contestants)
+                names = cell.contestants[first:] + cell.contestants[:first] if number < cell.rounds else ()
+                yield from ((number, cell, name) for name in names)

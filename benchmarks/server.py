@@ -3,6 +3,7 @@
 import contextlib
 import tempfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import redis
@@ -11,16 +12,7 @@ from benchmarks import BenchmarkError
 
 _PATIENCE: Final = 30.0  # seconds; flushing a million keys takes a while
 _BATCH: Final = 5_000  # few enough for Lua's stack and for the server's patience
-_MULTIPLY: Final = """
-    local first, made = ARGV[1], tonumber(ARGV[2])
-    for n = 3 + made, #ARGV do
-        for m = 3, 2 + made do
-            local start, stop = string.find(ARGV[m], first, 1, true)
-            local before, after = string.sub(ARGV[m], 1, start - 1), string.sub(ARGV[m], stop + 1)
-            redis.call('COPY', ARGV[m], before .. ARGV[n] .. after)
-        end
-    end
-"""
+_MULTIPLY: Final = Path(__file__).with_name("lua").joinpath("multiply.lua").read_text(encoding="utf-8")
 _SCRIPTS: Final = ("eval", "evalsha", "fcall")
 _OURS: Final = ("config|resetstat", "info")  # what this module itself sends
 

@@ -6,6 +6,7 @@ than the burst and what has refilled meanwhile must never pass.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -78,7 +79,8 @@ def run_together(workers: Sequence[Worker], order: Order) -> list[Sample]:
     """Carry out an order in all processes at once, after each has connected."""
     for worker in workers:
         worker.run(replace(order, prefix="warm", calls=order.concurrency))
-    return [worker.end() for worker in [worker.begin(order) for worker in workers]]
+    with ThreadPoolExecutor(len(workers)) as pool:
+        return list(pool.map(lambda worker: worker.run(order), workers))
 
 
 FULL: Final = (Accuracy(),)

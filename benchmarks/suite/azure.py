@@ -11,22 +11,21 @@ must equal the model's to the last bit. A key's requests must arrive in the trac
 key always travels on one connection. Connections run beside each other: keys share no buckets.
 """
 
-import json
+import re
 import time
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import polars as pl
 
-from benchmarks import programs
+from benchmarks import model, programs
 from benchmarks.figures import Cell, Found, percentile
 from benchmarks.load import Answer, post, send
-from benchmarks.model import Buckets, Facts, Model, limits_of, read_decision, read_settlement, stored_buckets
+from benchmarks.model import Buckets, Facts, Model, Request, read_decision, read_settlement
 from benchmarks.runner import Benchmark
-from benchmarks.trace import KEYS, RULE, Request, read_trace
 
 TRACE: Final = programs.ROOT.parent / "shared" / "data" / "azure_llm_inference_2023_code.csv"
 EXCERPT: Final = programs.HERE / "data" / "azure_excerpt.csv"
@@ -44,22 +43,12 @@ _SHORT: Final = 30 * 60 * 1_000_000  # microseconds; a shorter part of the trace
 _SHOWN: Final = 5
 
 
-class Mismatch(NamedTuple):
-    """One request that the two sides answered differently; `asked` says what for."""
-
-    request: Request
-    asked: str
-    model: Facts
-    sidecar: Facts
-
-    def __str__(self) -> str:
-        request, sides = self.request, (self.model, self.sidecar)
-        differ = [
-            name for name in {**self.model, **self.sidecar} if self.model.get(name) != self.sidecar.get(name)
-        ]
-        model, sidecar = (", ".join(f"{name} {side.get(name)}" for name in differ) for side in sides)
-        asked = f"row {request.row}: {request.key} at {request.timestamp}, {self.asked}"
-        return f"{asked}\n  model    {model}\n  sidecar  {sidecar}"
+def mismatch(request: Request, asked: str, model: Facts, sidecar: Facts) -> str:
+    """Write what the two sides answered differently to what was asked."""
+    differ = [name for name in {**model, **sidecar} if model.get(name) != sidecar.get(name)]
+    sides = [", ".join(f"{name} {side.get(name)}" for name in differ) for side in (model, sidecar)]
+    asked = f"row {request.row}: {request.key} at {request.timestamp}, {asked}"
+    return f"{asked}\n  model    {sides[0]}\n  sidecar  {sides[1]}"
 
 
 def lanes_of(requests: Sequence[Request], lanes: int = CONNECTIONS) -> list[list[Request]]:
@@ -79,7 +68,7 @@ class Azure(Benchmark):
 
     trace: Path | None = None  # unless given, the whole trace beside the checkout, or else the excerpt
     rounds: int = 5  # each with fresh keys
-    mismatches: list[Mismatch] = field(init=False, default_factory=list)
+    mismatches: list[tuple[int, str]] = field(init=False, default_factory=list)  # with the row of each
     decisions: list[Facts] = field(init=False, default_factory=list)  # what the model expects
     _latencies: list[float] = field(init=False, default_factory=list)
 
@@ -92,13 +81,13 @@ class Azure(Benchmark):
 
     def prepare(self, **settings: str) -> None:
         path = self.trace or (TRACE if TRACE.is_file() else EXCERPT)
-        self.requests = read_trace(path)
+        self.requests = model.read_trace(path)
         self._lanes = lanes_of(self.requests)
         self.plan = "minutes" if self.requests[-1].at - self.requests[0].at < _SHORT else "hour"
         self._source = f"{path.name}: {len(self.requests):,} requests"
         if self.trace is None and path == EXCERPT:
             self._source += f"; the whole trace is not at ../shared/data/{TRACE.name}, name it with --trace"
-        self.model = Model(limits_of(POLICY, self.plan))
+        self.model = Model(model.limits_of(POLICY, self.plan))
         start = time.perf_counter()
         self.expect()
         self._plain = len(self.requests) / (time.perf_counter() - start)
@@ -133,7 +122,7 @@ class Azure(Benchmark):
     def hold(self, request: Request, asked: str, model: Facts, sidecar: Facts) -> None:
         """Note a mismatch unless both sides have the same facts."""
         if model != sidecar:
-            self.mismatches.append(Mismatch(request, asked, model, sidecar))
+            self.mismatches.append((request.row, mismatch(request, asked, model, sidecar)))
 
     def conclude(self, found: Found) -> Iterator[str]:
         denied = [facts["violated"] for facts in self.decisions if not facts["allowed"]]
@@ -149,12 +138,11 @@ class Azure(Benchmark):
         }
         found.note(self.cell, SIDECAR, figures)
         if self.mismatches:  # what follows may follow from the first
-            first = sorted(self.mismatches, key=lambda mismatch: mismatch.request.row)[:_SHOWN]
             yield f"{len(self.mismatches):,} answers differ from the model's, such as:"
-            yield from map(str, first)
+            yield from (text for _, text in sorted(self.mismatches)[:_SHOWN])
 
     def notes(self) -> dict[str, object]:
-        keys = f"{KEYS}: {RULE}"
+        keys = f"{model.KEYS}: {model.RULE}"
         return {"trace": self._source, "keys": keys, "plan": self.plan, "connections": CONNECTIONS}
 
 
@@ -179,7 +167,9 @@ class AzureReserve(Azure):
     def measure(self, cell: Cell, contestant: str, number: int) -> Mapping[str, float]:
         figures = super().measure(cell, contestant, number)
         keys = {request.key for request in self.requests}
-        self.ends += differences(self.model.buckets, stored_buckets(self.server.client, keys, f"r{number}-"))
+        self.ends += differences(
+            self.model.buckets, model.stored_buckets(self.server.client, keys, f"r{number}-")
+        )
         return figures
 
     def talk(self, lane: list[Request], prefix: str) -> Generator[bytes, Answer, None]:
@@ -224,11 +214,8 @@ class AzureReserve(Azure):
 
 def reservation_in(answer: Answer) -> str | None:
     """Return the reservation that a check made, if it made one."""
-    try:
-        reservation = json.loads(answer.body)["reservation"]
-    except (ValueError, KeyError, TypeError):
-        return None  # no decision at all, which is a mismatch
-    return reservation if isinstance(reservation, str) else None
+    found = re.search(rb'"reservation": *"([^"]+)"', answer.body)
+    return found[1].decode() if found else None
 
 
 def differences(model: Buckets, store: Buckets) -> list[str]:

@@ -117,10 +117,8 @@ class Library(Benchmark):
             if len(cells):
                 rates = pl.col("median").map_elements("{:,.0f}".format, pl.String)
                 cells = cells.with_columns(rates, pl.col("cell").str.strip_suffix(f", {ending}"))
-                yield (
-                    f"Decisions a second, {ending} a check",
-                    cells.pivot("cell", index="contestant", values="median"),
-                )
+                matrix = cells.pivot("cell", index="contestant", values="median")
+                yield f"Decisions a second, {ending} a check", matrix
         for cell in self.matrix:
             if cell.keys > 1 and cell.concurrency in _DETAILED:
                 yield cell.label, by_figure(frame.filter(cell=cell.label))

@@ -59,9 +59,8 @@ class Memory(Benchmark):
         if cell.label == IDLE.label:
             self._left = self._left or self._leave_idle()
             return self._left[contestant]
-        with (
-            server.running() as target
-        ):  # for each its own: tables that held others' keys would shrink meanwhile
+        # A server for each: tables that held others' keys would shrink meanwhile.
+        with server.running() as target:
             if contestant == OURS:
                 return asyncio.run(fill(target, self.keys))
             order = Order(target.url, QUOTAS, self.peers, concurrency=16, calls=self.peers)

@@ -45,21 +45,15 @@ def deny(target: Server, key: str, seconds: float) -> tuple[Sample, Decision]:
         return call_in_threads(limiter.check, itertools.repeat(key), 1, seconds), limiter.check(key)
 
 
-async def deny_in_tasks(target: Server, key: str, seconds: float) -> tuple[Sample, Decision]:
-    async with AsyncLimiter(target.url, SCARCE, deadline=DEADLINE) as limiter:
-        for _ in range(ASKED):
-            await limiter.check(key)
-        target.forget()
-        sample = await call_in_tasks(limiter.check, itertools.repeat(key), 1, seconds)
-        return sample, await limiter.check(key)
-
-
-async def admit_in_tasks(target: Server, limit: Limit, seconds: float) -> tuple[Sample, Decision]:
-    keys = itertools.repeat("vk_hot")
+async def ask_in_tasks(
+    target: Server, limit: Limit, key: str, tasks: int, warm: int | None, seconds: float
+) -> tuple[Sample, Decision]:
+    """Measure a key after so many calls; returns the same as `deny`."""
+    keys = itertools.repeat(key)
     async with AsyncLimiter(target.url, limit, deadline=DEADLINE) as limiter:
-        await call_in_tasks(limiter.check, keys, TASKS, WARM)
+        await call_in_tasks(limiter.check, itertools.islice(keys, warm), tasks, WARM)
         target.forget()
-        return await call_in_tasks(limiter.check, keys, TASKS, seconds), await limiter.check(next(keys))
+        return await call_in_tasks(limiter.check, keys, tasks, seconds), await limiter.check(key)
 
 
 @dataclass
@@ -82,12 +76,13 @@ class Shortcuts(Benchmark):
         self._runner = self.stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
 
     def measure(self, _cell: Cell, name: str, number: int) -> Mapping[str, float]:
-        if name in HOT:
-            sample, last = self._runner.run(admit_in_tasks(self.server, HOT[name], self.seconds))
-        elif name == DENIED[0]:
+        if name == DENIED[0]:
             sample, last = deny(self.server, f"vk_denied_{number}", self.seconds)
         else:
-            sample, last = self._runner.run(deny_in_tasks(self.server, f"vk_refused_{number}", self.seconds))
+            limit = HOT.get(name, SCARCE)
+            key, tasks, warm = ("vk_hot", TASKS, None) if name in HOT else (f"vk_refused_{number}", 1, ASKED)
+            asked = ask_in_tasks(self.server, limit, key, tasks, warm, self.seconds)
+            sample, last = self._runner.run(asked)
         self._sources[name][last.source] += 1
         return {
             "decisions_per_second": sample.rate,

@@ -9,11 +9,10 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.load import Answer
-from benchmarks.model import limits_of, read_decision
+from benchmarks.model import TraceError, key_of, limits_of, read_decision, read_trace
 from benchmarks.programs import ROOT
 from benchmarks.runner import run
 from benchmarks.suite import azure
-from benchmarks.trace import TraceError, key_of, read_trace
 
 LIMITS = {"requests", "tokens", "requests-daily"}
 
@@ -55,7 +54,7 @@ def test_a_model_whose_burst_is_off_by_one_is_caught(name, monkeypatch, capfd, r
             for limit in limits_of(policy, plan)
         )
 
-    monkeypatch.setattr(azure, "limits_of", wrong)
+    monkeypatch.setattr(azure.model, "limits_of", wrong)
     assert run_command("azure", "--trace", azure.EXCERPT, "--rounds", 1) == 1
     complaints = capfd.readouterr().err
     assert "answers differ from the model's, such as:" in complaints
@@ -139,7 +138,7 @@ def test_every_member_of_a_limit_is_compared(member, other):
     changed = _answer()
     changed["limits"][0][member] = other
     before, after = (_read(429, answer) for answer in (_answer(), changed))
-    differing = str(azure.Mismatch(read_trace(azure.EXCERPT)[0], "4818 tokens", before, after))
+    differing = azure.mismatch(read_trace(azure.EXCERPT)[0], "4818 tokens", before, after)
     assert before != after
     assert [line.split()[1] for line in differing.splitlines()[1:]] == [f"tokens.{member}"] * 2
 

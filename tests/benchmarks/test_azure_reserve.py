@@ -6,9 +6,8 @@ import pytest
 
 from benchmarks import runner
 from benchmarks.load import Answer
-from benchmarks.model import Bucket, Model, limits_of, read_settlement
+from benchmarks.model import Bucket, Model, limits_of, read_settlement, read_trace
 from benchmarks.suite import azure
-from benchmarks.trace import read_trace
 
 
 @pytest.fixture
@@ -147,16 +146,18 @@ def expecting():
 def test_an_admitted_check_that_reserved_nothing_is_a_mismatch(expecting):
     answer = _as_the_model_decides(expecting.decisions[0], expecting.model.limits)
     expecting.compare(expecting.requests, [_answer(**answer)])
-    [mismatch] = expecting.mismatches
-    assert mismatch.sidecar == {"answer": "no reservation"}
+    [(row, told)] = expecting.mismatches
+    assert row == 0
+    assert "no reservation" in told
 
 
 def test_a_denied_check_that_reserved_something_is_a_mismatch(expecting):
     answer = _as_the_model_decides(expecting.decisions[0], expecting.model.limits)
     expecting.settlements.clear()  # as if the model denied it
     expecting.compare(expecting.requests, [_answer(**answer, reservation="r"), _answer(404)])
-    [mismatch] = expecting.mismatches
-    assert mismatch.sidecar == {"answer": "a reservation for a denied check"}
+    [(row, told)] = expecting.mismatches
+    assert row == 0
+    assert "a reservation for a denied check" in told
 
 
 @pytest.mark.parametrize(

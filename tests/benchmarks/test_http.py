@@ -163,8 +163,5 @@ def test_silence_is_an_error(monkeypatch, send):
 
 
 def test_a_sidecar_that_does_not_start_says_why(tmp_path):
-    with (
-        pytest.raises(BenchmarkError, match=r"absent\.yaml"),
-        programs.sidecar(tmp_path / "absent.yaml"),
-    ):
+    with pytest.raises(BenchmarkError, match=r"absent\.yaml"), programs.sidecar(tmp_path / "absent.yaml"):
         pass
