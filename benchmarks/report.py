@@ -103,7 +103,7 @@ def target_table(verdicts: Sequence[Verdict]) -> pl.DataFrame:
         reached = ", ".join(text for text in (spread and spread_text(spread), note) if text)
         met = {True: "yes", False: "no", None: "-"}[verdict["met"]]
         rows.append((verdict["what"], verdict["required"], reached, met))
-    return pl.DataFrame(rows, ["", "required", "reached", "met"], orient="row")
+    return pl.DataFrame(rows, ["what", "required", "reached", "met"], orient="row")
 
 
 def page(results: Mapping[str, Result], documents: Mapping[str, Any], verdicts: Sequence[Verdict]) -> str:
