@@ -44,7 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 @app.command(help="Make the project's figures.")
 def command(
-    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", callback=_known)] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME", callback=_known, help=f"Of: {', '.join(FULL)}.")
+    ] = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="A minute: fewer rounds, smaller sizes.")] = False,
