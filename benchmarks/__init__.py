@@ -1,1 +1,5 @@
-"""Every figure that the project claims, made by one command: `python -m benchmarks`."""
+"""Make the project's figures: `python -m benchmarks`."""
+
+
+class BenchmarkError(RuntimeError):
+    """A benchmark could not measure: a program did not start, or an answer did not come."""

@@ -1,61 +1,60 @@
-"""Load for the HTTP benchmark: as much as a server takes, or as much as it is told to.
+"""A load client for HTTP: keep-alive connections, each with one request under way at the most.
 
-Made to cost little beside a server on the same machine: a few microseconds a request, on uvloop,
-from bytes made beforehand. It reads of an answer what it must: the status and the length.
+HTTP/1.1 by hand, because a general client costs more than the sidecar it would measure: a few
+microseconds a request, on uvloop, from bytes made beforehand. It reads of an answer what it must: the
+status and the length. How much of a core the client took is part of the result, so that a figure which
+measures the client shows as such. BenchmarkError where an answer is missing or other than expected.
 """
-
-from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import time
 from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, cast
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, Self, cast
 
 import uvloop
 
-from benchmarks.client import ClientError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+from benchmarks import BenchmarkError
+from benchmarks.programs import Address
 
 _END: Final = b"\r\n\r\n"
 _LENGTH: Final = b"content-length: "
+_ANY: Final = b"HTTP/1.1 "
 _OK: Final = b"HTTP/1.1 200 "
-_PATIENCE: Final = 30.0
-_TICK: Final = 0.001  # as fine as the loop's timers are; what falls due in between leaves together
+_TICK: Final = 0.001  # seconds, as fine as the loop's timers are; what falls due in between leaves together
+_PATIENCE: Final = 300.0  # seconds until everything must be answered
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What came of some load.
+class Answer(NamedTuple):
+    status: int
+    body: bytes
 
-    Attributes:
-        rate: answers a second.
-        latencies: seconds to each answer, from when it should have left to its last byte.
-        client_cores: how much of a core the client took.
-    """
 
-    rate: float
-    latencies: list[float]
-    client_cores: float
+def post(path: str, fields: object) -> bytes:
+    """Return the bytes of a request that posts JSON."""
+    body = json.dumps(fields).encode()
+    headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
+    return get(path, headers, "POST") + body
+
+
+def get(path: str, headers: Mapping[str, str], method: str = "GET") -> bytes:
+    lines = [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join((f"{method} {path} HTTP/1.1", "Host: sidecar", *lines, "", "")).encode()
 
 
 class _Connection(asyncio.Protocol):
-    """One connection, with one request under way at the most."""
+    transport: asyncio.Transport
+    due = 0.0  # when the request under way should have left
 
-    def __init__(self, on_answer: Callable[[_Connection], None], broken: asyncio.Future[None]) -> None:
-        self._on_answer = on_answer
-        self._broken = broken
-        self._received = b""
-        self.due = 0.0
+    def __init__(self, load: "Load", on_answer: Callable[["_Connection", bytes], None]) -> None:
+        self._load, self._status, self._on_answer, self._received = load, load.status, on_answer, b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
 
     def ask(self, request: bytes, due: float) -> None:
-        """Send a request that should have left at `due`."""
         self.due = due
         self.transport.write(request)
 
@@ -64,128 +63,162 @@ class _Connection(asyncio.Protocol):
         head = received.find(_END)
         if head < 0:
             return
-        start = received.find(_LENGTH) + len(_LENGTH)
-        if not received.startswith(_OK) or not len(_LENGTH) <= start < head:
-            self._fail(f"an answer other than expected: {received[:300]!r}")
+        start = received.find(_LENGTH)
+        if start < 0:  # the sidecar writes it in small letters, gateways do not
+            start = received[:head].lower().find(_LENGTH)
+        start += len(_LENGTH)
+        if not received.startswith(self._status) or not len(_LENGTH) <= start < head:
+            self._load.end(f"an answer other than expected: {received[:300]!r}")
         elif len(received) >= head + len(_END) + int(received[start : received.find(b"\r", start)]):
             self._received = b""
-            self._on_answer(self)
+            self._on_answer(self, received)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._fail(f"the server closed a connection: {exc}")
-
-    def _fail(self, why: str) -> None:
-        if not self._broken.done():
-            self._broken.set_exception(ClientError(why))
+        self._load.end(f"the server closed a connection: {exc}")
 
 
-def flood(address: tuple[str, int], requests: Sequence[bytes], connections: int, seconds: float) -> Load:
-    """Send on every connection as soon as it has its answer.
+class Load:
+    """Some load, and what it came to."""
 
-    Raises:
-        ClientError: an answer was missing, or not 200.
+    rate: float  # answers a second
+    client_cores: float  # how much of a core the client took
+    start: float
+
+    def __init__(self, status: bytes) -> None:
+        self.status = status  # how every answer must begin
+        self.latencies: list[float] = []  # seconds to each answer, from when its request should have left
+        self.answers: list[list[Answer]] = []  # lane by lane, if the load has lanes
+        self.opened: list[_Connection] = []
+
+    def run(
+        self,
+        address: Address,
+        connections: int,
+        begin: Callable[[], None],
+        on_answer: Callable[[_Connection, bytes], None],
+    ) -> Self:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._run(address, connections, begin, on_answer))
+        return self
+
+    def end(self, fault: str = "") -> None:
+        if not self._ended.done():
+            self._ended.set_result(fault)
+
+    async def _run(self, address: Address, connections: int, begin: Any, on_answer: Any) -> None:  # noqa: ANN401 - as of `run`
+        loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[str] = loop.create_future()
+        try:
+            for _ in range(connections):
+                made = await loop.create_connection(lambda: _Connection(self, on_answer), *address)
+                self.opened.append(made[1])
+            self._cpu, self.start = time.process_time(), time.perf_counter()
+            begin()
+            async with asyncio.timeout(_PATIENCE):
+                fault = await self._ended
+        except TimeoutError:
+            fault = f"not everything was answered within {_PATIENCE:g} s"
+        except OSError as error:
+            fault = f"{address[0]}:{address[1]}: {error}"
+        finally:
+            for connection in self.opened:
+                connection.transport.abort()
+        if fault:
+            raise BenchmarkError(fault)
+        seconds = time.perf_counter() - self.start
+        self.rate, self.client_cores = (
+            len(self.latencies) / seconds,
+            (time.process_time() - self._cpu) / seconds,
+        )
+
+
+def send(address: Address, lanes: Sequence[Iterable[bytes]]) -> Load:
+    """Send every lane over a connection of its own, all lanes at once.
+
+    The next request of a lane leaves when the last is answered. A lane that is a generator is sent that
+    answer, and may let its next request depend on it.
     """
+    load, clock = Load(_ANY), time.perf_counter
+    talks: dict[_Connection, Generator[bytes, Any, None]] = {}
+    answers: dict[_Connection, list[Answer]] = {}
 
-    async def send() -> Load:
-        clock, todo = time.perf_counter, itertools.cycle(requests)
-        latencies: list[float] = []
+    def begin() -> None:
+        for connection, lane in zip(load.opened, lanes, strict=True):
+            talks[connection] = lane if isinstance(lane, Generator) else (request for request in lane)
+            answers[connection] = []
+        for connection in load.opened:
+            go_on(connection, None)
 
-        def on_answer(connection: _Connection) -> None:
-            now = clock()
-            latencies.append(now - connection.due)
-            if now < until:
-                connection.ask(next(todo), now)
-            elif not ended.done():
-                ended.set_result(None)
+    def on_answer(connection: _Connection, received: bytes) -> None:
+        load.latencies.append(clock() - connection.due)
+        answer = Answer(int(received[9:12]), received[received.find(_END) + len(_END) :])
+        answers[connection].append(answer)
+        go_on(connection, answer)
 
-        ended = asyncio.get_running_loop().create_future()
-        opened = await _open(address, connections, on_answer, ended)
-        start, cpu = clock(), time.process_time()
-        until = start + seconds
-        for connection in opened:
-            connection.ask(next(todo), start)
-        return await _measure(opened, ended, latencies, start, cpu)
+    def go_on(connection: _Connection, answer: Answer | None) -> None:
+        try:
+            request = talks[connection].send(answer)
+        except StopIteration:
+            del talks[connection]
+            if not talks:
+                load.end()
+        else:
+            connection.ask(request, clock())
 
-    return _run(send())
+    load.run(address, len(lanes), begin, on_answer)
+    load.answers = list(answers.values())
+    return load
 
 
-def pace(
-    address: tuple[str, int], requests: Sequence[bytes], connections: int, seconds: float, rate: float
-) -> Load:
-    """Send `rate` requests a second on a schedule, however long the answers take.
+def flood(address: Address, requests: Sequence[bytes], connections: int, seconds: float) -> Load:
+    """Send on every connection as soon as it has its answer, which must be 200."""
+    load, clock, todo = Load(_OK), time.perf_counter, itertools.cycle(requests)
+    note = load.latencies.append
+
+    def begin() -> None:
+        for connection in load.opened:
+            connection.ask(next(todo), load.start)
+
+    def on_answer(connection: _Connection, _: bytes) -> None:
+        now = clock()
+        note(now - connection.due)
+        if now < load.start + seconds:
+            connection.ask(next(todo), now)
+        else:
+            load.end()
+
+    return load.run(address, connections, begin, on_answer)
+
+
+def pace(address: Address, requests: Sequence[bytes], connections: int, seconds: float, rate: float) -> Load:
+    """Send `rate` requests a second on a schedule, however long the answers take, which must be 200.
 
     A request that finds no connection free waits in line, and its latency counts from when it was
     due: a server that falls behind cannot hide it.
-
-    Raises:
-        ClientError: an answer was missing, or not 200.
     """
+    load, clock, todo = Load(_OK), time.perf_counter, itertools.cycle(requests)
+    waiting, free, count = deque[float](), list[_Connection](), max(1, int(rate * seconds))
 
-    async def send() -> Load:
-        loop, clock, todo = asyncio.get_running_loop(), time.perf_counter, itertools.cycle(requests)
-        latencies: list[float] = []
-        waiting: deque[float] = deque()
-        count = max(1, int(rate * seconds))
-
-        def on_answer(connection: _Connection) -> None:
-            latencies.append(clock() - connection.due)
-            if waiting:
-                connection.ask(next(todo), waiting.popleft())
-            else:
-                free.append(connection)
-            if len(latencies) == count and not ended.done():
-                ended.set_result(None)
-
-        ended = loop.create_future()
-        opened = await _open(address, connections, on_answer, ended)
-        free = [*opened]
-        start, cpu = clock(), time.process_time()
-
-        def send_due(sent: int) -> None:
-            due = min(count, 1 + int((clock() - start) * rate))
-            waiting.extend(start + number / rate for number in range(sent, due))
-            while waiting and free:
-                free.pop().ask(next(todo), waiting.popleft())
-            if due < count:
-                loop.call_later(max(_TICK, start + due / rate - clock()), send_due, due)
-
+    def begin() -> None:
+        free.extend(load.opened)
         send_due(0)
-        return await _measure(opened, ended, latencies, start, cpu)
 
-    return _run(send())
+    def on_answer(connection: _Connection, _: bytes) -> None:
+        load.latencies.append(clock() - connection.due)
+        if waiting:
+            connection.ask(next(todo), waiting.popleft())
+        else:
+            free.append(connection)
+        if len(load.latencies) == count:
+            load.end()
 
+    def send_due(sent: int) -> None:
+        due = min(count, 1 + int((clock() - load.start) * rate))
+        waiting.extend(load.start + number / rate for number in range(sent, due))
+        while waiting and free:
+            free.pop().ask(next(todo), waiting.popleft())
+        if due < count:
+            delay = max(_TICK, load.start + due / rate - clock())
+            asyncio.get_running_loop().call_later(delay, send_due, due)
 
-async def _open(
-    address: tuple[str, int],
-    connections: int,
-    on_answer: Callable[[_Connection], None],
-    ended: asyncio.Future[None],
-) -> list[_Connection]:
-    loop = asyncio.get_running_loop()
-    try:
-        return [
-            (await loop.create_connection(lambda: _Connection(on_answer, ended), *address))[1]
-            for _ in range(connections)
-        ]
-    except OSError as error:
-        raise ClientError(f"{address[0]}:{address[1]}: {error}") from error
-
-
-async def _measure(
-    opened: list[_Connection], ended: asyncio.Future[None], latencies: list[float], start: float, cpu: float
-) -> Load:
-    try:
-        async with asyncio.timeout(_PATIENCE):
-            await ended
-    except TimeoutError:
-        raise ClientError(f"not everything was answered within {_PATIENCE:g} s") from None
-    finally:
-        for connection in opened:
-            connection.transport.abort()
-    took = time.perf_counter() - start
-    return Load(len(latencies) / took, latencies, (time.process_time() - cpu) / took)
-
-
-def _run(load: Coroutine[None, None, Load]) -> Load:
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(load)
+    return load.run(address, connections, begin, on_answer)

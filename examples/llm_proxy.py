@@ -1,7 +1,7 @@
 """A streaming proxy for an LLM API that meters tokens: reserve an estimate, stream, settle what was used.
 
-Run it, and try what it prints. Copy it, and put your upstream in the place of `ask_upstream`. Only the key's
-identifier, the model and token counts reach the limiter: never a prompt, never a secret.
+Run it, and try the command that it prints. To use it, copy it and replace `ask_upstream` with your upstream.
+Only the key's identifier, the model and token counts reach the limiter: never a prompt, never a secret.
 """
 
 import argparse
@@ -35,12 +35,12 @@ from ratelimit.request.privacy import identifier_of
 TRY = """curl -iN -H 'Authorization: Bearer sk-demo' \\
   -d '{"model": "qwen3-4b", "stream": true, "messages": [{"role": "user", "content": "Count to 40"}]}'"""
 TOKEN_DELAY = float(os.environ.get("TOKEN_DELAY", "0.05"))
-UNTOLD_OUTPUT = 1024  # the maximum where the client names none; tell the upstream, too
+DEFAULT_MAX_OUTPUT = 1024  # where the client sends no maximum; send it to the upstream, too
 Chunk = dict[str, Any]
 
 
-class Asked(BaseModel):
-    """What the proxy needs to understand of a request."""
+class ChatRequest(BaseModel):
+    """The fields of a request that the proxy uses."""
 
     model: str
     messages: list[Any]
@@ -50,37 +50,37 @@ class Asked(BaseModel):
     stream_options: dict[str, bool] = {}
 
     @property
-    def prompt(self) -> int:
-        """About how many tokens the prompt has: four bytes make one, and settling mends the rest."""
+    def prompt_tokens(self) -> int:
+        """The estimated tokens of the prompt: four bytes a token. Settling corrects the estimate."""
         return len(json.dumps(self.messages, ensure_ascii=False).encode()) // 4
 
     @property
-    def most_output(self) -> int:
-        """The most tokens that the answer may have. Where both names are given the newer one is meant."""
-        return self.max_completion_tokens or self.max_tokens or UNTOLD_OUTPUT
+    def max_output(self) -> int:
+        """The most tokens that the answer may have. If both fields are sent, the newer one counts."""
+        return self.max_completion_tokens or self.max_tokens or DEFAULT_MAX_OUTPUT
 
 
 class UpstreamError(HTTPException):
-    """The upstream failed, before its answer or in the middle of it."""
+    """The upstream failed, before its answer or during it."""
 
 
-async def ask_upstream(asked: Asked) -> AsyncGenerator[Chunk]:
-    """Send a request to the upstream: put yours here. Returns when its answer begins."""
-    if asked.model == "broken":
+async def ask_upstream(chat: ChatRequest) -> AsyncGenerator[Chunk]:
+    """Send a request to the upstream, and return when its answer begins. Replace this with yours."""
+    if chat.model == "broken":
         raise UpstreamError(500, "the upstream failed")
-    return count_aloud(asked)
+    return count_aloud(chat)
 
 
-async def count_aloud(asked: Asked) -> AsyncGenerator[Chunk]:
-    """Stream as OpenAI's API does: count up to the last number in the prompt, a token each."""
-    words = re.findall(r"\w+", json.dumps(asked.messages))
+async def count_aloud(chat: ChatRequest) -> AsyncGenerator[Chunk]:
+    """Stream as OpenAI's API does: count up to the last number in the prompt, one token for each number."""
+    words = re.findall(r"\w+", json.dumps(chat.messages))
     wanted = int(next((word for word in reversed(words) if word.isdecimal()), "10"))
-    count = min(wanted, asked.most_output)
+    count = min(wanted, chat.max_output)
     ends = {count: "stop" if count == wanted else "length"}
-    head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 0, "model": asked.model}
+    head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 0, "model": chat.model}
     for number in range(1, count + 1):
         await asyncio.sleep(TOKEN_DELAY)
-        if asked.model == "breaks-off" and number * 2 > count:
+        if chat.model == "breaks-off" and number * 2 > count:
             raise UpstreamError(502, "the upstream broke off")
         choice = {"index": 0, "delta": {"content": f"{number} "}, "finish_reason": ends.get(number)}
         yield {**head, "choices": [choice], "usage": None}
@@ -90,7 +90,7 @@ async def count_aloud(asked: Asked) -> AsyncGenerator[Chunk]:
 
 @dataclass
 class Tally:
-    """What one request has used until now; settled once, however it ends."""
+    """What one request has used so far. It is settled once, however the request ends."""
 
     reservation: AsyncReservation
     input_tokens: int
@@ -100,13 +100,13 @@ class Tally:
     began: float = field(default_factory=time.perf_counter)
 
     def count(self, chunk: Chunk) -> None:
-        """Count a piece of the answer: about a token each, until the upstream tells the true numbers."""
+        """Count a chunk of the answer: one token each, until the upstream sends the exact numbers."""
         self.output_tokens += any(choice["delta"].get("content") for choice in chunk["choices"])
         if usage := chunk["usage"]:
             self.input_tokens, self.output_tokens = usage["prompt_tokens"], usage["completion_tokens"]
 
     async def settle(self) -> None:
-        """Replace the estimate with what was used: nothing, where the upstream failed before its answer."""
+        """Replace the estimate with what was used: nothing if the upstream failed before its answer."""
         usage = Usage(
             input_tokens=0 if self.error and not self.output_tokens else self.input_tokens,
             output_tokens=self.output_tokens,
@@ -114,15 +114,15 @@ class Tally:
             status=self.error.status_code if self.error else 200,  # 400 and above count as `failures`
         )
         self.settled = True
-        with CancelScope(shield=True):  # a client that hangs up cancels all else that is under way
+        with CancelScope(shield=True):  # a client that disconnects cancels everything else
             try:
                 await self.reservation.settle(usage)
-            except RateLimitError as error:  # the client has its answer all the same
+            except RateLimitError as error:  # the client has its answer in any case
                 logging.getLogger(__name__).warning("not settled, so the estimate stays charged: %s", error)
 
 
 class ChatCompletions:
-    """An ASGI app, since a function that returns a response has ended before the first byte is sent."""
+    """An ASGI app: a function that returns a response would end before the first byte is sent."""
 
     def __init__(self, limiter: AsyncLimiter, pepper: str) -> None:
         self._limiter, self._pepper = limiter, pepper
@@ -133,15 +133,15 @@ class ChatCompletions:
         scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not secret:
             raise HTTPException(401, "send your key as Authorization: Bearer")
-        # Look it up here and refuse strangers: else whoever makes up a key makes up a fresh plan with it.
-        key = identifier_of(secret, self._pepper)
-        asked = Asked.model_validate_json(await request.body())
-        async with await self._reserve(key, asked) as reservation:  # frees its slot however this ends
-            tally = Tally(reservation, asked.prompt)
+        key, plan = self._identify(secret, request)
+        chat = ChatRequest.model_validate_json(await request.body())
+        async with await self._reserve(key, plan, chat) as reservation:  # frees its slot in any case
+            tally = Tally(reservation, chat.prompt_tokens)
             try:
-                async with aclosing(await ask_upstream(asked)) as chunks:  # hung up on, we hang up too
-                    if asked.stream:
-                        events = self._events(asked, chunks, tally)
+                # If the client disconnects, the request to the upstream ends too.
+                async with aclosing(await ask_upstream(chat)) as chunks:
+                    if chat.stream:
+                        events = self._events(chat, chunks, tally)
                         response: Response = StreamingResponse(events, media_type="text/event-stream")
                     else:
                         response = JSONResponse(await self._whole(chunks, tally))
@@ -151,27 +151,42 @@ class ChatCompletions:
                 tally.error = error
                 raise
             finally:
-                # Who hangs up pays for what was streamed, or all would hang up just before the end. If none
-                # was, nobody knows what the upstream did: nothing is settled and the estimate stays charged.
+                # A client that disconnects pays for what was streamed. Otherwise clients would disconnect
+                # just before the end. If nothing was streamed, the usage is not known: nothing is settled,
+                # and the estimate stays charged.
                 if not tally.settled and (tally.output_tokens or tally.error):
                     await tally.settle()
 
-    async def _reserve(self, key: str, asked: Asked) -> AsyncReservation:
-        """Reserve the prompt and the longest answer, as far as the plan can ever admit that.
+    def _identify(self, secret: str, request: Request) -> tuple[str, str | None]:
+        """Return the key of a secret and its plan, as far as `unknown_keys` says one.
 
-        A maximum above the plan's burst would shut clients out for good, though most answers are far
-        shorter. So the answer's share is cut to fit, and what is used beyond it becomes debt that the next
-        request waits for. The prompt's share is sure to be used, and never cut.
+        Otherwise everyone could make up secrets, and get a fresh bucket for each.
         """
-        cost = {"tokens": asked.prompt + asked.most_output}
+        key = identifier_of(secret, self._pepper)
+        rule = self._limiter.policy.unknown_keys
+        if rule == "default_plan" or self._limiter.is_known(key):
+            return key, None
+        if rule == "deny":
+            raise HTTPException(401, "this API key is not known")
+        address = request.client.host if request.client else "unknown"
+        return identifier_of(address, self._pepper, "anon_"), "anonymous"
+
+    async def _reserve(self, key: str, plan: str | None, chat: ChatRequest) -> AsyncReservation:
+        """Reserve the prompt and the longest answer, up to what the plan can ever admit.
+
+        A maximum above the plan's burst could never be admitted, though most answers are far shorter.
+        So the estimate of the answer is reduced to fit. Usage beyond it becomes debt, and the next
+        request waits until it is repaid. The estimate of the prompt is never reduced: it will be used.
+        """
+        cost = {"tokens": chat.prompt_tokens + chat.max_output}
         try:
-            return await self._limiter.reserve(key, model=asked.model, cost=cost)
+            return await self._limiter.reserve(key, plan=plan, model=chat.model, cost=cost)
         except RateLimited as refusal:
             enforced = [limit for limit in refusal.decision.limits if limit.mode == "enforce"]
             most = min((limit.burst for limit in enforced if limit.unit == "tokens"), default=0)
-            if refusal.decision.retry_after is not None or most <= asked.prompt:
+            if refusal.decision.retry_after is not None or most <= chat.prompt_tokens:
                 raise
-        return await self._limiter.reserve(key, model=asked.model, cost={"tokens": most})
+        return await self._limiter.reserve(key, plan=plan, model=chat.model, cost={"tokens": most})
 
     async def _whole(self, chunks: AsyncIterator[Chunk], tally: Tally) -> Chunk:
         text, why, chunk = "", None, {}
@@ -183,26 +198,28 @@ class ChatCompletions:
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": why}
         return {**chunk, "object": "chat.completion", "choices": [choice]}
 
-    async def _events(self, asked: Asked, chunks: AsyncIterator[Chunk], tally: Tally) -> AsyncIterator[str]:
+    async def _events(
+        self, chat: ChatRequest, chunks: AsyncIterator[Chunk], tally: Tally
+    ) -> AsyncIterator[str]:
         end = "[DONE]"
         try:
             async for chunk in chunks:
                 tally.count(chunk)
-                if chunk["choices"] or asked.stream_options.get("include_usage"):
+                if chunk["choices"] or chat.stream_options.get("include_usage"):
                     yield f"data: {json.dumps(chunk)}\n\n"
-        except UpstreamError as error:  # too late for a status
+        except UpstreamError as error:  # the status has been sent already
             tally.error, end = error, json.dumps(shape_of(error.detail, "api_error"))
-        await tally.settle()  # before the end is told: the client's next request must find its slot free
+        await tally.settle()  # before the end is sent: the client's next request must find its slot free
         yield f"data: {end}\n\n"
 
 
 def shape_of(message: str, kind: str, code: str | None = None) -> dict[str, Any]:
-    """Return an error as OpenAI's clients understand it."""
+    """Return an error in the form that OpenAI's clients expect."""
     return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
 
 def refused(_: Request, error: Exception) -> JSONResponse:
-    """Answer what cannot be asked, what the upstream could not answer, and what may not pass."""
+    """Answer an invalid request, a failure of the upstream, or a denial."""
     if not isinstance(error, RateLimited):
         message = getattr(error, "detail", None) or str(error)
         return JSONResponse(shape_of(message, "api_error"), getattr(error, "status_code", 400))
@@ -210,9 +227,9 @@ def refused(_: Request, error: Exception) -> JSONResponse:
     headers, advice = decision.headers(("ietf", "openai")), decision.advice
     units = [limit.unit for limit in decision.limits if limit.name in decision.violated]
     if decision.retry_after is None:
-        headers["x-should-retry"] = "false"  # OpenAI's clients would try in vain
+        headers["x-should-retry"] = "false"  # OpenAI's clients would retry, and never succeed
     elif set(units) == {"concurrent"}:
-        # All that is sure is that a slot frees itself after its ttl, but most streams end long before.
+        # A slot frees itself after its ttl at the latest, but most streams end long before.
         headers["Retry-After"], advice = "1", "wait for another stream to end"
     message = f"over {', '.join(decision.violated)}; {advice}"
     body = shape_of(message, next(iter(units), "requests"), "rate_limit_exceeded")
@@ -226,9 +243,9 @@ def main() -> None:
     parser.add_argument("--store", default="embedded://")
     parser.add_argument("--port", type=int, default=8000)
     options = parser.parse_args()
-    # An answer takes seconds, so there is time to wait for a store that is slow for once.
+    # An answer takes seconds, so waiting a second for a slow store costs little.
     limiter = AsyncLimiter(options.store, Policy.from_file(options.policy), deadline=1.0)
-    # Give every proxy the same pepper, or each will know a key by another name.
+    # Give every proxy the same pepper. Otherwise each makes another key of the same secret.
     endpoint = ChatCompletions(limiter, os.environ.get("RATELIMIT_KEY_PEPPER") or secrets.token_hex())
 
     @asynccontextmanager

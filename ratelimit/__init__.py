@@ -1,4 +1,4 @@
-"""A token-bucket rate limiter on Redis for APIs whose requests do not all cost the same."""
+"""A token-bucket rate limiter on Redis or Valkey, for APIs whose requests differ in cost."""
 
 from ratelimit.decision.decision import Decision
 from ratelimit.decision.limit_state import LimitState

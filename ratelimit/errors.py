@@ -1,12 +1,12 @@
-"""Everything this library raises.
+"""All exceptions that this library raises.
 
 ```
 RateLimitError
-├── RateLimited        a check was denied and the caller asked for an exception
-├── StoreUnavailable   the store did not answer in time, or refused us
-├── PolicyError        a policy that cannot be run (also a ValueError)
-└── InvalidRequest     a question that cannot be asked (also a ValueError)
-    └── UnknownReservation   there is no such reservation, or it has been forgotten
+├── RateLimited        a check was denied, and the caller wanted an exception for that
+├── StoreUnavailable   the store did not answer before the deadline, or refused the connection
+├── PolicyError        a policy is invalid (also a ValueError)
+└── InvalidRequest     a request or an argument is invalid (also a ValueError)
+    └── UnknownReservation   the reservation does not exist, or has expired
 ```
 """
 
@@ -21,14 +21,15 @@ if TYPE_CHECKING:
 
 
 class RateLimitError(Exception):
-    """Base of every exception raised by this library."""
+    """Base class of all exceptions that this library raises."""
 
 
-class RateLimited(RateLimitError):  # noqa: N818 - the name is part of the contract, and reads well in an `except`
-    """The check was denied; `decision` says by what, and how long to wait.
+class RateLimited(RateLimitError):  # noqa: N818 - the name is public
+    """A check was denied.
 
     Attributes:
-        decision: the denial, with `retry_after` in seconds (None for never).
+        decision: the denial. It names the limits that denied the check, and has `retry_after` in
+            seconds (None if the check can never pass).
     """
 
     def __init__(self, decision: Decision) -> None:
@@ -36,11 +37,11 @@ class RateLimited(RateLimitError):  # noqa: N818 - the name is part of the contr
         self.decision = decision
 
 
-class StoreUnavailable(RateLimitError):  # noqa: N818 - the name is part of the contract
-    """The store did not answer within the deadline, or would not serve us.
+class StoreUnavailable(RateLimitError):  # noqa: N818 - the name is public
+    """The store did not answer before the deadline, or refused the connection or the command.
 
     Attributes:
-        refused: the store is there and will not let us in; waiting does not help.
+        refused: whether the store answers but denies access. Then a retry does not help.
     """
 
     def __init__(self, message: str, *, refused: bool = False) -> None:
@@ -52,9 +53,9 @@ class Fault(NamedTuple):
     """One thing that is wrong in a policy or a request.
 
     Attributes:
-        path: dotted place of the fault, such as `plans.free.limits.tokens.rate` or `cost.tokens`.
+        path: where the fault is, such as `plans.free.limits.tokens.rate` or `cost.tokens`.
         message: what is wrong and what is allowed.
-        line: line in the file, counted from 1; None where there is no file.
+        line: the line in the file, counted from 1; None if there is no file.
     """
 
     path: str
@@ -63,19 +64,19 @@ class Fault(NamedTuple):
 
 
 class PolicyError(RateLimitError, ValueError):
-    """A policy that cannot be run; nothing of it was taken over.
+    """A policy is invalid. No part of it is used, and a policy that is already in force stays in force.
 
     Attributes:
-        faults: every fault found, in the order of the file.
-        source: the file's name, or what stood in for it.
+        faults: all faults that were found, in the order of the file.
+        source: the name of the file, or of what the policy was made from.
     """
 
     def __init__(self, faults: Sequence[Fault], source: str = "policy") -> None:
         self.faults = tuple(faults)
         self.source = source
-        super().__init__("\n".join(self._lines()))
+        super().__init__("\n".join(self._format_faults()))
 
-    def _lines(self) -> list[str]:
+    def _format_faults(self) -> list[str]:
         return [
             ": ".join(
                 part
@@ -90,11 +91,11 @@ class PolicyError(RateLimitError, ValueError):
         ]
 
 
-class InvalidRequest(RateLimitError, ValueError):  # noqa: N818 - the name is part of the contract
-    """A question that cannot be asked; nothing was charged.
+class InvalidRequest(RateLimitError, ValueError):  # noqa: N818 - the name is public
+    """A request or an argument is invalid; nothing was charged.
 
     Attributes:
-        faults: every field at fault, with what is allowed there.
+        faults: all fields that are wrong, with what is allowed in each.
     """
 
     def __init__(self, faults: Sequence[Fault]) -> None:
@@ -103,9 +104,7 @@ class InvalidRequest(RateLimitError, ValueError):  # noqa: N818 - the name is pa
 
 
 class UnknownReservation(InvalidRequest):
-    """There is no such reservation: it never was, or it was forgotten after its time. Nothing was charged."""
+    """The reservation does not exist, or has expired; nothing was charged."""
 
     def __init__(self) -> None:
-        super().__init__(
-            [Fault("reservation", "there is no such reservation, or its time to be settled is over")]
-        )
+        super().__init__([Fault("reservation", "there is no such reservation, or it has expired")])

@@ -1,1 +1,1 @@
-"""The sidecar: speaks HTTP to gateways and lets `ratelimit` decide."""
+"""The sidecar: serves checks over HTTP, and leaves every decision to `ratelimit`."""

@@ -1,4 +1,4 @@
-"""`python -m service` is the `ratelimit` command."""
+"""`python -m service` runs the `ratelimit` command."""
 
 from service.cli import main
 

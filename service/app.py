@@ -13,10 +13,10 @@ from starlette.routing import Route
 
 from ratelimit import AsyncLimiter
 from service import assignments, problems, reload
-from service.fast_path import AUTHORIZE, ShortcutAPI
+from service.fast_path import AUTHORIZE, FastPathAPI
 from service.routes import check, health, operators, settle
 from service.settings import Settings
-from service.sidecar import Sidecar, pepper_of
+from service.sidecar import Sidecar, choose_pepper
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -26,14 +26,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """Make the sidecar.
 
     Args:
-        settings: what to serve; read from `RATELIMIT_*` in the environment unless given.
+        settings: the settings; without them, those of the environment (`RATELIMIT_*`).
 
     Raises:
-        PolicyError: the policy file cannot be run.
+        PolicyError: the policy file is not valid.
         pydantic.ValidationError: a setting is wrong or missing.
     """
     settings = settings or Settings()
-    policy = reload.first(settings.policy, settings.last_policy)
+    policy = reload.load_initial_policy(settings.policy, settings.last_policy)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -44,24 +44,31 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             deadline=settings.deadline,
             remember=settings.remember,
         )
-        app.state.sidecar = Sidecar(limiter, settings, pepper_of(settings))
+        app.state.sidecar = Sidecar(limiter, settings, choose_pepper(settings))
         async with (
             limiter,
-            reload.follow(settings.policy, limiter, settings.last_policy),
-            assignments.follow(limiter),
+            reload.watch_policy(settings.policy, limiter, settings.last_policy),
+            assignments.watch_assignments(limiter),
         ):
             yield
 
-    app = ShortcutAPI(
+    app = FastPathAPI(
         title="ratelimit",
         version=metadata.version("ratelimit-sidecar"),
-        summary="Asked by gateways before they forward a request.",
+        summary="Decides for gateways whether a request passes.",
         lifespan=lifespan,
     )
-    problems.install(app)
+    problems.install_handlers(app)
     for path in ("/v1/authorize", "/v1/authorize/{rest:path}"):
         app.router.routes.append(Route(path, AUTHORIZE))
-    app.add_api_route("/v1/authorize", _authorize, tags=["checks"], responses=_AUTHORIZE_RESPONSES)
+    app.add_api_route(
+        "/v1/authorize",
+        _document_authorize,
+        name="authorize",
+        summary="Check one request by its headers",
+        tags=["checks"],
+        responses=_AUTHORIZE_RESPONSES,
+    )
     app.include_router(check.router)
     app.include_router(settle.router)
     app.include_router(operators.router)
@@ -70,18 +77,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 _AUTHORIZE_RESPONSES: dict[int | str, dict[str, str]] = {
-    200: {"description": "allowed; RateLimit headers and X-RateLimit-Key, no body"},
-    429: {"description": "denied; a problem, with Retry-After"},
+    200: {"description": "allowed: RateLimit headers, X-RateLimit-Key and an empty body"},
+    429: {"description": "denied: a problem, with Retry-After if waiting helps"},
     503: {"description": "denied because the store does not answer"},
 }
 
 
-async def _authorize(_: Request) -> Response:
-    """Ask by headers alone, with any method and any path below this one.
+async def _document_authorize(_: Request) -> Response:
+    """Check one request by its headers. Any method and any path below this one work, too.
 
-    `X-RateLimit-Key`, else `Authorization: Bearer` or `X-Api-Key` (a secret, hashed), else the
-    anonymous plan on the client's address; `X-RateLimit-Plan`, `-Model`, `-Tenant`, `-Timestamp`;
-    `X-RateLimit-Cost: tokens=512`; `X-RateLimit-Request-Id` makes it repeatable.
-    `?deny_status=403` for gateways that know no 429.
+    The key is `X-RateLimit-Key`, else the hash of a secret (`Authorization: Bearer` or `X-Api-Key`),
+    else the client's address on the plan `anonymous`. `X-RateLimit-Plan`, `-Model`, `-Tenant` and
+    `-Timestamp` are the fields of a check, and `X-RateLimit-Cost: tokens=512` is its cost.
+    `X-RateLimit-Reserve: ?1` makes a reservation. A check with `X-RateLimit-Request-Id` can be repeated.
+    `?deny_status=403` is for gateways that do not understand 429.
     """
-    raise AssertionError("shown in /docs only: the route before this one answers")
+    raise AssertionError("this route exists only for /docs: the route before it answers every request")

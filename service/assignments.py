@@ -1,4 +1,4 @@
-"""What operators assign to keys through any sidecar is seen by this one."""
+"""Read what operators assigned to keys and tenants, through this sidecar or any other."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from ratelimit import StoreUnavailable
-from service.background import running
+from service.background import run_in_background
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -18,29 +18,29 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("ratelimit")
 
-EVERY = 0.5
-"""Seconds between two looks at a counter in the store."""
+POLL_INTERVAL = 0.5
+"""Seconds between two reads of the store's counter of assignments."""
 
 
 @contextlib.asynccontextmanager
-async def follow(limiter: AsyncLimiter) -> AsyncIterator[None]:
-    """Keep a limiter's assignments fresh, from before the first request on."""
-    await _refresh(limiter)
-    async with running(_follow(limiter)):
+async def watch_assignments(limiter: AsyncLimiter) -> AsyncIterator[None]:
+    """Read assignments before the block starts, and again and again until it ends."""
+    await _refresh_assignments(limiter)
+    async with run_in_background(_poll_assignments(limiter)):
         yield
 
 
-async def _follow(limiter: AsyncLimiter) -> None:
+async def _poll_assignments(limiter: AsyncLimiter) -> None:
     while True:
-        await asyncio.sleep(EVERY)
-        await _refresh(limiter)
+        await asyncio.sleep(POLL_INTERVAL)
+        await _refresh_assignments(limiter)
 
 
-async def _refresh(limiter: AsyncLimiter) -> None:
-    """See what has been assigned; what is known stays in force until the store is back."""
+async def _refresh_assignments(limiter: AsyncLimiter) -> None:
+    """Read assignments. If the store does not answer, those of the last read stay in force."""
     try:
         await limiter.refresh()
     except StoreUnavailable:
         pass
-    except Exception:  # or nobody would look again
-        log.exception("a bug in reading assignments, those known stay")
+    except Exception:  # an error must not end the polling
+        log.exception("a bug prevents reading assignments; the last ones stay in force")

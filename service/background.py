@@ -1,4 +1,4 @@
-"""Work beside the requests, for as long as the sidecar serves."""
+"""Tasks that run beside the requests while the sidecar serves."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 
 @contextlib.asynccontextmanager
-async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Let `work` go on while the block runs, and end it there."""
+async def run_in_background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run `work` while the block runs, and cancel it at the end of the block."""
     task = asyncio.create_task(work)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Request bodies: bounded, and read into the library's own schema."""
+"""Read request bodies: limited in size, and validated with the library's models."""
 
 from __future__ import annotations
 
@@ -16,31 +16,41 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 MAX_BODY: Final = 64 * 1024
+"""Bytes."""
 
 T = TypeVar("T")
 
-ONE = pydantic.TypeAdapter(Check)
-MANY = pydantic.TypeAdapter(Annotated[list[Check], Field(max_length=MAX_BATCH)])
+CHECK = pydantic.TypeAdapter(Check)
+CHECKS = pydantic.TypeAdapter(Annotated[list[Check], Field(max_length=MAX_BATCH)])
 USAGE = pydantic.TypeAdapter(Usage)
 KEY_ASSIGNMENT = pydantic.TypeAdapter(KeyAssignment)
 TENANT_ASSIGNMENT = pydantic.TypeAdapter(TenantAssignment)
 
 
-def takes(schema: dict[str, Any]) -> dict[str, Any]:
-    """Describe a body that the route reads itself, so that it is bounded and parsed only once."""
+def describe_body(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the OpenAPI description of a body.
+
+    FastAPI does not know these bodies: routes call `read_body` themselves, so that a body is limited in
+    size and parsed only once.
+    """
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-async def read(
+async def read_body(
     request: Request, schema: pydantic.TypeAdapter[T], model: type[pydantic.BaseModel] = Check
 ) -> T:
-    """Read the body as JSON of a schema, whose fields are those of `model`.
+    """Read the body as JSON and validate it.
+
+    Args:
+        request: the request.
+        schema: what the body must be.
+        model: the model whose fields an error lists as allowed.
 
     Raises:
-        Problem: 413 over 64 KiB, 400 where it is not JSON.
+        Problem: 413 if the body is over 64 KiB, 400 if it is not JSON.
         InvalidRequest: a field is wrong or not listed.
     """
-    body = await _bounded(request)
+    body = await _read_limited(request)
     try:
         return schema.validate_json(body)
     except pydantic.ValidationError as error:
@@ -49,15 +59,17 @@ async def read(
         raise invalid_request(error, model) from None
 
 
-async def _bounded(request: Request) -> bytearray:
-    for name, value in request.scope["headers"]:  # of all there are, only this one is wanted
+async def _read_limited(request: Request) -> bytearray:
+    # Not `request.headers`, which is made of all headers: only this one is needed.
+    for name, value in request.scope["headers"]:
         if name == b"content-length" and value.isdigit() and int(value) > MAX_BODY:
             raise _too_large()
     body, more = bytearray(), True
     while more:
         message = await request.receive()
         if message["type"] == "http.disconnect":
-            raise Problem(400, "the body ended early")  # nobody reads this any more
+            # The client has disconnected and receives no response; the error only ends the request.
+            raise Problem(400, "the body ended early")
         body += message.get("body", b"")
         if len(body) > MAX_BODY:
             raise _too_large()

@@ -1,8 +1,8 @@
-"""The two calls that gateways wait for take a shortcut.
+"""The fast path: `/v1/check` and `/v1/authorize` without FastAPI's middleware and routing.
 
-FastAPI's middleware and routing take longer than a check, and add nothing to one. So the
-application looks at the path first, and calls the very function that the route would have called.
-The routes remain: for /docs, and for whoever mounts the application or adds middleware to it.
+Gateways wait for these two endpoints. FastAPI's middleware and routing take longer than a check and
+add nothing to it. So the application compares the path first, and calls the function that the route would
+call. The routes still exist: for /docs, and for programs that mount the application or add middleware.
 """
 
 from __future__ import annotations
@@ -23,39 +23,44 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 
-class Direct:
-    """An ASGI application for any method: the response that a function returns, or a problem."""
+class Endpoint:
+    """An ASGI application that calls one function, for any method, and turns its errors into problems.
 
-    def __init__(self, answer: Callable[[Request], Awaitable[Response]]) -> None:
-        self._answer = answer
+    Args:
+        handle: makes the response to a request.
+    """
+
+    def __init__(self, handle: Callable[[Request], Awaitable[Response]]) -> None:
+        self._handle = handle
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         try:
-            response = await self._answer(Request(scope, receive))
-        except Exception as error:  # noqa: BLE001 - whatever it is becomes a problem; a bug is logged
-            response = problems.of(error)
+            response = await self._handle(Request(scope, receive))
+        except Exception as error:  # noqa: BLE001 - every error becomes a problem, and a bug is logged
+            response = problems.make_error_response(error)
         await response(scope, receive, send)
 
 
-CHECK = Direct(check)
-AUTHORIZE = Direct(authorize)
+CHECK = Endpoint(check)
+AUTHORIZE = Endpoint(authorize)
 
 
-class ShortcutAPI(FastAPI):
-    """FastAPI, but for two paths that it need not look at."""
+class FastPathAPI(FastAPI):
+    """FastAPI with the fast path."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request the short way, if there is one."""
-        shortcut = self._shortcut(scope)
-        if shortcut is None:
+        """Serve one request, on the fast path if it is for one of its endpoints."""
+        endpoint = self._find_endpoint(scope)
+        if endpoint is None:
             await super().__call__(scope, receive, send)
             return
         scope["app"] = self
-        await shortcut(scope, receive, send)
+        await endpoint(scope, receive, send)
 
-    def _shortcut(self, scope: Scope) -> ASGIApp | None:
-        if scope["type"] != "http" or self.user_middleware:  # which is there to see every request
+    def _find_endpoint(self, scope: Scope) -> ASGIApp | None:
+        # Middleware that somebody has added must see every request.
+        if scope["type"] != "http" or self.user_middleware:
             return None
         path = scope["path"]
         if path == "/v1/check" and scope["method"] == "POST":

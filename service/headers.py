@@ -1,4 +1,4 @@
-"""A request's headers, gone through once, and read only where somebody looks."""
+"""The headers of a request. The list is read once, and only values that are asked for are decoded."""
 
 from __future__ import annotations
 
@@ -10,28 +10,30 @@ if TYPE_CHECKING:
 
 
 class Headers:
-    """Values by lower-case name; of a header that was sent more than once, the first.
+    """Header values by lower-case name. If a name was sent more than once, its first value counts.
 
-    Gateways pass on all that a client sent, which is a lot to decode for the few names that count here.
+    Gateways forward all headers of the client. Only a few names matter here, so decoding every header
+    would be wasted time.
     """
 
     def __init__(self, request: HTTPConnection) -> None:
         self._pairs: list[tuple[bytes, bytes]] = [*request.scope["headers"]]
-        self._first = dict(reversed(self._pairs))
+        # Reversed, so that the first value of a name overwrites the later ones.
+        self._first_values = dict(reversed(self._pairs))
 
     def get(self, name: bytes) -> str:
-        """Return a value; nothing if it was not sent."""
-        return self._first[name].decode("latin-1") if name in self._first else ""
+        """Return the first value of a name; empty if the header was not sent."""
+        return self._first_values[name].decode("latin-1") if name in self._first_values else ""
 
     def __contains__(self, name: bytes) -> bool:
-        return name in self._first
+        return name in self._first_values
 
     def all(self, name: bytes) -> list[str]:
-        """Return every value of one name, in the order sent."""
+        """Return every value of a name, in the order sent."""
         return [value.decode("latin-1") for other, value in self._pairs if other == name]
 
-    def doubled(self) -> set[bytes]:
+    def find_repeated_names(self) -> set[bytes]:
         """Return the names that were sent more than once."""
-        if len(self._first) == len(self._pairs):
+        if len(self._first_values) == len(self._pairs):
             return set()
         return {name for name, times in Counter(name for name, _ in self._pairs).items() if times > 1}

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from service.settings import Network
     from service.sidecar import Sidecar
 
-_UNKNOWN: Final = "unknown"
-_IPV6_SITE: Final = 64
+_UNKNOWN_ADDRESS: Final = "unknown"
+_IPV6_PREFIX: Final = 64
 
 
 class Identity(NamedTuple):
@@ -33,11 +33,11 @@ class Identity(NamedTuple):
 
     Attributes:
         key: the identifier.
-        anonymous: whether it stands for a client's address, and the plan `anonymous` applies.
+        is_anonymous: whether it stands for a client's address, and the plan `anonymous` applies.
     """
 
     key: str
-    anonymous: bool = False
+    is_anonymous: bool = False
 
 
 def identify(request: HTTPConnection, headers: Headers, sidecar: Sidecar) -> Identity:
@@ -60,8 +60,8 @@ def identify(request: HTTPConnection, headers: Headers, sidecar: Sidecar) -> Ide
         raise _unauthorized(
             "the request carries no key, and the policy has no plan `anonymous` for such requests"
         )
-    address = client_address(request, headers, sidecar.settings.trusted_proxies)
-    return Identity(identifier_of(address, sidecar.pepper, "anon_"), anonymous=True)
+    address = find_client_address(request, headers, sidecar.settings.trusted_proxies)
+    return Identity(identifier_of(address, sidecar.pepper, "anon_"), is_anonymous=True)
 
 
 def key_of_secret(secret: str, pepper: str) -> str:
@@ -89,7 +89,7 @@ def _refuse_unknown_key(sidecar: Sidecar) -> Problem:
     return Problem(
         503,
         "assignments have not been read yet, so it is not certain whether the API key is known",
-        kind=REDUCED_CAPACITY,
+        type_uri=REDUCED_CAPACITY,
         headers={"Retry-After": "1"},
     )
 
@@ -98,18 +98,18 @@ def _unauthorized(detail: str) -> Problem:
     return Problem(401, detail, headers={"WWW-Authenticate": "Bearer"})
 
 
-def client_address(request: HTTPConnection, headers: Headers, trusted: Sequence[Network]) -> str:
-    """Return the client's address, or its network where a single address means little.
+def find_client_address(request: HTTPConnection, headers: Headers, trusted: Sequence[Network]) -> str:
+    """Return the client's IPv4 address, or its IPv6 network.
 
-    X-Forwarded-For is read from the right, past every trusted proxy: what stands further left
-    was written by whoever sent the request. IPv6 is taken by its /64, the least a site is given.
+    X-Forwarded-For is read from the right, past every trusted proxy: everything further left may have
+    been written by the client. Of an IPv6 address the /64 counts, because a site gets at least that many.
     """
     hops = [hop.strip() for value in headers.all(b"x-forwarded-for") for hop in value.split(",")]
-    # A Unix socket has no address: only what is on this machine can be at its other end.
+    # A Unix socket has no address: its other end is on this machine, so it counts as trusted.
     address = request.client.host if request.client else None
     while hops and (address is None or _is_trusted(address, trusted)):
         address = hops.pop()
-    return _site(address or _UNKNOWN)
+    return _find_network(address or _UNKNOWN_ADDRESS)
 
 
 def _is_trusted(address: str, trusted: Sequence[Network]) -> bool:
@@ -120,12 +120,12 @@ def _is_trusted(address: str, trusted: Sequence[Network]) -> bool:
     return any(parsed in network for network in trusted)
 
 
-def _site(address: str) -> str:
+def _find_network(address: str) -> str:
     try:
         parsed = ip_address(address)
     except ValueError:
-        return _UNKNOWN
+        return _UNKNOWN_ADDRESS
     if isinstance(parsed, IPv6Address):
         mapped = parsed.ipv4_mapped
-        return str(mapped or ip_network((parsed, _IPV6_SITE), strict=False))
+        return str(mapped or ip_network((parsed, _IPV6_PREFIX), strict=False))
     return str(parsed)

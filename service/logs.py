@@ -1,4 +1,4 @@
-"""Logs for people (`console`) or for machines (`json`), one format for ours and the server's."""
+"""Log lines for people (`console`) or for programs (`json`), those of the sidecar and of uvicorn alike."""
 
 from __future__ import annotations
 
@@ -13,21 +13,24 @@ if TYPE_CHECKING:
 
 
 def configure(log_format: Literal["console", "json"]) -> None:
-    """Send every log line to standard error in one format."""
-    shared: list[Processor] = [
+    """Write every log line to standard error, in one format."""
+    common: list[Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*common, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    # Tracebacks without the values of variables: those hold keys and headers.
-    plain = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    # Tracebacks must not show the values of variables, which may be keys or secrets.
+    traceback_without_values = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
     renderer: list[Processor] = (
-        [structlog.processors.ExceptionRenderer(plain), structlog.processors.JSONRenderer()]
+        [
+            structlog.processors.ExceptionRenderer(traceback_without_values),
+            structlog.processors.JSONRenderer(),
+        ]
         if log_format == "json"
         else [
             structlog.dev.ConsoleRenderer(
@@ -38,14 +41,14 @@ def configure(log_format: Literal["console", "json"]) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
+            foreign_pre_chain=common,
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
         )
     )
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.INFO)
-    # Access logs would repeat every path that a gateway forwards; the gateway has its own.
+    # An access log would repeat every path that a gateway forwards, and the gateway has its own log.
     logging.getLogger("uvicorn.access").disabled = True
     for name in ("uvicorn", "uvicorn.error"):
         logging.getLogger(name).handlers = []

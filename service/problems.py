@@ -1,4 +1,4 @@
-"""Every error is a problem detail (RFC 9457), and never a traceback."""
+"""Every error response is a problem (RFC 9457), never a traceback."""
 
 from __future__ import annotations
 
@@ -27,47 +27,54 @@ MEDIA_TYPE = "application/problem+json"
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 REDUCED_CAPACITY = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
 
-CONTENT: Final[dict[str, Any]] = {"content": {MEDIA_TYPE: {"schema": {"type": "object"}}}}
-ERRORS: Final[dict[int | str, dict[str, Any]]] = {
-    400: {"description": "not JSON", **CONTENT},
-    401: {"description": "the gateway token is missing or wrong", **CONTENT},
-    413: {"description": "over 64 KiB", **CONTENT},
-    422: {"description": "a field is wrong or not listed", **CONTENT},
+PROBLEM_CONTENT: Final[dict[str, Any]] = {"content": {MEDIA_TYPE: {"schema": {"type": "object"}}}}
+ERROR_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    400: {"description": "the body is not JSON", **PROBLEM_CONTENT},
+    401: {"description": "the gateway token is missing or wrong", **PROBLEM_CONTENT},
+    413: {"description": "the body is over 64 KiB", **PROBLEM_CONTENT},
+    422: {"description": "a field is wrong or not listed", **PROBLEM_CONTENT},
 }
 
 log = structlog.get_logger("ratelimit")
 
 
 class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
-    """An answer other than the one hoped for; raise it from anywhere under a route."""
+    """An error that is sent as a problem. Any code that a route calls may raise it.
+
+    Args:
+        status: the HTTP status.
+        detail: what was wrong.
+        type_uri: the URI of the problem's type.
+        headers: headers of the response.
+    """
 
     def __init__(
         self,
         status: int,
         detail: str,
         *,
-        kind: str = "about:blank",
+        type_uri: str = "about:blank",
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
-        self.kind = kind
+        self.type_uri = type_uri
         self.headers = headers
 
 
-def problem(
+def make_problem_response(
     status: int,
     detail: str,
     *,
-    kind: str = "about:blank",
+    type_uri: str = "about:blank",
     title: str | None = None,
     headers: Mapping[str, str] | None = None,
     **members: Any,  # noqa: ANN401 - extension members are JSON of any kind
 ) -> Response:
-    """Make the response for a problem, with any extension members."""
+    """Make the response for a problem, with extension members."""
     body = {
-        "type": kind,
+        "type": type_uri,
         "title": title or HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,
@@ -76,58 +83,77 @@ def problem(
     return Response(to_json(body), status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
 
 
-def denial(decision: Decision, headers: Mapping[str, str], status: int = 429) -> Response:
-    """Make the response for a denied check: 429, or 503 where the store's outage denied it."""
+def make_denial_response(decision: Decision, headers: Mapping[str, str], status: int = 429) -> Response:
+    """Make the response for a denial: `status`, or 503 if it was denied because of an outage."""
     names = list(decision.violated)
     if decision.source == "outage" and not decision.limits:
-        status, kind, title = 503, REDUCED_CAPACITY, "The limiter's store does not answer"
-        detail = f"{', '.join(names)} cannot be checked now, and the policy denies without it"
+        status, type_uri, title = 503, REDUCED_CAPACITY, "The limiter's store does not answer"
+        detail = f"{', '.join(names)} cannot be checked now, and the policy denies such requests"
     else:
-        kind, title = QUOTA_EXCEEDED, "Quota exceeded"
+        type_uri, title = QUOTA_EXCEEDED, "Quota exceeded"
         detail = f"over {', '.join(names)}; {decision.advice}"
     members = decision.as_dict()
-    return problem(
-        status, detail, kind=kind, title=title, headers=headers, **{"violated-policies": names}, **members
+    return make_problem_response(
+        status,
+        detail,
+        type_uri=type_uri,
+        title=title,
+        headers=headers,
+        **{"violated-policies": names},
+        **members,
     )
 
 
-def invalid(error: InvalidRequest, status: int = 422) -> Response:
-    """Make the response for a question that cannot be asked, naming every field at fault."""
+def _make_invalid_response(error: InvalidRequest, status: int = 422) -> Response:
+    """Make the response for an invalid request. It names every wrong field."""
     faults = [{"field": fault.path, "detail": fault.message} for fault in error.faults]
-    return problem(status, str(error), errors=faults)
+    return make_problem_response(status, str(error), errors=faults)
 
 
-def of(error: Exception) -> Response:
-    """Make the response for whatever was raised. What nobody foresaw is a bug, and logged as one."""
+def make_error_response(error: Exception) -> Response:
+    """Make the response for any exception. An unexpected one is a bug and is logged."""
     match error:
         case Problem():
-            return problem(error.status, error.detail, kind=error.kind, headers=error.headers)
+            return make_problem_response(
+                error.status, error.detail, type_uri=error.type_uri, headers=error.headers
+            )
         case InvalidRequest():
-            return invalid(error, 404 if isinstance(error, UnknownReservation) else 422)
+            return _make_invalid_response(error, 404 if isinstance(error, UnknownReservation) else 422)
         case RequestValidationError():
-            return _parameters(error)
+            return _make_parameters_response(error)
         case StoreUnavailable():
-            return problem(503, str(error), kind=REDUCED_CAPACITY, headers={"Retry-After": "1"})
+            return make_problem_response(
+                503, str(error), type_uri=REDUCED_CAPACITY, headers={"Retry-After": "1"}
+            )
         case HTTPException():
-            return problem(error.status_code, error.detail, headers=error.headers)
+            return make_problem_response(error.status_code, error.detail, headers=error.headers)
         case _:
             log.error("a bug in the sidecar", exc_info=error)
-            return problem(500, "the sidecar has a bug; its log says more")
+            return make_problem_response(500, "the sidecar has a bug; see its log")
 
 
-def _parameters(error: RequestValidationError) -> Response:
+def _make_parameters_response(error: RequestValidationError) -> Response:
     faults = [
         {"field": ".".join(str(step) for step in fault["loc"][1:]), "detail": fault["msg"]}
         for fault in error.errors()
     ]
-    return problem(422, "; ".join(f"{fault['field']}: {fault['detail']}" for fault in faults), errors=faults)
+    return make_problem_response(
+        422, "; ".join(f"{fault['field']}: {fault['detail']}" for fault in faults), errors=faults
+    )
 
 
-def install(app: FastAPI) -> None:
-    """Answer every exception with a problem."""
+def install_handlers(app: FastAPI) -> None:
+    """Make the application send a problem for every exception."""
 
     async def handle(_: Request, error: Exception) -> Response:
-        return of(error)
+        return make_error_response(error)
 
-    for kind in (Problem, InvalidRequest, RequestValidationError, StoreUnavailable, HTTPException, Exception):
-        app.add_exception_handler(kind, handle)
+    for exception in (
+        Problem,
+        InvalidRequest,
+        RequestValidationError,
+        StoreUnavailable,
+        HTTPException,
+        Exception,
+    ):
+        app.add_exception_handler(exception, handle)

@@ -1,4 +1,4 @@
-"""HTTP as uvicorn speaks it, with one call of the system for each answer instead of two."""
+"""uvicorn's HTTP protocol, with one system call for each response instead of two."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any, cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
-class Protocol(HttpToolsProtocol):
-    """uvicorn's own, on a transport that waits a moment with the head of an answer."""
+class JoiningProtocol(HttpToolsProtocol):
+    """uvicorn's protocol on a transport that sends the head and the body of a response together."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # narrower than asyncio has it, as is uvicorn's own
-        """Take a connection."""
-        super().connection_made(cast("asyncio.Transport", Joined(transport)))
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # asyncio allows any BaseTransport; uvicorn has this narrower type, too
+        """Accept a connection."""
+        super().connection_made(cast("asyncio.Transport", JoiningTransport(transport)))
 
 
-class Joined:
-    """A transport that holds what is written first until the next piece, or the loop's next turn.
+class JoiningTransport:
+    """A transport that holds the first piece of data until the second one, or until the loop's next turn.
 
-    uvicorn writes the head of an answer and then its body, and each would leave by itself: a tenth of the
-    time that a check takes.
+    uvicorn writes the head of a response and then its body. Two separate calls of the system would take a
+    tenth of the time of a check.
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:
@@ -29,23 +29,23 @@ class Joined:
         self._held: bytes | None = None
 
     def write(self, data: bytes) -> None:
-        """Send something, soon."""
+        """Send data: with what is held already, or on the loop's next turn at the latest."""
         if self._held is None:
             self._held = data
-            self._loop.call_soon(self._leave)
+            self._loop.call_soon(self._send_held)
         else:
             held, self._held = self._held, None
             self._transport.write(held + data)
 
     def close(self) -> None:
         """Send what is held, and close."""
-        self._leave()
+        self._send_held()
         self._transport.close()
 
-    def _leave(self) -> None:
+    def _send_held(self) -> None:
         if self._held is not None:
             held, self._held = self._held, None
             self._transport.write(held)
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the transport has
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - attributes of the transport have any type
         return getattr(self._transport, name)

@@ -1,4 +1,4 @@
-"""A policy file that changes while the sidecar runs takes effect; a bad one never does."""
+"""Reload the policy when its file changes. A file with faults changes nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import structlog
 
 from ratelimit import Policy, PolicyError
 from ratelimit.request.privacy import mask
-from service.background import running
+from service.background import run_in_background
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -21,96 +21,104 @@ if TYPE_CHECKING:
 
     from ratelimit import AsyncLimiter
 
-EVERY = 0.25
+POLL_INTERVAL = 0.25
 """Seconds between two looks at the file."""
 
 log = structlog.get_logger("ratelimit")
 
-_Stamp = tuple[int, int, int] | None
+_FileVersion = tuple[int, int, int] | None
+"""Modification time in nanoseconds, size and inode; None if there is no file."""
 
 
 @contextlib.asynccontextmanager
-async def follow(path: Path, limiter: AsyncLimiter, last: Path | None = None) -> AsyncIterator[None]:
-    """Reload the policy when its file changes, or at once on SIGHUP."""
-    hangup = asyncio.Event()
+async def watch_policy(
+    path: Path, limiter: AsyncLimiter, last_policy: Path | None = None
+) -> AsyncIterator[None]:
+    """Reload the policy when its file changes, and at once on SIGHUP, until the block ends."""
+    is_requested = asyncio.Event()
     loop = asyncio.get_running_loop()
-    # Outside the main thread, as in a test, signals are somebody else's.
+    # Signal handlers can be set only in the main thread, and tests run the sidecar in others.
     with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):
-        loop.add_signal_handler(signal.SIGHUP, hangup.set)
-    async with running(_watch(path, limiter, hangup, last)):
+        loop.add_signal_handler(signal.SIGHUP, is_requested.set)
+    async with run_in_background(_poll_file(path, limiter, is_requested, last_policy)):
         yield
 
 
-def first(path: Path, last: Path | None) -> Policy:
-    """Read the policy to start with: the file's, or the last that could be run.
+def load_initial_policy(path: Path, last_policy: Path | None) -> Policy:
+    """Read the policy to start with: the file, or the last valid policy if the file has faults.
+
+    Args:
+        path: the policy file.
+        last_policy: the file of the last valid policy, which is replaced if the policy file is valid.
 
     Raises:
-        PolicyError: neither can be run.
+        PolicyError: neither is valid.
     """
     try:
         policy = Policy.from_file(path)
     except PolicyError as error:
-        if last is None or not last.exists():
+        if last_policy is None or not last_policy.exists():
             raise
-        _refused(error)
-        return Policy.from_file(last)
-    if last is not None:
-        keep(policy, last)
+        _log_faults(error)
+        return Policy.from_file(last_policy)
+    if last_policy is not None:
+        save_policy(policy, last_policy)
     return policy
 
 
-def keep(policy: Policy, last: Path) -> None:
-    """Put a policy that runs where workers that start later find it."""
-    new = last.with_suffix(f".{os.getpid()}")
+def save_policy(policy: Policy, last_policy: Path) -> None:
+    """Save a valid policy for workers that start later. The file is replaced in one step."""
+    new = last_policy.with_suffix(f".{os.getpid()}")
     new.write_text(json.dumps(policy.as_dict()))
-    new.replace(last)
+    new.replace(last_policy)
 
 
-async def _watch(path: Path, limiter: AsyncLimiter, hangup: asyncio.Event, last: Path | None) -> None:
-    loaded: _Stamp = None
-    before: _Stamp = None
+async def _poll_file(
+    path: Path, limiter: AsyncLimiter, is_requested: asyncio.Event, last_policy: Path | None
+) -> None:
+    loaded: _FileVersion = None
+    previous: _FileVersion = None
     while True:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(hangup.wait(), EVERY)
-        stamp = await asyncio.to_thread(_stamp, path)
-        # A file that changed since the last look may still be being written.
-        if hangup.is_set() or (stamp != loaded and stamp == before):
-            hangup.clear()
+            await asyncio.wait_for(is_requested.wait(), POLL_INTERVAL)
+        current = await asyncio.to_thread(_read_file_version, path)
+        # A file that has changed since the previous look may not be written completely yet.
+        if is_requested.is_set() or (current != loaded and current == previous):
+            is_requested.clear()
             try:
-                await reload(path, limiter, last)
-            except Exception:  # or nobody would look at the file again
-                log.exception("a bug in reading the policy, the running one stays")
-            loaded = stamp
-        before = stamp
+                await _reload_policy(path, limiter, last_policy)
+            except Exception:  # an error must not end the polling
+                log.exception("a bug prevents reading the policy; the running policy stays in force")
+            loaded = current
+        previous = current
 
 
-async def reload(path: Path, limiter: AsyncLimiter, last: Path | None = None) -> bool:
-    """Read the policy again; keep the running one, and say why, if the file cannot be run."""
+async def _reload_policy(path: Path, limiter: AsyncLimiter, last_policy: Path | None) -> None:
+    """Read the policy file. If it has faults, log them and leave the running policy in force."""
     try:
         policy = await asyncio.to_thread(Policy.from_file, path)
     except PolicyError as error:
-        _refused(error)
-        return False
+        _log_faults(error)
+        return
     if policy.version != limiter.policy.version:
         limiter.policy = policy
-        if last is not None:
-            await asyncio.to_thread(keep, policy, last)
+        if last_policy is not None:
+            await asyncio.to_thread(save_policy, policy, last_policy)
         log.info("policy reloaded", policy=str(path), version=policy.version)
-    return True
 
 
-def _refused(error: PolicyError) -> None:
+def _log_faults(error: PolicyError) -> None:
     for fault in error.faults:
         log.error(
-            "policy refused, the running one stays",
+            "policy refused; the last valid policy stays in force",
             file=f"{error.source}:{fault.line or 1}",
-            path=_masked(fault.path),
+            path=_mask_path(fault.path),
             fault=fault.message,
         )
 
 
-def _masked(path: str) -> str:
-    """Write a fault's path without the whole key that it may name."""
+def _mask_path(path: str) -> str:
+    """Mask the key that the path of a fault may contain."""
     head, dot, rest = path.partition(".")
     if head != "keys" or not dot:
         return path
@@ -118,9 +126,10 @@ def _masked(path: str) -> str:
     return f"keys.{mask(key or rest)}" + (f".{field}" if key else "")
 
 
-def _stamp(path: Path) -> _Stamp:
+def _read_file_version(path: Path) -> _FileVersion:
     try:
         status = path.stat()
     except OSError:
-        return None  # editors replace files; the next look finds it again
+        # Many editors replace a file, so it can be absent for a moment.
+        return None
     return status.st_mtime_ns, status.st_size, status.st_ino

@@ -1,4 +1,4 @@
-"""The sidecar's settings: the only place that reads the environment."""
+"""The sidecar's settings. Only this module reads them from the environment."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _SECONDS = {"ms": 0.001, "s": 1, None: 1, "m": 60, "h": 3600}
 
 
 def parse_duration(value: object) -> object:
-    """Read `50ms`, `5s`, `1m`, `1h` or plain seconds as seconds; leave anything else alone.
+    """Parse `50ms`, `5s`, `1m`, `1h` or plain seconds into seconds. Return what is not text unchanged.
 
     Raises:
-        ValueError: it is text, and not a duration.
+        ValueError: the text is not a duration.
     """
     if not isinstance(value, str):
         return value
@@ -31,45 +31,45 @@ def parse_duration(value: object) -> object:
     return float(match["number"]) * _SECONDS[match["unit"]]
 
 
-def _skew(value: object) -> object:
+def _parse_max_skew(value: object) -> object:
     return None if value == "none" else parse_duration(value)
 
 
-def _listed(value: object) -> object:
+def _split_list(value: object) -> object:
     return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
 
 
 Network = Annotated[
     IPv4Network | IPv6Network,
-    # One parser rather than pydantic's two, whose errors would come in pairs.
+    # Pydantic's own two parsers, one for each version of IP, would report each mistake twice.
     PlainValidator(ip_network),
 ]
 
 
 class Settings(BaseSettings):
-    """What `ratelimit serve` can be told, by flag or as `RATELIMIT_<NAME>` in the environment.
+    """The settings of `ratelimit serve`: a flag each, or `RATELIMIT_<NAME>` in the environment.
 
     Attributes:
         policy: the policy file.
         redis: the store's URL.
-        host: address to listen on.
-        port: TCP port to listen on, 0 for any that is free.
-        uds: Unix socket to listen on instead.
-        workers: processes that answer.
-        admin_token: opens the operators' endpoints; without one they are not there.
-        gateway_token: asked of every other /v1 call, in X-RateLimit-Gateway-Token.
-        key_pepper: the key under which secrets become identifiers. Give every sidecar the
-            same one; without it each start draws its own.
-        deadline: seconds that the store may take to answer.
-        max_skew: seconds that a timestamp may lie ahead of the store's clock; None trusts
-            timestamps entirely.
-        remember: seconds for which reservations can be settled, and repeated checks and
-            settlements get their first answer.
+        host: the address to listen on.
+        port: the TCP port to listen on; 0 chooses a free one.
+        uds: the path of a Unix socket to listen on, instead of host and port.
+        workers: how many processes answer requests.
+        admin_token: the token of the operators' endpoints, which do not exist (404) without it.
+        gateway_token: the token that all other /v1 calls must carry in X-RateLimit-Gateway-Token.
+        key_pepper: the secret key of the hash that turns secrets into keys. All sidecars need the same
+            pepper; without one each start makes a random one.
+        deadline: seconds that one call to the store may take.
+        max_skew: seconds that a timestamp may be ahead of the store's clock; None accepts every
+            timestamp.
+        remember: seconds for which reservations can be settled, and repeated checks and settlements
+            get their first answer.
         dialect: the dialects of RateLimit headers.
         log_format: `console` or `json`.
-        trusted_proxies: networks whose X-Forwarded-For is believed.
-        last_policy: where `serve` keeps the last policy that could be run, for workers that start
-            while the file cannot.
+        trusted_proxies: networks of the proxies whose X-Forwarded-For is trusted.
+        last_policy: the file in which `serve` saves the last valid policy, for workers that start while
+            the policy file has faults.
     """
 
     model_config = SettingsConfigDict(
@@ -86,11 +86,13 @@ class Settings(BaseSettings):
     gateway_token: SecretStr | None = None
     key_pepper: SecretStr | None = None
     deadline: Annotated[float, BeforeValidator(parse_duration), Field(gt=0, le=10)] = 0.05
-    max_skew: Annotated[Annotated[float, Field(ge=0, le=86_400)] | None, BeforeValidator(_skew)] = 5.0
+    max_skew: Annotated[Annotated[float, Field(ge=0, le=86_400)] | None, BeforeValidator(_parse_max_skew)] = (
+        5.0
+    )
     remember: Annotated[float, BeforeValidator(parse_duration), Field(ge=1, le=86_400)] = 600.0
-    dialect: Annotated[list[Dialect], NoDecode, BeforeValidator(_listed), Field(min_length=1)] = ["ietf"]
+    dialect: Annotated[list[Dialect], NoDecode, BeforeValidator(_split_list), Field(min_length=1)] = ["ietf"]
     log_format: Literal["console", "json"] = "console"
-    trusted_proxies: Annotated[list[Network], NoDecode, BeforeValidator(_listed)] = [
+    trusted_proxies: Annotated[list[Network], NoDecode, BeforeValidator(_split_list)] = [
         ip_network("127.0.0.0/8"),
         ip_network("::1/128"),
     ]
@@ -99,13 +101,13 @@ class Settings(BaseSettings):
 
     @field_validator("redis")
     @classmethod
-    def _names_a_store(cls, value: str) -> str:
+    def _validate_store_url(cls, value: str) -> str:
         StoreURL.parse(value)
         return value
 
     @field_validator("admin_token", "gateway_token", "key_pepper")
     @classmethod
-    def _not_empty(cls, value: SecretStr | None) -> SecretStr | None:
+    def _refuse_empty(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not value.get_secret_value().strip():
             raise ValueError("must not be empty; leave it out instead")
         return value

@@ -1,4 +1,4 @@
-"""What every route needs: the limiter and the settings."""
+"""The objects that every route needs: the limiter, the settings and the pepper."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Sidecar:
     """One running sidecar.
 
     Attributes:
-        limiter: decides.
-        settings: what it was told at the start.
-        pepper: the key under which secrets become identifiers.
+        limiter: decides checks.
+        settings: the settings at the start.
+        pepper: the secret key of the hash that turns secrets into keys.
     """
 
     limiter: AsyncLimiter
@@ -28,15 +28,15 @@ class Sidecar:
     pepper: str = field(repr=False)
 
     @classmethod
-    def of(cls, request: HTTPConnection) -> Sidecar:
+    def from_request(cls, request: HTTPConnection) -> Sidecar:
         """Return the sidecar that serves a request."""
         return cast("Sidecar", request.scope["app"].state.sidecar)
 
-    def headers(self, decision: Decision) -> dict[str, str]:
-        """Return a decision's headers in the dialects of the settings."""
+    def make_headers(self, decision: Decision) -> dict[str, str]:
+        """Make the headers of a decision, in the dialects of the settings."""
         return decision.headers(self.settings.dialect)
 
 
-def pepper_of(settings: Settings) -> str:
-    """Return the pepper of the settings, or one that lasts until the end of this process."""
+def choose_pepper(settings: Settings) -> str:
+    """Return the pepper of the settings, or else a random one for this process."""
     return settings.key_pepper.get_secret_value() if settings.key_pepper else secrets.token_hex(32)

@@ -1,4 +1,4 @@
-"""Who may call: gateways with one token, operators with another."""
+"""Tokens: gateways need one, and operators another."""
 
 from __future__ import annotations
 
@@ -17,42 +17,38 @@ if TYPE_CHECKING:
 GATEWAY_HEADER = "X-RateLimit-Gateway-Token"
 
 
-def require_gateway(request: HTTPConnection, token: SecretStr | None) -> None:
-    """Let only gateways in, if the settings hold a token for them.
+async def require_gateway(request: Request) -> None:
+    """Refuse a request without the gateway token. Routes depend on this function."""
+    require_gateway_token(request, Sidecar.from_request(request).settings.gateway_token)
+
+
+def require_gateway_token(request: HTTPConnection, token: SecretStr | None) -> None:
+    """Refuse a request without the gateway token, if the settings have one.
 
     Raises:
-        Problem: 401 without the right token.
+        Problem: 401 if the token is missing or wrong.
     """
-    if token is not None and not _same(request.headers.get(GATEWAY_HEADER), token):
+    if token is not None and not _is_correct(request.headers.get(GATEWAY_HEADER), token):
         raise Problem(401, f"{GATEWAY_HEADER} is missing or wrong")
 
 
-async def gateways_only(request: Request) -> None:
-    """Let only gateways in: for routes to depend on."""
-    require_gateway(request, Sidecar.of(request).settings.gateway_token)
-
-
-async def operators_only(request: Request) -> None:
-    """Let only operators in: for routes to depend on."""
-    require_operator(request, Sidecar.of(request).settings.admin_token)
-
-
-def require_operator(request: HTTPConnection, token: SecretStr | None) -> None:
-    """Let only operators in.
+async def require_operator(request: Request) -> None:
+    """Refuse a request without the admin token. Routes depend on this function.
 
     Raises:
-        Problem: 401 without the right token; 404 where the settings hold none, as if there
-            were no such page.
+        Problem: 401 if the token is missing or wrong; 404 if the settings have none, as if the
+            endpoint did not exist.
     """
+    token = Sidecar.from_request(request).settings.admin_token
     if token is None:
         raise Problem(404, "Not Found")
-    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not _same(given.strip(), token):
+    scheme, _, sent = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not _is_correct(sent.strip(), token):
         raise Problem(
             401, "Authorization must be Bearer with the admin token", headers={"WWW-Authenticate": "Bearer"}
         )
 
 
-def _same(given: str | None, token: SecretStr) -> bool:
-    """Compare in constant time, so that nobody can find a token letter by letter."""
-    return given is not None and hmac.compare_digest(given.encode(), token.get_secret_value().encode())
+def _is_correct(sent: str | None, token: SecretStr) -> bool:
+    """Compare in constant time, so that response times do not reveal a token letter by letter."""
+    return sent is not None and hmac.compare_digest(sent.encode(), token.get_secret_value().encode())

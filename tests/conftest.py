@@ -1,4 +1,4 @@
-"""Two real servers and a fake one, each started once, and limiters on any of them."""
+"""The stores of the tests: two real servers and a fake one, each started once, and limiters on each."""
 
 import os
 import shutil
@@ -21,14 +21,14 @@ from .processes import wait_until
 from .stored import buckets
 
 for _name in [name for name in os.environ if name.startswith("RATELIMIT_")]:
-    # The settings of whoever runs the tests must not reach the sidecars and commands that tests start.
+    # Settings in the environment of the tests must not reach the sidecars and commands that tests start.
     del os.environ[_name]
 
-PATIENCE = 20.0
-"""Deadline of the tests' limiters, in seconds: a busy machine is not an outage."""
+DEADLINE = 20.0
+"""The deadline of the tests' limiters, in seconds: long, so that a slow machine is no outage."""
 
-TEXT = {"decode_responses": True, "encoding": "latin-1"}
-"""Clients of the tests read each byte as one character: packed state stays whole."""
+CLIENT_OPTIONS = {"decode_responses": True, "encoding": "latin-1"}
+"""The tests' clients decode each byte to one character, so that no byte of packed state is lost."""
 
 settings.register_profile(
     "default",
@@ -42,7 +42,7 @@ settings.load_profile(PROFILE)
 
 
 def pytest_collection_modifyitems(items):
-    """Give thousands of examples the time they take."""
+    """Raise the timeout of tests that run thousands of examples."""
     if PROFILE == "thorough":
         for item in items:
             item.add_marker(pytest.mark.timeout(3600))
@@ -50,7 +50,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def short_dir():
-    """A folder whose path leaves room for a socket's name: those end at about a hundred bytes."""
+    """A folder with a short path: the path of a Unix socket may have about 100 bytes."""
     folder = Path(tempfile.mkdtemp(prefix="rl-"))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
@@ -91,7 +91,7 @@ def _has_server(url):
 
 @pytest.fixture(scope="session", params=["fake", "valkey", "redis6"])
 def any_store(request):
-    """One store after the other, for tests that empty it themselves (an example at a time)."""
+    """The URL of each store in turn, not emptied."""
     if request.param == "fake":
         return "memory://the-tests"
     return request.getfixturevalue(f"{request.param}_url")
@@ -99,94 +99,89 @@ def any_store(request):
 
 @pytest.fixture(scope="session", params=["valkey", "redis6"])
 def real_store(request):
+    """The URL of each real server in turn, not emptied."""
     return request.getfixturevalue(f"{request.param}_url")
 
 
 @pytest.fixture(scope="session")
-def client_of():
-    """Open a bare client on the store that a URL names."""
+def open_client():
+    """Return a Redis client for a store's URL; the same client for the same URL."""
     with ExitStack() as stack:
         clients = {}
 
-        def client(url):
+        def open_cached(url):
             if url not in clients:
-                clients[url] = stack.enter_context(_client(url))
+                clients[url] = stack.enter_context(_open_client(url))
             return clients[url]
 
-        yield client
+        yield open_cached
 
 
-def _client(url):
+def _open_client(url):
     if url.startswith("memory://"):
         server = get_fake_server(url.removeprefix("memory://"))
-        return fakeredis.FakeRedis(server=server, **TEXT)
-    return redis.Redis.from_url(url, **TEXT)
+        return fakeredis.FakeRedis(server=server, **CLIENT_OPTIONS)
+    return redis.Redis.from_url(url, **CLIENT_OPTIONS)
 
 
 @pytest.fixture
-def store_url(any_store, client_of):
-    """An empty store; the tests that ask for it run unchanged on the fake and on both servers."""
-    client_of(any_store).flushall()
+def store_url(any_store, open_client):
+    """The URL of an empty store; the tests that use it run unchanged on the fake and on both servers."""
+    open_client(any_store).flushall()
     return any_store
 
 
 @pytest.fixture
-def client(store_url, client_of):
-    """A bare client on the same store."""
-    return client_of(store_url)
+def client(store_url, open_client):
+    """A Redis client on the store of `store_url`."""
+    return open_client(store_url)
 
 
 @pytest.fixture
-def real_url(real_store, client_of):
-    """An empty store on each of the real servers."""
-    client_of(real_store).flushall()
+def real_url(real_store, open_client):
+    """The URL of an empty store on each real server."""
+    open_client(real_store).flushall()
     return real_store
 
 
 @pytest.fixture
-def limiter_of():
-    """Make limiters that are closed after the test."""
+def make_limiter_on():
+    """Make limiters on any URL, which are closed after the test."""
     with ExitStack() as stack:
 
         def make(url, *limits, **options):
             policy = limits[0] if len(limits) == 1 else limits
-            return stack.enter_context(Limiter(url, policy, **{"deadline": PATIENCE, **options}))
+            return stack.enter_context(Limiter(url, policy, **{"deadline": DEADLINE, **options}))
 
         yield make
 
 
 @pytest.fixture
-def limiter(store_url, limiter_of):
-    """Make limiters on `store_url`."""
+def make_limiter(store_url, make_limiter_on):
+    """Make limiters on `store_url`, which are closed after the test."""
 
     def make(*limits, **options):
-        return limiter_of(store_url, *limits, **options)
+        return make_limiter_on(store_url, *limits, **options)
 
     return make
 
 
 @pytest.fixture
-def async_limiter(store_url):
-    """Make asyncio limiters on `store_url`; the test closes them on its own loop."""
+def make_async_limiter(store_url):
+    """Make asyncio limiters on `store_url`; the test closes them, on its own event loop."""
 
     def make(*limits, **options):
         policy = limits[0] if len(limits) == 1 else limits
-        return AsyncLimiter(store_url, policy, **{"deadline": PATIENCE, **options})
+        return AsyncLimiter(store_url, policy, **{"deadline": DEADLINE, **options})
 
     return make
 
 
 @pytest.fixture
-def eventually():
-    """Poll until a condition holds."""
-    return wait_until
-
-
-@pytest.fixture
-def contents(client):
-    """Read everything that checks have put into the store."""
+def read_store(client):
+    """Read all buckets in the store, by store key."""
 
     def read():
-        return {key: buckets(client, key) for key in client.scan_iter()}
+        return {store_key: buckets(client, store_key) for store_key in client.scan_iter()}
 
     return read

@@ -29,15 +29,23 @@ def wait_until(condition, seconds=30, *, describe=lambda: "the condition"):
     return value
 
 
-def run_ratelimit(*arguments, columns=80):
-    """Run a `ratelimit` command to its end, on a terminal of `columns` characters."""
+def run_ratelimit(*arguments, columns=80, input="", **variables):  # noqa: A002 - as subprocess calls it
+    """Run a `ratelimit` command to its end.
+
+    Args:
+        arguments: of the command.
+        columns: the width of its terminal, in characters.
+        input: the text for its standard input.
+        variables: environment variables to add.
+    """
     return subprocess.run(
         [sys.executable, "-m", "service", *arguments],
+        input=input,
         capture_output=True,
         text=True,
         timeout=30,
         check=False,
-        env={**os.environ, "COLUMNS": str(columns)},
+        env={**os.environ, "COLUMNS": str(columns), **variables},
     )
 
 

@@ -1,4 +1,4 @@
-"""What lies in a store, for tests to look at. Clients of the tests read each byte as one character."""
+"""Reads and writes buckets in a store. The clients of the tests decode each byte as one character."""
 
 import struct
 
@@ -6,7 +6,7 @@ from ratelimit.engine.limit_status import unpack_buckets
 
 
 def buckets(client, name="rl1:{k}:k"):
-    """Return the buckets under one of the store's keys, by the names of their limits."""
+    """Return the buckets under one store key, by the names of their limits."""
     state = client.get(name)
     return unpack_buckets(state.encode("latin-1")) if state else {}
 
@@ -18,12 +18,12 @@ def used(client, limit="requests", name="rl1:{k}:k"):
 
 
 def put(client, name, **buckets):
-    """Put buckets under one of the store's keys: of each what is missing, and since when."""
+    """Write buckets under one store key; each is a pair: the tokens missing, and the time of that."""
     numbers = [number for bucket in buckets.values() for number in bucket]
     state = ",".join(buckets).encode() + b"|" + struct.pack(f"<{len(numbers) + 1}d", *numbers, 0)
     client.set(name, state, keepttl=True)
 
 
 def reply(verdict, at, *states):
-    """Return what the script says: 0 or 1, the time it judged at, and two numbers for each limit."""
+    """Return a reply of the check script: 0 or 1, the time of the decision, two numbers for each limit."""
     return str(verdict).encode() + struct.pack(f"<{len(states) + 1}d", at, *states)

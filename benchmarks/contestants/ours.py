@@ -1,86 +1,50 @@
 """ratelimit: one check takes from every limit at once."""
 
-from __future__ import annotations
+from collections.abc import Callable, Sequence
+from typing import Final
 
-from typing import TYPE_CHECKING, Final
-
-from ratelimit import AsyncLimiter, Limit, Limiter
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from benchmarks.workload import Quota
-    from ratelimit import Decision
+from benchmarks import BenchmarkError
+from benchmarks.contestants import AsyncCheck, Check
+from benchmarks.workload import Quota
+from ratelimit import AsyncLimiter, Decision, Limit, Limiter
 
 DEADLINE: Final = 5.0
-"""A busy machine is not an outage, and an outage's answers are nobody's figure."""
-
-
-class OutageError(RuntimeError):
-    """The store did not answer, so the figure would be that of the outage's answers."""
+"""Seconds. A busy machine is not an outage, and answers during an outage are no figure."""
 
 
 def limits_of(quotas: Sequence[Quota]) -> list[Limit]:
-    """Say the quotas as limits."""
     return [Limit(q.name, f"{q.count}/{q.period}s", burst=q.burst, unit=q.unit) for q in quotas]
 
 
-def passed(decision: Decision) -> bool:
-    """Return whether the store, or what remembers it, admitted the request."""
+def _costs(quotas: Sequence[Quota]) -> Callable[[int], dict[str, int] | None]:
+    # None for one request, which is what a check costs anyway.
+    units = {quota.unit for quota in quotas}
+    ones = None if units == {"requests"} else dict.fromkeys(units, 1)
+    return lambda cost: ones if cost == 1 else dict.fromkeys(units, cost)
+
+
+def _is_admitted(decision: Decision) -> bool:
     if decision.source == "outage":
-        raise OutageError("the store did not answer in time")
+        raise BenchmarkError("the store did not answer in time")
     return decision.allowed
 
 
-class _Costs:
-    """What a check costs: nothing needs to be said of a single request."""
+def blocking(url: str, quotas: Sequence[Quota], _variant: str) -> Check:
+    limiter, costs = Limiter(url, limits_of(quotas), deadline=DEADLINE), _costs(quotas)
 
-    def __init__(self, quotas: Sequence[Quota]) -> None:
-        self._units = {quota.unit for quota in quotas}
-        self._ones = self.of(1)
+    def check(key: str, cost: int) -> bool:
+        by_unit = costs(cost)
+        return _is_admitted(limiter.check(key, cost=by_unit) if by_unit else limiter.check(key))
 
-    def of(self, cost: int) -> dict[str, int]:
-        return dict.fromkeys(self._units, cost)
-
-    def __call__(self, cost: int) -> dict[str, int] | None:
-        if cost == 1:
-            return None if self._units == {"requests"} else self._ones
-        return self.of(cost)
+    return check
 
 
-class Blocking:
-    """The blocking limiter."""
+async def asyncio(url: str, quotas: Sequence[Quota], _variant: str) -> AsyncCheck:
+    limiter, costs = AsyncLimiter(url, limits_of(quotas), deadline=DEADLINE), _costs(quotas)
+    await limiter.ping()
 
-    def __init__(self, url: str, quotas: Sequence[Quota], _variant: str) -> None:
-        self._limiter = Limiter(url, limits_of(quotas), deadline=DEADLINE)
-        self._costs = _Costs(quotas)
+    async def check(key: str, cost: int) -> bool:
+        by_unit = costs(cost)
+        return _is_admitted(await (limiter.check(key, cost=by_unit) if by_unit else limiter.check(key)))
 
-    def check(self, key: str, cost: int) -> bool:
-        """See `contestants.Blocking`."""
-        costs = self._costs(cost)
-        return passed(self._limiter.check(key, cost=costs) if costs else self._limiter.check(key))
-
-    def close(self) -> None:
-        """See `contestants.Blocking`."""
-        self._limiter.close()
-
-
-class Asyncio:
-    """The limiter for asyncio."""
-
-    def __init__(self, url: str, quotas: Sequence[Quota], _variant: str) -> None:
-        self._limiter = AsyncLimiter(url, limits_of(quotas), deadline=DEADLINE)
-        self._costs = _Costs(quotas)
-
-    async def open(self) -> None:
-        """See `contestants.Asyncio`."""
-        await self._limiter.ping()
-
-    async def check(self, key: str, cost: int) -> bool:
-        """See `contestants.Asyncio`."""
-        costs = self._costs(cost)
-        return passed(await (self._limiter.check(key, cost=costs) if costs else self._limiter.check(key)))
-
-    async def close(self) -> None:
-        """See `contestants.Asyncio`."""
-        await self._limiter.close()
+    return check

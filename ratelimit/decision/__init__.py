@@ -1,1 +1,1 @@
-"""What comes out of a check: the decision, and the headers made from it."""
+"""The output: decisions, settlements, and the response headers that are made from decisions."""

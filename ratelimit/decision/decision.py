@@ -20,22 +20,23 @@ Source = Literal["store", "denial-memory", "lease", "outage"]
 
 @dataclass(frozen=True)
 class Decision:
-    """The answer to a check; true when the request may pass.
+    """The answer to a check. It is true if the request may pass.
 
     Attributes:
         allowed: whether the request may pass.
-        key: the key's identifier, masked: enough to recognise it, too little to use it.
+        key: the key's identifier, masked: people can recognise it, but it cannot be used.
         plan: the plan that was applied.
-        model_class: the class of the model, None where no model was named.
-        timestamp: the time the request was judged at.
-        clamped: whether that is earlier than the timestamp given, which lay too far ahead.
-        retry_after: seconds after which the same check passes if nobody else takes first;
-            0 when allowed, None when it can never pass.
-        violated: the names of the limits that denied it.
-        reservation: the reservation's id, if one was asked for.
-        source: who answered: `store`; `denial-memory` and `lease` in this process for it; or `outage`
-            where the store could not.
-        limits: every limit that was looked at, in the policy's order.
+        model_class: the class of the model; None if the check names no model.
+        timestamp: the time that the decision is for.
+        clamped: whether `timestamp` is earlier than the timestamp of the check, which was too far in
+            the future.
+        retry_after: seconds after which the same check passes if no other check takes first;
+            0 if allowed, None if it can never pass.
+        violated: the names of the limits that denied the check.
+        reservation: the reservation's id, if the check asked for a reservation.
+        source: who decided: `store`; this process by `denial-memory` or by a `lease`; or `outage` if
+            the store did not answer.
+        limits: the state of each limit that applies, in the order of the policy.
     """
 
     allowed: bool
@@ -51,18 +52,18 @@ class Decision:
     limits: tuple[LimitState, ...]
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - a member of any type
-        """Work out the members of a deferred decision: only what is missing is looked for here."""
-        known = self.__dict__
-        if (rest := known.get("_rest")) is not None:
-            work, *asked = rest
-            known.update(work(*asked))
-            known.pop("_rest", None)  # another thread may be here too
-        if name in known:
-            return known[name]
+        """Compute the members of a deferred decision. Python calls this only for members that are missing."""
+        members = self.__dict__
+        if (deferred := members.get("_deferred")) is not None:
+            compute, *arguments = deferred
+            members.update(compute(*arguments))
+            members.pop("_deferred", None)  # None, because another thread may have removed it
+        if name in members:
+            return members[name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Be copied and pickled as the members and nothing else."""
+        """Return the members only, for copies and pickles: what computes them cannot be pickled."""
         return {member.name: getattr(self, member.name) for member in fields(self)}
 
     def __bool__(self) -> bool:
@@ -70,15 +71,15 @@ class Decision:
 
     @property
     def advice(self) -> str:
-        """What to tell whoever was denied, in a few words."""
+        """Why the check was denied, or when to retry; for messages."""
         if BLOCKED in self.violated:
-            return "an operator has shut the key"
+            return "an operator has blocked the key"
         if self.retry_after is None:
             return "this can never pass: it asks for more than the burst"
         return f"retry in {math.ceil(self.retry_after * 1000) / 1000:g} s"
 
     def headers(self, dialects: Sequence[Dialect] = ("ietf",)) -> dict[str, str]:
-        """Return the response headers that tell a client of this decision.
+        """Return the response headers for this decision.
 
         Args:
             dialects: any of `ietf`, `openai`, `venice`; see `ratelimit.decision.headers`.
@@ -102,26 +103,26 @@ class Decision:
         }
 
 
-_new: Final = object.__new__
+_new_object: Final = object.__new__
 
 
 def defer_decision(
     allowed: bool,  # noqa: FBT001 - a member
     source: Source,
-    rest: tuple[Any, ...],
+    deferred: tuple[Any, ...],
 ) -> Decision:
-    """Make a decision whose other members are worked out when one is asked for.
+    """Make a decision that computes its other members when one of them is first read.
 
-    Most callers ask no more than whether the request may pass, and that is a tenth of the work.
+    Most callers read only whether the request may pass, and that is a tenth of the work.
 
     Args:
         allowed: whether the request may pass.
-        source: who answered.
-        rest: what works out all members, as a dictionary, and its arguments.
+        source: who decided.
+        deferred: a function that returns all members as a dictionary, then its arguments.
     """
-    decision = _new(Decision)
-    known = decision.__dict__
-    known["allowed"] = allowed
-    known["source"] = source
-    known["_rest"] = rest
+    decision = _new_object(Decision)
+    members = decision.__dict__
+    members["allowed"] = allowed
+    members["source"] = source
+    members["_deferred"] = deferred
     return decision

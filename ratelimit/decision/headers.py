@@ -1,13 +1,13 @@
-"""The response headers that tell a client its limits, in the dialects that clients speak.
+"""The response headers that tell a client its limits, in several dialects.
 
 `ietf`    RateLimit-Policy and RateLimit, draft-ietf-httpapi-ratelimit-headers-10: structured-field
-          lists (RFC 9651) of limit names with `q` (units a window), `w` (the window, seconds), `qu`
-          (the unit, where it is not requests); `r` (units left) and `t` (seconds until full).
-`openai`  x-ratelimit-{limit,remaining,reset}-{requests,tokens}; resets as durations, `6m0s`.
-`venice`  the same names; requests reset at a Unix time, tokens after so many seconds.
+          lists (RFC 9651) of limit names with `q` (units per window), `w` (the window in seconds),
+          `qu` (the unit, if it is not requests); `r` (units left) and `t` (seconds until full).
+`openai`  x-ratelimit-{limit,remaining,reset}-{requests,tokens}; resets are durations like `6m0s`.
+`venice`  the same names; the reset of requests is a Unix time, that of tokens is in seconds.
 
-Every dialect carries Retry-After (RFC 9110, section 10.2.3) on denials, in whole seconds rounded
-up, so that whoever obeys it is not a moment too early. Limits in shadow mode stay hidden.
+In each dialect a denial has Retry-After (RFC 9110, section 10.2.3), in whole seconds, rounded up so
+that a client that obeys it does not retry too early. Headers do not show limits in shadow mode.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
     from ratelimit.decision.limit_state import LimitState
 
-_MOST: Final = 999_999_999_999_999
-"""Largest Integer of a structured field (RFC 9651, section 3.3.1)."""
+_MAX_INTEGER: Final = 999_999_999_999_999
+"""Largest integer in a structured field (RFC 9651, section 3.3.1)."""
 
-_UNITS: Final = {"concurrent": "concurrent-requests"}
-"""Units that the draft's registry has under another name."""
+_UNIT_NAMES: Final = {"concurrent": "concurrent-requests"}
+"""Units that have another name in the draft's registry."""
 
 Dialect = Literal["ietf", "openai", "venice"]
 
 
-class Verdict(Protocol):
-    """The members of a decision that headers are made from; see `Decision`."""
+class HeaderInput(Protocol):
+    """The members of a decision that the headers are made from; see `Decision`."""
 
     @property
     def allowed(self) -> bool:
@@ -40,48 +40,48 @@ class Verdict(Protocol):
 
     @property
     def timestamp(self) -> datetime:
-        """The time of the decision."""
+        """The time that the decision is for."""
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds after which the same check passes; None for never."""
+        """Seconds after which the same check passes; None if it can never pass."""
 
     @property
     def limits(self) -> Sequence[LimitState]:
-        """Every limit that was looked at."""
+        """The state of each limit that applies."""
 
 
-def make_headers(decision: Verdict, dialects: Sequence[Dialect] = ("ietf",)) -> dict[str, str]:
-    """Return the headers for a decision in every dialect named.
+def make_headers(decision: HeaderInput, dialects: Sequence[Dialect] = ("ietf",)) -> dict[str, str]:
+    """Return the headers for a decision, in all given dialects.
 
     Raises:
-        ValueError: there is no such dialect.
+        ValueError: a dialect does not exist.
     """
     headers: dict[str, str] = {}
     for dialect in dialects:
-        if dialect not in _DIALECTS:
-            raise ValueError(f"there is no dialect {dialect!r}; any of {', '.join(_DIALECTS)}")
-        headers.update(_DIALECTS[dialect](decision))
+        if dialect not in _MAKER_BY_DIALECT:
+            raise ValueError(f"there is no dialect {dialect!r}; allowed: {', '.join(_MAKER_BY_DIALECT)}")
+        headers.update(_MAKER_BY_DIALECT[dialect](decision))
     if not decision.allowed and decision.retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(decision.retry_after)))
     return headers
 
 
-def _shown(decision: Verdict) -> list[LimitState]:
+def _list_enforced(decision: HeaderInput) -> list[LimitState]:
     return [state for state in decision.limits if state.mode == "enforce"]
 
 
-def _ietf(decision: Verdict) -> dict[str, str]:
-    states = _shown(decision)
+def _make_ietf_headers(decision: HeaderInput) -> dict[str, str]:
+    states = _list_enforced(decision)
     if not states:
         return {}
     return {
         "RateLimit-Policy": ", ".join(
-            [_quota(state.name, state.limit, state.period, state.unit) for state in states]
+            [_write_quota(state.name, state.limit, state.period, state.unit) for state in states]
         ),
         "RateLimit": ", ".join(
             [
-                f'"{state.name}";r={state.remaining};t={min(math.ceil(state.reset_after), _MOST)}'
+                f'"{state.name}";r={state.remaining};t={min(math.ceil(state.reset_after), _MAX_INTEGER)}'
                 for state in states
             ]
         ),
@@ -89,34 +89,34 @@ def _ietf(decision: Verdict) -> dict[str, str]:
 
 
 @functools.lru_cache(maxsize=4096)
-def _quota(name: str, limit: int, period: float, unit: str) -> str:
-    """Write what a policy says of one limit: the same for every check until the policy changes."""
+def _write_quota(name: str, limit: int, period: float, unit: str) -> str:
+    """Write a limit's entry in RateLimit-Policy. It is cached: it is the same until the policy changes."""
     window = f";w={period:.0f}" if period else ""
-    units = "" if unit == "requests" else f';qu="{_UNITS.get(unit, unit)}"'
+    units = "" if unit == "requests" else f';qu="{_UNIT_NAMES.get(unit, unit)}"'
     return f'"{name}";q={limit}{window}{units}'
 
 
-def _tightest(decision: Verdict, unit: str) -> LimitState | None:
-    """These dialects have room for one limit of a unit: the one with the least left."""
-    states = [state for state in _shown(decision) if state.unit == unit]
+def _find_tightest(decision: HeaderInput, unit: str) -> LimitState | None:
+    """Return the limit on a unit with the least remaining. These dialects can show one limit per unit."""
+    states = [state for state in _list_enforced(decision) if state.unit == unit]
     return min(states, key=lambda state: state.remaining, default=None)
 
 
-def _one_per_unit(
-    decision: Verdict, reset: dict[str, Callable[[Verdict, LimitState], str]]
+def _make_headers_by_unit(
+    decision: HeaderInput, writers: dict[str, Callable[[HeaderInput, LimitState], str]]
 ) -> dict[str, str]:
     headers: dict[str, str] = {}
-    for unit, text_of in reset.items():
-        state = _tightest(decision, unit)
+    for unit, write_reset in writers.items():
+        state = _find_tightest(decision, unit)
         if state is not None:
             headers[f"x-ratelimit-limit-{unit}"] = str(state.limit)
             headers[f"x-ratelimit-remaining-{unit}"] = str(state.remaining)
-            headers[f"x-ratelimit-reset-{unit}"] = text_of(decision, state)
+            headers[f"x-ratelimit-reset-{unit}"] = write_reset(decision, state)
     return headers
 
 
-def duration(seconds: float) -> str:
-    """Write seconds as OpenAI does: `1s`, `6m0s`, `1h0m5s`, `90ms`; fractions are rounded up."""
+def write_duration(seconds: float) -> str:
+    """Write seconds like OpenAI: `1s`, `6m0s`, `1h0m5s`, `90ms`. Milliseconds are rounded up."""
     milliseconds = math.ceil(seconds * 1000 - 1e-6)
     if milliseconds < 1000:  # noqa: PLR2004 - a second
         return f"{milliseconds}ms" if milliseconds else "0s"
@@ -127,25 +127,25 @@ def duration(seconds: float) -> str:
     return (f"{hours}h" if hours else "") + (f"{minute}m" if minutes else "") + f"{second}{fraction}s"
 
 
-def _openai(decision: Verdict) -> dict[str, str]:
-    def reset(_: Verdict, state: LimitState) -> str:
-        return duration(state.reset_after)
+def _make_openai_headers(decision: HeaderInput) -> dict[str, str]:
+    def write_reset(_: HeaderInput, state: LimitState) -> str:
+        return write_duration(state.reset_after)
 
-    return _one_per_unit(decision, {"requests": reset, "tokens": reset})
+    return _make_headers_by_unit(decision, {"requests": write_reset, "tokens": write_reset})
 
 
-def _venice(decision: Verdict) -> dict[str, str]:
-    def unix(decision: Verdict, state: LimitState) -> str:
+def _make_venice_headers(decision: HeaderInput) -> dict[str, str]:
+    def write_unix_time(decision: HeaderInput, state: LimitState) -> str:
         return str(math.ceil(decision.timestamp.timestamp() + state.reset_after))
 
-    def seconds(_: Verdict, state: LimitState) -> str:
+    def write_seconds(_: HeaderInput, state: LimitState) -> str:
         return str(math.ceil(state.reset_after))
 
-    return _one_per_unit(decision, {"requests": unix, "tokens": seconds})
+    return _make_headers_by_unit(decision, {"requests": write_unix_time, "tokens": write_seconds})
 
 
-_DIALECTS: Final[dict[Dialect, Callable[[Verdict], dict[str, str]]]] = {
-    "ietf": _ietf,
-    "openai": _openai,
-    "venice": _venice,
+_MAKER_BY_DIALECT: Final[dict[Dialect, Callable[[HeaderInput], dict[str, str]]]] = {
+    "ietf": _make_ietf_headers,
+    "openai": _make_openai_headers,
+    "venice": _make_venice_headers,
 }

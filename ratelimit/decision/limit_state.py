@@ -8,23 +8,23 @@ from typing import Any, Final, Literal
 Mode = Literal["enforce", "shadow"]
 
 BLOCKED: Final = "blocked"
-"""The name among the violated limits when an operator has blocked the key; no limit may have it."""
+"""The name in `Decision.violated` if an operator has blocked the key. No limit may have this name."""
 
 
 @dataclass(frozen=True, slots=True)
 class LimitState:
-    """One limit as a check left it.
+    """The state of one limit after a check.
 
     Attributes:
         name: the limit's name in the policy.
-        unit: what it counts.
-        limit: units a period.
+        unit: what the limit counts.
+        limit: units per period.
         period: seconds.
         burst: the bucket's capacity.
-        remaining: whole units that could be taken now, never negative.
-        reset_after: seconds until nothing is missing.
-        retry_after: seconds until this limit would admit the check: 0 if it does, None for never.
-        mode: `enforce` or `shadow`; a shadow limit with a `retry_after` would have denied.
+        remaining: whole units that can be taken now, never negative.
+        reset_after: seconds until the bucket is full.
+        retry_after: seconds until this limit admits the check: 0 if it does now, None for never.
+        mode: `enforce` or `shadow`. A shadow limit whose `retry_after` is not 0 would deny the check.
     """
 
     name: str

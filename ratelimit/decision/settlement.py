@@ -13,9 +13,9 @@ class Settlement:
     """The answer to a settlement or a cancellation.
 
     Attributes:
-        settled: whether what was used is charged now; false for a cancellation.
-        replayed: whether that had been done before; then nothing was charged this time.
-        limits: every limit that was settled, as the first settlement left it.
+        settled: whether the usage is charged; false for a cancellation.
+        replayed: whether it was done before; then nothing was charged this time.
+        limits: the state of each limit that was settled, after the first settlement.
     """
 
     settled: bool

@@ -1,1 +1,1 @@
-"""Decides without I/O: the bucket, the layout of the store, the calls and replies of the scripts."""
+"""Decisions without I/O: the bucket, the layout of the store, and the calls and replies of the scripts."""

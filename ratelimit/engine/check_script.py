@@ -1,11 +1,11 @@
-"""What to ask the store about some packed_checks, and what its reply means. No I/O happens here.
+"""Encodes calls of lua/check.lua and decodes its replies. No I/O happens here.
 
-    question = asker.resolve(check)            # which limits, at what cost: ask.py
-    keys, args = encode_checks(questions, ...)    # one call of lua/check.lua for many questions
-    replies = replies_in(reply)            # what the script said about each
-    decision = read_decision(question, replies[0])  # and what that means
+    check = resolver.resolve(check, take=True)   # which limits apply, at what cost: resolver.py
+    keys, args = encode_checks([check], ...)     # one call of lua/check.lua, for many checks
+    replies = split_replies(reply)               # the reply for each check
+    decision = read_decision(check, replies[0])  # the decision for the user
 
-Every way to travel, sync, async or simulated, shares these.
+The limiter, the async limiter and the simulator all use these functions.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ratelimit.decision.decision import defer_decision
 from ratelimit.decision.limit_state import BLOCKED
 from ratelimit.engine.layout import FIRST_GROUP_ARGUMENT
 from ratelimit.engine.limit_status import NONE, evaluate_limit, make_limit_state, unpack_states
-from ratelimit.engine.resolver import find_record_key
+from ratelimit.engine.reservation_id import find_record_store_key
 from ratelimit.request.privacy import mask
 from ratelimit.request.timestamp import MICROSECONDS, as_datetime
 
@@ -31,20 +31,23 @@ if TYPE_CHECKING:
     from ratelimit.engine.resolver import LimitCost, ResolvedCheck
 
 MAX_LIMITS_PER_CALL: Final = 96
-"""Most limits in one call of the script: a third of a millisecond of the store's time.
+"""The most limits in one call of the script: a third of a millisecond of the store's time.
 
-More would not save much per check, and while the store is at one call we can write the next: with 256
-tasks 96 gave 1.7 times the packed_checks per second of 320."""
+A larger call saves little per check. With smaller calls the client encodes the next call while the store
+runs one: with 256 tasks, 96 gave 1.7 times the checks per second of 320."""
 
-_HEAD: Final = Struct("<2d")
-_YES, _AGAIN = b"1a"  # how a reply begins
-_REMEMBER: Final = 2
-_TIME: Final = Struct("<d")
-_JUDGED: Final = 1 + _TIME.size  # bytes of verdict and time
+_HEADER_STRUCT: Final = Struct("<2d")
+_ADMITTED, _REMEMBERED = b"1a"  # the first byte of a reply
+_TAKE_AND_REMEMBER: Final = 2
+_TIME_STRUCT: Final = Struct("<d")
+_STATES_START: Final = 1 + _TIME_STRUCT.size  # the states follow the verdict and the time
 
 
 def split_into_calls(checks: Sequence[ResolvedCheck]) -> Iterator[list[ResolvedCheck]]:
-    """Split questions into calls that hold the store for about a millisecond each, in order."""
+    """Split checks into calls of at most `MAX_LIMITS_PER_CALL` limits each, in order.
+
+    A check with more limits than that gets a call of its own.
+    """
     call: list[ResolvedCheck] = []
     weight = 0
     for check in checks:
@@ -58,35 +61,35 @@ def split_into_calls(checks: Sequence[ResolvedCheck]) -> Iterator[list[ResolvedC
 
 
 ScriptArgument = str | bytes | float
-"""An argument of a script."""
+"""One ARGV of a script."""
 
 
 def encode_checks(
     checks: Sequence[ResolvedCheck], max_skew: int | None, remember: int
 ) -> tuple[list[str], list[ScriptArgument]]:
-    """Return KEYS and ARGV of lua/check.lua for these questions.
+    """Return KEYS and ARGV of lua/check.lua for one call.
 
     Args:
-        checks: what to decide, each all or nothing on its own, in order.
-        max_skew: microseconds that a timestamp may lie ahead; None to trust it entirely.
-        remember: milliseconds to remember reservations and the answers to request ids.
+        checks: the checks to decide, in order; each is all or nothing on its own.
+        max_skew: microseconds that a timestamp may be ahead of the store's clock; None trusts every one.
+        remember: milliseconds for which the store keeps reservations and the answers to request ids.
     """
-    begins: dict[Layout, int] = {}
+    first_arguments: dict[Layout, int] = {}
     keys: list[str] = []
     packed_checks: list[ScriptArgument] = []
     args: list[ScriptArgument] = [b""]
     for check in checks:
         subject = check.subject
         layout = subject.layout
-        first = begins.get(layout)
+        first = first_arguments.get(layout)
         if first is None:
-            first = begins[layout] = len(args) + 1
+            first = first_arguments[layout] = len(args) + 1
             args += layout.script_arguments
         if check.packed is not None and first == FIRST_GROUP_ARGUMENT:
             packed_checks.append(check.packed)
         elif check.take and (check.reservation or check.request_id):
-            packed_checks.append(layout.pack(first, _REMEMBER, check.timestamp, check.costs))
-            packed_checks += _to_remember(check, keys, remember)
+            packed_checks.append(layout.pack(first, _TAKE_AND_REMEMBER, check.timestamp, check.costs))
+            packed_checks += _encode_memory(check, keys, remember)
         else:
             packed_checks.append(layout.pack(first, check.take, check.timestamp, check.costs))
         keys += subject.store_keys
@@ -96,112 +99,127 @@ def encode_checks(
 
 
 def split_replies(reply: bytes | list[bytes]) -> list[bytes]:
-    """Return what lua/check.lua said of each check: of one it says it without an array around."""
+    """Return the reply of lua/check.lua for each check; for a single check the script replies no array."""
     return reply if isinstance(reply, list) else [reply]
 
 
-def pack_header(max_skew: int | None, begin: int = 0) -> bytes:
-    """Return the first ARGV of a script: see lua/prelude.lua."""
-    return _HEAD.pack(-1 if max_skew is None else max_skew, begin)
+def pack_header(max_skew: int | None, first_check: int = 0) -> bytes:
+    """Return the first ARGV of a script, as lua/prelude.lua describes it.
+
+    Args:
+        max_skew: microseconds that a timestamp may be ahead of the store's clock; None trusts every one.
+        first_check: the ARGV at which the checks begin; only lua/check.lua uses it.
+    """
+    return _HEADER_STRUCT.pack(-1 if max_skew is None else max_skew, first_check)
 
 
-def _to_remember(check: ResolvedCheck, keys: list[str], remember: int) -> tuple[ScriptArgument, ...]:
-    """Return what the script needs to remember a question's answer, its reservation or both."""
-    answer, reservation = check.answer_store_key, check.reservation
-    record = find_record_key(reservation) if reservation else None
-    keys += filter(None, (answer, record))
-    fields = _record(check) if record else []
-    flags = (int(answer is not None), _mark(check), int(record is not None), reservation or NONE)
-    return (*flags, max(remember, _longest(check)), len(fields), *fields)
+def _encode_memory(check: ResolvedCheck, keys: list[str], remember: int) -> tuple[ScriptArgument, ...]:
+    """Return the ARGV with which the script remembers a check's answer, its reservation or both.
+
+    It appends their store keys to `keys`.
+    """
+    answer_store_key, reservation = check.answer_store_key, check.reservation
+    record_store_key = find_record_store_key(reservation) if reservation else None
+    keys += filter(None, (answer_store_key, record_store_key))
+    fields = _list_record_fields(check) if record_store_key else []
+    return (
+        int(answer_store_key is not None),
+        _compute_checksum(check),
+        int(record_store_key is not None),
+        reservation or NONE,
+        max(remember, _find_longest_slot_ttl(check)),
+        len(fields),
+        *fields,
+    )
 
 
-def _mark(check: ResolvedCheck) -> str:
-    """Return what tells one question's limits and costs from another's."""
-    return f"{zlib.crc32(write_limits(check).encode()):08x}"
+def _compute_checksum(check: ResolvedCheck) -> str:
+    """Return a checksum of a check's limits and costs, which tells one check from another."""
+    return f"{zlib.crc32(encode_limits(check).encode()):08x}"
 
 
-def _longest(check: ResolvedCheck) -> int:
-    """Return the milliseconds that the longest-lived slot lasts: its record must not be gone before."""
+def _find_longest_slot_ttl(check: ResolvedCheck) -> int:
+    """Return the longest TTL of a slot in milliseconds: the record must live as long as its slots."""
     placed_limits = check.subject.layout.placed_limits
     return int(max((placed.shape.period for placed in placed_limits if placed.is_slots), default=0)) // 1000
 
 
-def _record(check: ResolvedCheck) -> list[str]:
-    """Return the fields of a reservation's record that are known before it is admitted."""
+def _list_record_fields(check: ResolvedCheck) -> list[str]:
+    """Return the fields of a reservation's record that are known before the check is admitted."""
     fields = {
         "id": check.reservation or "",
         "key": check.subject.key,
         "tenant": check.subject.tenant,
         "plan": check.subject.plan,
         "model": check.model or "",
-        "limits": write_limits(check),
+        "limits": encode_limits(check),
     }
-    return [word for pair in fields.items() for word in pair]
+    return [text for pair in fields.items() for text in pair]
 
 
-def write_limits(check: ResolvedCheck) -> str:
-    """Write down the limits of a question, for settling them later: the form is lua/settle.lua's."""
-    return "".join(_limit_text(limit_cost) for limit_cost in check.limit_costs)
+def encode_limits(check: ResolvedCheck) -> str:
+    """Return the limits of a check as text, in the form in which lua/settle.lua reads them."""
+    return "".join(_encode_limit(limit_cost) for limit_cost in check.limit_costs)
 
 
-def _limit_text(limit_cost: LimitCost) -> str:
+def _encode_limit(limit_cost: LimitCost) -> str:
     placed, shape = limit_cost.placed, limit_cost.placed.shape
     numbers = f"{shape.count!r} {shape.period!r} {shape.burst!r} {placed.unit} {limit_cost.cost!r}"
-    return f"{placed.letter} {limit_cost.store_key} {placed.limit.name} {numbers};"
+    return f"{placed.kind_code} {limit_cost.store_key} {placed.limit.name} {numbers};"
 
 
 def read_decision(check: ResolvedCheck, reply: bytes, source: Source = "store") -> Decision:
-    """Return the decision that the script's reply to one question stands for.
+    """Return the decision in the script's reply for one check.
 
-    Only whether it was admitted is read at once; the rest when somebody asks for it.
+    Only the verdict is decoded at once. The other members are decoded at their first use.
     """
     reservation = check.reservation
-    if reply[0] == _AGAIN:
-        _, first, mark, reply = reply.split(b" ", 3)
-        reservation = None if first == b"-" else first.decode()
-        if mark.decode() != _mark(check):
-            # It was another question, or another policy: then the verdict stands, of limits unknown.
-            reply = reply[:_JUDGED]
-    allowed = reply[0] == _YES and not check.subject.blocked
+    if reply[0] == _REMEMBERED:
+        _, reservation_id, checksum, reply = reply.split(b" ", 3)
+        reservation = None if reservation_id == b"-" else reservation_id.decode()
+        if checksum.decode() != _compute_checksum(check):
+            # The first check had other limits or costs: its verdict stands, but the states do not match.
+            reply = reply[:_STATES_START]
+    allowed = reply[0] == _ADMITTED and not check.subject.blocked
     return defer_decision(allowed, source, (decode_members, check, reply, reservation, source))
 
 
 def text_of(reply: bytes | str) -> str:
-    """Return a reply as text; clients differ in whether they decode."""
+    """Return a reply as text. Some Redis clients decode replies and some do not."""
     return reply.decode() if isinstance(reply, bytes) else reply
 
 
 def move_reply_time(reply: bytes, t: int) -> bytes:
-    """Return a reply as it would be at another time, had nothing happened to the limits meanwhile."""
-    return reply[:1] + _TIME.pack(t) + reply[_JUDGED:]
+    """Return the same reply for time `t` (microseconds since the epoch), with the same states."""
+    return reply[:1] + _TIME_STRUCT.pack(t) + reply[_STATES_START:]
 
 
 def decode_members(
     check: ResolvedCheck, reply: bytes, reservation: str | None, source: Source
 ) -> dict[str, Any]:
-    """Return the members of a decision from what the script said."""
+    """Return the members of a decision from the script's reply."""
     layout = check.subject.layout
-    allowed = reply[0] == _YES
+    allowed = reply[0] == _ADMITTED
     taken = allowed and check.take
     states: list[LimitState] = []
     violated: list[str] = []
     waits: list[int | None] = []
-    t, found = unpack_states(layout, reply)
-    for number in layout.policy_order if found else ():
+    t, raw_states = unpack_states(layout, reply)
+    for number in layout.policy_order if raw_states else ():
         placed = layout.placed_limits[number]
-        reading = evaluate_limit(placed, check.costs[number], found[number], t, taken=taken)
+        status = evaluate_limit(placed, check.costs[number], raw_states[number], t, taken=taken)
         limit = placed.limit
         states.append(
-            make_limit_state(limit.name, placed.unit, placed.kind, placed.shape, limit.mode, reading)
+            make_limit_state(limit.name, placed.unit, placed.kind, placed.shape, limit.mode, status)
         )
-        if not allowed and reading.wait != 0 and limit.mode == "enforce":
+        if not allowed and status.wait != 0 and limit.mode == "enforce":
             violated.append(limit.name)
-            waits.append(reading.wait)
+            waits.append(status.wait)
     return build_members(
         check,
         allowed=allowed,
         t=t,
-        retry_after=_longest_wait(waits) if waits else 0.0,
+        retry_after=_find_longest_wait(waits) if waits else 0.0,
         violated=tuple(violated),
         reservation=reservation if allowed else None,
         source=source,
@@ -209,8 +227,8 @@ def decode_members(
     )
 
 
-def _longest_wait(waits: Sequence[int | None]) -> float | None:
-    """Return, in seconds, when every limit that denies would admit; None if one of them never does."""
+def _find_longest_wait(waits: Sequence[int | None]) -> float | None:
+    """Return the longest of the waits (microseconds) in seconds; None if one of them is None (never)."""
     known = [wait for wait in waits if wait is not None]
     return max(known) / MICROSECONDS if len(known) == len(waits) else None
 
@@ -226,9 +244,9 @@ def build_members(
     reservation: str | None = None,
     limits: tuple[LimitState, ...] = (),
 ) -> dict[str, Any]:
-    """Return the members of the decision on a question judged at `t` (microseconds since the epoch)."""
+    """Return the members of the decision on a check at time `t` (microseconds since the epoch)."""
     subject = check.subject
-    if subject.blocked:  # whatever is left of its limits
+    if subject.blocked:  # a block goes before every limit
         allowed, retry_after, violated, reservation = False, None, (BLOCKED,), None
     return {
         "allowed": allowed,

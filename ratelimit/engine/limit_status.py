@@ -16,24 +16,27 @@ if TYPE_CHECKING:
     from ratelimit.policy.limit import Kind
     from ratelimit.policy.shape import Shape
 
-_TIME: Final = Struct("<d")
+_TIME_STRUCT: Final = Struct("<d")
 
 NONE = "-"
-"""What the scripts say where there is nothing."""
+"""What stands in calls and replies of the scripts where there is no value."""
 
 RawState = tuple[float, float, tuple[float, ...]]
-"""The state of one limit, as lua/check.lua replies: of a bucket what was missing and when; of failures until
-when it is shut, how many count, and when they were; of slots how many are taken, and microseconds until
-enough are free."""
+"""The state of one limit as lua/check.lua replies it: two numbers, and times of failures.
+
+- bucket: the tokens missing, and the time at which that was true; no times.
+- failures: the time until which the limit denies, and how many failures count; their times.
+- slots: how many are taken, and the microseconds until one is free, -1 if one is; no times.
+"""
 
 
 class LimitStatus(NamedTuple):
     """What a limit's state means at one time.
 
     Attributes:
-        wait: microseconds until it admits; 0 if it does, None for never.
+        wait: microseconds until the limit admits the check; 0 if it does now, None for never.
         remaining: whole units left.
-        to_full: microseconds until nothing is missing.
+        to_full: microseconds until the limit is full.
     """
 
     wait: int | None
@@ -42,126 +45,132 @@ class LimitStatus(NamedTuple):
 
 
 def unpack_states(layout: Layout, reply: bytes) -> tuple[int, list[RawState]]:
-    """Return the time that a question was judged at, and the state of each place, where it is told."""
+    """Return the time of a decision, microseconds since the epoch, and the raw state of each limit.
+
+    There are no raw states if the reply was cut off after the time.
+    """
     if len(reply) < 1 + layout.state_struct.size:
-        [t] = _TIME.unpack_from(reply, 1)
+        [t] = _TIME_STRUCT.unpack_from(reply, 1)
         return int(t), []
     t, *numbers = layout.state_struct.unpack_from(reply, 1)
     if len(reply) == 1 + layout.state_struct.size:
         pairs = zip(numbers[::2], numbers[1::2], strict=True)
         return int(t), [(first, second, ()) for first, second in pairs]
-    times = (time for (time,) in _TIME.iter_unpack(reply[1 + layout.state_struct.size :]))
+    times = (time for (time,) in _TIME_STRUCT.iter_unpack(reply[1 + layout.state_struct.size :]))
     states: list[RawState] = []
     for placed, first, second in zip(layout.placed_limits, numbers[::2], numbers[1::2], strict=True):
-        counted = int(second) if placed.kind == "failures" else 0
-        states.append((first, second, tuple(itertools.islice(times, counted))))
+        count = int(second) if placed.kind == "failures" else 0
+        states.append((first, second, tuple(itertools.islice(times, count))))
     return int(t), states
 
 
 def evaluate_limit(placed: PlacedLimit, cost: float, state: RawState, t: int, *, taken: bool) -> LimitStatus:
-    """Read one limit of a question.
+    """Return the status of one limit of a check.
 
     Args:
         placed: the limit.
-        cost: what the question would take there.
-        state: what the script said of it, from before the check.
+        cost: what the check takes of it.
+        state: its raw state, from before the check.
         t: the time of the check, microseconds since the epoch.
-        taken: whether what is admitted was taken: then the reading is that of after.
+        taken: whether the check was admitted and took its costs; the status is then the one after the check.
     """
     kind, shape = placed.kind, placed.shape
     if kind == "bucket":
         bucket = make_bucket(state)
-        # What was taken was admitted by every limit but those in shadow mode: no need to look again.
-        wait = 0 if taken and placed.letter == "b" else bucket.wait(shape, t, cost)
+        # A check that took its costs was admitted by every limit that is not in shadow mode. Their wait is 0.
+        wait = 0 if taken and placed.kind_code == "b" else bucket.compute_wait(shape, t, cost)
         if taken and wait == 0 and cost:
             bucket = bucket.take(shape, t, cost)
-        return LimitStatus(wait, *bucket.standing(shape, t))
+        return LimitStatus(wait, *bucket.compute_remaining(shape, t))
     if kind == "slots":
-        return _slots(shape, state, want=bool(cost), taken=taken)
-    return _unasked(kind, shape, state, t)
+        return _evaluate_slots(shape, state, is_wanted=bool(cost), taken=taken)
+    return _evaluate_settle_only_limit(kind, shape, state, t)
 
 
 def evaluate_settled_limit(kind: Kind, shape: Shape, first: str, second: str, t: int) -> LimitStatus:
-    """Read one limit as a settlement left it, for a request that would take nothing.
+    """Return the status of one limit after a settlement, for a check of cost 0.
 
     Args:
-        kind: what the limit is kept as.
-        shape: its rate and burst.
-        first: the first of the two words of lua/settle.lua.
-        second: the second.
+        kind: the limit's kind.
+        shape: its numbers.
+        first: the first of the limit's two values in the reply of lua/settle.lua.
+        second: the second of them.
         t: the time of the settlement, microseconds since the epoch.
     """
-    nothing = first == NONE
+    is_absent = first == NONE
     if kind == "slots":
-        return _slots(shape, (0.0 if nothing else float(first), 0.0, ()), want=False, taken=False)
+        return _evaluate_slots(
+            shape, (0.0 if is_absent else float(first), 0.0, ()), is_wanted=False, taken=False
+        )
     if kind == "failures":
-        times = () if nothing else tuple(float(text) for text in first.split(",") if text)
-        return _failures(shape, (0.0 if nothing else float(second), len(times), times), t)
-    state: RawState = (0.0, 0.0, ()) if nothing else (float(first), float(second), ())
+        times = () if is_absent else tuple(float(text) for text in first.split(",") if text)
+        return _evaluate_failures(shape, (0.0 if is_absent else float(second), len(times), times), t)
+    state: RawState = (0.0, 0.0, ()) if is_absent else (float(first), float(second), ())
     if kind == "bucket":
         bucket = make_bucket(state)
-        return LimitStatus(bucket.wait(shape, t, 0), *bucket.standing(shape, t))
-    return _unasked(kind, shape, state, t)
+        return LimitStatus(bucket.compute_wait(shape, t, 0), *bucket.compute_remaining(shape, t))
+    return _evaluate_settle_only_limit(kind, shape, state, t)
 
 
 def make_bucket(state: RawState) -> Bucket:
-    """Return the bucket that this is the state of; an absent one is full, and all zeros."""
+    """Return the bucket of a raw state. A bucket that the store does not have is full: all zeros."""
     return Bucket(state[0], int(state[1]))
 
 
 def unpack_buckets(state: bytes) -> dict[str, Bucket]:
-    """Return all buckets of an owner by the names of their limits, as lua/prelude.lua packs them."""
-    found: dict[str, Bucket] = {}
+    """Return all buckets of an owner by the names of their limits. lua/prelude.lua packed `state`."""
+    buckets: dict[str, Bucket] = {}
     while state:
-        listed, _, state = state.partition(b"|")
-        names = listed.decode().split(",")
+        name_list, _, state = state.partition(b"|")
+        names = name_list.decode().split(",")
         pairs = Struct(f"<{2 * len(names)}d")
         numbers = pairs.unpack_from(state)
         for name, used, at in zip(names, numbers[::2], numbers[1::2], strict=True):
-            found[name] = make_bucket((used, at, ()))
-        state = state[pairs.size + _TIME.size :]
-    return found
+            buckets[name] = make_bucket((used, at, ()))
+        state = state[pairs.size + _TIME_STRUCT.size :]
+    return buckets
 
 
-def _unasked(kind: Kind, shape: Shape, state: RawState, t: int) -> LimitStatus:
-    """Read a limit of which requests take nothing when they are checked."""
+def _evaluate_settle_only_limit(kind: Kind, shape: Shape, state: RawState, t: int) -> LimitStatus:
+    """Return the status of a limit that only settlements charge: failures, or a post-paid bucket."""
     if kind == "failures":
-        return _failures(shape, state, t)
+        return _evaluate_failures(shape, state, t)
     bucket = make_bucket(state)
-    return LimitStatus(bucket.wait_left(shape, t), *bucket.standing(shape, t))
+    return LimitStatus(bucket.compute_post_paid_wait(shape, t), *bucket.compute_remaining(shape, t))
 
 
-def _slots(shape: Shape, state: RawState, *, want: bool, taken: bool) -> LimitStatus:
-    count, until, _ = state
-    free = count < shape.burst
-    if free and want and taken:
+def _evaluate_slots(shape: Shape, state: RawState, *, is_wanted: bool, taken: bool) -> LimitStatus:
+    """Return the status of slots; `is_wanted` says whether the check takes one."""
+    count, wait_for_slot, _ = state
+    is_free = count < shape.burst
+    if is_free and is_wanted and taken:
         count += 1
-    wait = 0 if free or not want else int(until)
+    wait = 0 if is_free or not is_wanted else int(wait_for_slot)
     return LimitStatus(wait, max(0, int(shape.burst - count)), 0)
 
 
-def _failures(shape: Shape, state: RawState, t: int) -> LimitStatus:
-    until, _, counted = state
+def _evaluate_failures(shape: Shape, state: RawState, t: int) -> LimitStatus:
+    shut_until, _, counted = state
     since = t - shape.period
     times = [time for time in counted if time > since]
-    shut = max(0, int(until) - t)
-    remaining = 0 if shut else max(0, int(shape.count) - len(times))
-    to_full = max(shut, int(times[-1] - since) if times else 0)
-    return LimitStatus(shut, remaining, to_full)
+    shut_for = max(0, int(shut_until) - t)
+    remaining = 0 if shut_for else max(0, int(shape.count) - len(times))
+    to_full = max(shut_for, int(times[-1] - since) if times else 0)
+    return LimitStatus(shut_for, remaining, to_full)
 
 
 def make_limit_state(
-    name: str, unit: str, kind: Kind, shape: Shape, mode: Mode, reading: LimitStatus
+    name: str, unit: str, kind: Kind, shape: Shape, mode: Mode, status: LimitStatus
 ) -> LimitState:
-    """Return a limit's state as people are told it."""
-    wait, remaining, to_full = reading
+    """Return a limit's status as users see it."""
+    wait, remaining, to_full = status
     limit, period, burst = shape.count, shape.period / MICROSECONDS, shape.burst
     if kind == "slots":
         limit, period = burst, 0.0
     elif kind == "failures":
         burst = limit
     retry_after = None if wait is None else wait / MICROSECONDS
-    # In the order of its members: by name it takes a third longer.
+    # The arguments are positional: keyword arguments take a third longer.
     return LimitState(
         name, unit, int(limit), period, int(burst), remaining, to_full / MICROSECONDS, retry_after, mode
     )

@@ -1,13 +1,11 @@
-"""From a check to a resolved check: everything that the policy says about it, looked up."""
+"""Resolves checks: looks up everything that the policy says about a check."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import secrets
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from ratelimit.engine.layout import Layout, answer_key, build_layout, record_key
+from ratelimit.engine.layout import Layout, build_layout, make_answer_store_key
+from ratelimit.engine.reservation_id import make_reservation_id
 from ratelimit.policy.assignment import NO_ASSIGNMENTS, NOT_ASSIGNED
 from ratelimit.policy.spec import CONCURRENT, FAILURES
 from ratelimit.request.check import MAX_COUNT, Check, CheckOptions, invalid_field
@@ -23,7 +21,7 @@ _COUNTED_BY_LIMITER: Final = frozenset({CONCURRENT, FAILURES})
 """Units that a request cannot state a cost in: the limiter counts them."""
 
 _CACHED_OPTIONS: Final = frozenset({"plan", "model", "tenant", "cost"})
-_NUMBERS: Final = frozenset({int, float})  # not bool: a bool is an int, but never meant as a cost
+_AMOUNT_TYPES: Final = frozenset({int, float})  # not bool: a bool is an int, but never meant as a cost
 _NO_COST: Final[dict[str, float]] = {}
 _MAX_CACHED: Final = 32_768
 
@@ -36,8 +34,8 @@ class LimitCost(NamedTuple):
 
     Attributes:
         placed: the limit.
-        store_key: where its state lies.
-        cost: what the check takes there.
+        store_key: the store key that holds its state.
+        cost: what the check takes of it.
     """
 
     placed: PlacedLimit
@@ -46,16 +44,16 @@ class LimitCost(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """Who a check is about, and which limits apply, whatever it costs.
+    """Who a check is about, and which limits apply. It does not depend on the cost.
 
     Attributes:
         key: the API key's identifier.
         plan: the plan that applies.
-        model_class: the class of the model; None where no model was named.
-        tenant: who owns the key.
+        model_class: the class of the model; None if the check names no model.
+        tenant: the account that owns the key.
         blocked: whether an operator has blocked the key.
         layout: the limits that apply.
-        store_keys: where their state lies, one for each group of the layout.
+        store_keys: the store keys that hold their state, one for each group of the layout.
     """
 
     key: str
@@ -75,9 +73,9 @@ class ResolvedCheck(NamedTuple):
         take: whether to take the cost if admitted; False only looks.
         costs: what it takes of each limit, in the order of the layout's placed limits.
         timestamp: when the request was made, microseconds since the epoch; None for the store's clock.
-        model: the model asked for.
+        model: the model that the check names.
         request_id: makes the check repeatable.
-        reservation: the id of its reservation, if one was asked for.
+        reservation: the id of its reservation, if the check reserves.
         packed: the whole check as an argument of lua/check.lua, valid where its layout is the first of
             the call. Only for a check with the default cost, which is packed once for all keys.
     """
@@ -113,7 +111,7 @@ class ResolvedCheck(NamedTuple):
         """The store key under which the answer is remembered, if the check has a request id."""
         if self.request_id is None or not self.take:
             return None
-        return answer_key(self.subject.tenant, self.subject.key, self.request_id)
+        return make_answer_store_key(self.subject.tenant, self.subject.key, self.request_id)
 
     def with_limits(self, is_wanted: Callable[[PlacedLimit], bool]) -> ResolvedCheck:
         """Return the same check for some of its limits only, without a reservation."""
@@ -180,10 +178,10 @@ class Resolver:
         )
 
     def find_cached(self, key: str, options: CheckOptions | None) -> ResolvedCheck | None:
-        """Return the resolved check of a key that asked with the same plan, model and tenant before.
+        """Return the resolved check from the cache, for a key with the same plan, model and tenant.
 
         Returns:
-            None if it is not cached, or needs validation; `resolve` then reports what is wrong.
+            None if it is not cached or needs validation; `resolve` then reports what is wrong.
         """
         if not options:
             return self._cache.get(key)
@@ -202,7 +200,7 @@ class Resolver:
     def _is_valid_cost(self, cost: object) -> bool:
         """Whether a cost is a plain dict of metered units with amounts in range."""
         return type(cost) is dict and all(
-            type(amount) in _NUMBERS and 0 <= amount <= MAX_COUNT and unit in self._units
+            type(amount) in _AMOUNT_TYPES and 0 <= amount <= MAX_COUNT and unit in self._units
             for unit, amount in cost.items()
         )
 
@@ -212,7 +210,9 @@ class Resolver:
         plan, tenant, blocked = self.resolve_key(key, check.plan, check.tenant)
         model_class = self.policy.class_of(check.model)
         layout = self._find_layout(plan, model_class)
-        subject = Subject(key, plan, model_class, tenant, blocked, layout, layout.store_keys(key, tenant))
+        subject = Subject(
+            key, plan, model_class, tenant, blocked, layout, layout.make_store_keys(key, tenant)
+        )
         if len(self._cache) >= _MAX_CACHED:
             self._cache.clear()  # callers choose what is cached, so its size needs a bound
         packed = None if blocked else layout.packed
@@ -247,7 +247,7 @@ class Resolver:
             InvalidRequest: there is no such plan.
         """
         if plan not in self.policy.plans:
-            raise invalid_field("plan", f"there is no such plan; one of {', '.join(self.policy.plans)}")
+            raise invalid_field("plan", f"there is no such plan; allowed: {', '.join(self.policy.plans)}")
 
     def is_known(self, key: str) -> bool:
         """Whether the policy's `keys` or an assignment names a key."""
@@ -257,12 +257,12 @@ class Resolver:
         """Refuse a cost in a unit that no plan meters.
 
         Raises:
-            InvalidRequest: there is one.
+            InvalidRequest: there is such a unit.
         """
         for unit in cost:
             if unit not in self._units:
                 raise invalid_field(
-                    f"cost.{unit}", f"no plan meters this unit; any of {', '.join(sorted(self._units))}"
+                    f"cost.{unit}", f"no plan meters this unit; allowed: {', '.join(sorted(self._units))}"
                 )
 
     def _find_layout(self, plan: str, model_class: str | None) -> Layout:
@@ -291,22 +291,3 @@ def _list_costs(layout: Layout, cost: Mapping[str, float], *, slots: float) -> t
             for placed in layout.placed_limits
         ]
     )
-
-
-def make_reservation_id(tenant: str) -> str:
-    """Return a new reservation's id: 96 random bits, and the tenant so that any sidecar finds the record."""
-    return f"{secrets.token_urlsafe(12)}.{base64.urlsafe_b64encode(tenant.encode()).decode().rstrip('=')}"
-
-
-def find_record_key(reservation: str) -> str | None:
-    """Return the name of a reservation's record, or None where the text cannot be a reservation's id."""
-    token, _, tag = reservation.partition(".")
-    try:
-        tenant = base64.b64decode(tag + "=" * (-len(tag) % 4), altchars=b"-_", validate=True).decode("ascii")
-    except (binascii.Error, ValueError):
-        return None
-    return record_key(tenant, token) if tenant and _is_token(token) else None
-
-
-def _is_token(token: str) -> bool:
-    return len(token) == 16 and token.replace("-", "a").replace("_", "a").isalnum() and token.isascii()  # noqa: PLR2004

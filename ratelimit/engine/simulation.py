@@ -1,8 +1,8 @@
 """The same decisions without a store: buckets in a dictionary.
 
-This engine answers questions about buckets as lua/check.lua does, in the same form, so that
-`call.read` cannot tell them apart. It serves replays, and `on_outage: local`. What is counted
-by reservations and settlements it does not know.
+It decides checks on buckets as lua/check.lua does and gives replies of the same form, so
+`check_script.read_decision` reads both. Replays and `on_outage: local` use it. It does not know
+slots, failures or post-paid limits: reservations and settlements charge those.
 """
 
 from __future__ import annotations
@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 
 def find_check_time(check: ResolvedCheck, now: int, max_skew: int | None) -> int:
-    """Return the time that a question is judged at, when it is `now` (microseconds since the epoch)."""
+    """Return the time at which a check is decided.
+
+    Args:
+        check: the check.
+        now: the current time. All times here are microseconds since the epoch.
+        max_skew: microseconds that its timestamp may be ahead of `now`; None trusts every one.
+    """
     t = check.timestamp
     if t is None:
         return now
@@ -30,43 +36,43 @@ class SimulatedBuckets:
     """Buckets of one process.
 
     Args:
-        most: buckets kept at the most; past that the one least recently used is forgotten,
-            which can only ever admit more. None keeps all.
+        max_buckets: how many buckets are kept at most; None keeps all. Above that, the bucket that
+            was taken from longest ago is dropped. This can only admit more, never less.
     """
 
-    def __init__(self, most: int | None = None) -> None:
-        self._most = most
+    def __init__(self, max_buckets: int | None = None) -> None:
+        self._max_buckets = max_buckets
         self._buckets: OrderedDict[tuple[str, str], Bucket] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._buckets)
 
     def decide(self, checks: Sequence[ResolvedCheck], *, now: int, max_skew: int | None) -> list[bytes]:
-        """Decide as the script would at the time `now` (microseconds since the epoch)."""
-        return [self._one(check, now, max_skew) for check in checks]
+        """Return the replies that the script would give at the time `now` (microseconds since the epoch)."""
+        return [self._decide_check(check, now, max_skew) for check in checks]
 
-    def _one(self, check: ResolvedCheck, now: int, max_skew: int | None) -> bytes:
+    def _decide_check(self, check: ResolvedCheck, now: int, max_skew: int | None) -> bytes:
         t = find_check_time(check, now, max_skew)
         allowed = True
         states: list[float] = []
         taken: dict[tuple[str, str], Bucket] = {}
         for limit_cost in check.limit_costs:
-            placed, shape = (limit_cost.store_key, limit_cost.placed.limit.name), limit_cost.placed.shape
-            known = self._buckets.get(placed)
-            bucket = known or Bucket(0.0, t)
-            states += known or (0, 0)
+            bucket_id, shape = (limit_cost.store_key, limit_cost.placed.limit.name), limit_cost.placed.shape
+            stored = self._buckets.get(bucket_id)
+            bucket = stored or Bucket(0.0, t)
+            states += stored or (0, 0)
             if bucket.admits(shape, t, limit_cost.cost):
                 if limit_cost.cost:
-                    taken[placed] = bucket.take(shape, t, limit_cost.cost)
+                    taken[bucket_id] = bucket.take(shape, t, limit_cost.cost)
             elif limit_cost.placed.limit.mode == "enforce":
                 allowed = False
         if check.take and allowed:
-            self._keep(taken)
+            self._store_buckets(taken)
         return (b"1" if allowed else b"0") + check.subject.layout.state_struct.pack(t, *states)
 
-    def _keep(self, taken: dict[tuple[str, str], Bucket]) -> None:
-        for placed, bucket in taken.items():
-            self._buckets[placed] = bucket
-            self._buckets.move_to_end(placed)
-        while self._most is not None and len(self._buckets) > self._most:
+    def _store_buckets(self, taken: dict[tuple[str, str], Bucket]) -> None:
+        for bucket_id, bucket in taken.items():
+            self._buckets[bucket_id] = bucket
+            self._buckets.move_to_end(bucket_id)
+        while self._max_buckets is not None and len(self._buckets) > self._max_buckets:
             self._buckets.popitem(last=False)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
 
 from ratelimit.engine.check_script import ScriptArgument, encode_checks, read_decision, text_of
-from ratelimit.engine.layout import KEYS, TENANTS, owner_key, suffix_of
+from ratelimit.engine.layout import KEYS, TENANTS, make_owner_store_key, make_store_key_suffix
 from ratelimit.engine.resolver import ResolvedCheck, Resolver
 from ratelimit.engine.settle_script import (
     encode_lease_return,
@@ -224,9 +224,13 @@ class BaseLimiter:
         limits = [limit for plan in self.policy.plans.values() for limit in plan.limits]
         # Buckets of limits that an edit of the policy has removed must be found, too.
         suffixes = {"", *(f"/{name}" for name in classes)}
-        suffixes.update(suffix_of(limit, name) for limit in limits for name in classes)
+        suffixes.update(make_store_key_suffix(limit, name) for limit in limits for name in classes)
         owners: tuple[Owner, ...] = ("key", "tenant") if tenant == key else ("key",)
-        return [owner_key(owner, key, tenant) + suffix for owner in owners for suffix in sorted(suffixes)]
+        return [
+            make_owner_store_key(owner, key, tenant) + suffix
+            for owner in owners
+            for suffix in sorted(suffixes)
+        ]
 
 
 def make_policy(policy: Policy | Limit | Iterable[Limit]) -> Policy:

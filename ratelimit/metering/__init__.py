@@ -1,1 +1,1 @@
-"""Usage records, and what operators assign to keys at run time."""
+"""Usage records, and the assignments of operators at run time."""

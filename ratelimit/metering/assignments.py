@@ -1,8 +1,8 @@
-"""What operators assign at run time: a plan, a tenant or a block to a key, a plan to a tenant.
+"""Assignments at run time: an operator gives a key a plan or a tenant, blocks it, or gives a tenant a plan.
 
-Assignments lie in two hashes of the store, one by key and one by tenant, and every limiter reads
-them. A limiter holds all of them in memory, so a check costs no read. `refresh` reads them again
-only when the counter beside them has changed.
+The store keeps assignments in two hashes, one for keys and one for tenants. Each limiter reads them
+all into memory, so a check does not read them. `refresh` reads them again only if the counter of
+assignments in the store has changed.
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ratelimit")
 
 COUNTER = f"{KEYS}@"
-"""Store key of a number that grows with every assignment."""
+"""Store key of a counter that each assignment increments."""
 
 Command = tuple[str, ...]
 """A command for the store."""
 
-T = TypeVar("T", bound="BaseModel")
+_Model = TypeVar("_Model", bound="BaseModel")
 
 
 class KeyAssignment(pydantic.BaseModel):
-    """What to assign to a key; what is left out is left to the policy.
+    """What to assign to a key. The policy applies to what is left out.
 
     Attributes:
         plan: the key's plan.
-        tenant: who owns the key.
-        blocked: whether to deny every request of the key.
+        tenant: the account that owns the key.
+        blocked: whether to deny all checks of the key.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     plan: PlanText | None = None
     tenant: TenantText | None = None
-    blocked: Annotated[StrictBool, Field(description="deny every request of the key")] = False
+    blocked: Annotated[StrictBool, Field(description="whether to deny all checks of the key")] = False
 
 
 class TenantAssignment(pydantic.BaseModel):
-    """What to assign to a tenant; what is left out is left to the policy.
+    """What to assign to a tenant. The policy applies to what is left out.
 
     Attributes:
-        plan: the plan of each key of the tenant that has none of its own.
+        plan: the plan of those keys of the tenant that have no plan of their own.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
@@ -62,7 +62,7 @@ class TenantAssignment(pydantic.BaseModel):
     plan: PlanText | None = None
 
 
-def make_assignment(model: type[T], fields: dict[str, Any]) -> T:
+def make_assignment(model: type[_Model], fields: dict[str, Any]) -> _Model:
     """Make an assignment from its fields.
 
     Raises:
@@ -74,30 +74,30 @@ def make_assignment(model: type[T], fields: dict[str, Any]) -> T:
         raise invalid_request(error, model) from None
 
 
-class _Tenant(pydantic.BaseModel):
+class _TenantName(pydantic.BaseModel):
     model_config = ConfigDict(hide_input_in_errors=True)
 
     tenant: TenantText
 
 
 def check_tenant(tenant: str) -> str:
-    """Return a tenant's name if it is one.
+    """Return a tenant's name if it is valid.
 
     Raises:
-        InvalidRequest: it is not 1 to 256 visible ASCII characters.
+        InvalidRequest: the name is not 1 to 256 visible ASCII characters.
     """
-    return make_assignment(_Tenant, {"tenant": tenant}).tenant
+    return make_assignment(_TenantName, {"tenant": tenant}).tenant
 
 
 def encode_assignment(
     store_key: str, name: str, assignment: KeyAssignment | TenantAssignment
 ) -> list[Command]:
-    """Return the commands that store an assignment and change the counter.
+    """Return the commands that store an assignment and increment the counter.
 
     Args:
-        store_key: the hash to write to, for keys or for tenants.
+        store_key: the store key of the hash for keys or for tenants.
         name: the key or tenant.
-        assignment: what to store; nothing is kept of an empty one.
+        assignment: what to store. An empty assignment deletes the stored one.
     """
     fields = assignment.model_dump(exclude_defaults=True)
     write = ("HSET", store_key, name, json.dumps(fields)) if fields else ("HDEL", store_key, name)
@@ -105,23 +105,27 @@ def encode_assignment(
 
 
 def read_assignments(keys: Mapping[bytes, bytes], tenants: Mapping[bytes, bytes]) -> Assignments:
-    """Return every assignment of the store, from its two hashes."""
-    by_key = {key: Assignment(**dict(assigned)) for key, assigned in _read_all(KeyAssignment, keys)}
-    assigned_tenants = _read_all(TenantAssignment, tenants)
+    """Return all assignments, from the two hashes of the store."""
+    by_key = {
+        key: Assignment(**dict(assigned)) for key, assigned in _read_valid_assignments(KeyAssignment, keys)
+    }
+    assigned_tenants = _read_valid_assignments(TenantAssignment, tenants)
     by_tenant = {name: assigned.plan for name, assigned in assigned_tenants if assigned.plan}
     return Assignments(by_key, by_tenant)
 
 
-def _read_all(model: type[T], stored: Mapping[bytes, bytes]) -> Iterator[tuple[str, T]]:
-    """Yield what can be read. A newer version may have written fields that this one does not know."""
+def _read_valid_assignments(
+    model: type[_Model], stored: Mapping[bytes, bytes]
+) -> Iterator[tuple[str, _Model]]:
+    """Yield all valid assignments, without fields that only a newer version knows."""
     for name, value in stored.items():
         try:
             fields = json.loads(value)
             known = {field: fields[field] for field in model.model_fields if field in fields}
-            yield _decode(name), model.model_validate(known)
+            yield _decode_text(name), model.model_validate(known)
         except (ValueError, TypeError):
             logger.warning("an assignment in the store cannot be read, and is ignored")
 
 
-def _decode(stored: bytes | str) -> str:
+def _decode_text(stored: bytes | str) -> str:
     return stored.decode() if isinstance(stored, bytes) else stored

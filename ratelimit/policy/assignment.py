@@ -1,4 +1,4 @@
-"""What the policy, or an operator at run time, says about one key or one tenant."""
+"""The plan, tenant and block that the policy or an operator assigns to a key or a tenant."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Assignment:
     """What is assigned to one key.
 
     Attributes:
-        plan: the key's plan; None leaves it to the tenant and the default plan.
-        tenant: who owns the key; None means the key itself.
-        blocked: whether every request of the key is denied.
+        plan: the key's plan; None means the plan of its tenant, else the default plan.
+        tenant: the account that owns the key; None means the key itself.
+        blocked: whether all checks of the key are denied.
     """
 
     plan: str | None = None
@@ -29,7 +29,7 @@ NOT_ASSIGNED = Assignment()
 
 @dataclass(frozen=True, slots=True)
 class Assignments:
-    """Everything that operators have assigned at run time.
+    """All that operators have assigned at run time.
 
     Attributes:
         keys: assignments by key.

@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 Kind = Literal["bucket", "post-paid", "slots", "failures"]
 
-DEFAULT_TTL: Final = 600 * MICROSECONDS
-"""When an abandoned reservation frees its slot."""
+_DEFAULT_TTL: Final = 600 * MICROSECONDS
+"""Time after which a reservation that is not settled frees its slot."""
 
-_IN_LEASE: Final = 3
-"""How deep a path is that ends in a lease: the limit's name, `lease`, and a field of it."""
+_LEASE_FIELD_STEPS: Final = 3
+"""Steps of a path to a field of a lease: the limit's name, `lease`, the field."""
 
-_named = pydantic.TypeAdapter(dict[Name, LimitSpec])
+_LIMIT_BY_NAME: Final = pydantic.TypeAdapter(dict[Name, LimitSpec])
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,30 +51,31 @@ class Limit:
     ```
 
     Attributes:
-        name: what the limit is called in answers and headers, and what its state is filed
-            under: editing anything else keeps what was used.
+        name: the limit's name in decisions and headers. The store keeps the limit's state under it:
+            what was used stays counted when anything but the name is changed.
         rate: `N/second|minute|hour|day` or `N/30s`, `N/5m`, `N/2h`, `N/7d`; or a rate for each
             model class. N is from 1 to 10^12.
-        burst: the bucket's capacity, 1 to 10^12; the rate's N unless given.
-        unit: what is counted. A check costs 1 of `requests` unless it says otherwise, and
-            nothing of any other unit unless it says so.
-        per: what a bucket belongs to: any of `key`, `tenant`, `model`; [] is one for everyone.
-        mode: `enforce`, or `shadow` to count and report without ever denying.
-        on_outage: the answer when the store cannot give one: `allow`, `deny` or `local`.
-        charge: `check` takes the cost at the check; with `settle` a check needs something left
-            and takes nothing, and the settlement takes what was used, below empty if need be.
-        denial_memory: whether a process may repeat a denial from memory until the bucket admits,
-            for a second at the most, without asking the store. Not for unit `concurrent`.
-        lease: `{"share": 0.05, "ttl": "1s"}`: what a process may take in advance of a bucket that is
-            asked for all the time, to spend without asking the store. All limits of a plan or none.
-        capacity: of unit `concurrent`: reservations open at once, 1 to 10^12. No rate.
-        ttl: of unit `concurrent`: when a reservation that nobody settles frees its slot, as
-            `30s`, `10m`; 10 minutes unless given.
-        block: of unit `failures`: how long a key with more than N failures in the period stays
-            shut; the period unless given.
+        burst: the bucket's capacity, 1 to 10^12; by default the N of the rate.
+        unit: what is counted. By default a check costs 1 of `requests` and nothing of other units.
+        per: what a bucket belongs to: any of `key`, `tenant`, `model`; [] means one bucket for everyone.
+        mode: `enforce`; or `shadow`, which counts and reports but never denies.
+        on_outage: the decision when the store does not answer: `allow`, `deny`, or `local` (decide by a
+            bucket of this process).
+        charge: with `check` the check takes the cost. With `settle` the check passes if the bucket is
+            not empty, and takes nothing; the settlement takes what was used, even below empty.
+        denial_memory: whether a process may repeat a denial from memory, without asking the store,
+            until the bucket admits again but for at most a second. Not for unit `concurrent`.
+        lease: `{"share": 0.05, "ttl": "1s"}`: how much of a bucket with frequent checks a process may
+            take in advance and spend without asking the store. Give it to all limits of a plan or to none.
+        capacity: only for unit `concurrent`, instead of a rate: how many reservations may be open at
+            once, 1 to 10^12.
+        ttl: only for unit `concurrent`: the time after which a reservation that is not settled frees
+            its slot, such as `30s` or `10m`; 10 minutes by default.
+        block: only for unit `failures`: how long checks are denied after more than N failures in the
+            period; by default the period.
 
     Raises:
-        PolicyError: something is unknown, misspelt or contradictory.
+        PolicyError: a value is unknown, misspelt or contradicts another.
     """
 
     name: str
@@ -92,14 +93,16 @@ class Limit:
     block: str | int | None = None
 
     def __post_init__(self) -> None:
-        """Hold a limit written in Python to the schema of the policy file."""
+        """Validate the limit by the schema of the policy file."""
         raw = {field: getattr(self, field) for field in LimitSpec.model_fields}
         if isinstance(self.per, tuple):
             raw["per"] = list(self.per)
         try:
-            [(_, spec)] = _named.validate_python({self.name: raw}).items()
+            [(_, spec)] = _LIMIT_BY_NAME.validate_python({self.name: raw}).items()
         except pydantic.ValidationError as error:
-            raise PolicyError(make_faults(error, _fields_at, echo=True), f"Limit({self.name!r})") from None
+            raise PolicyError(
+                make_faults(error, _find_allowed_fields, echo=True), f"Limit({self.name!r})"
+            ) from None
         object.__setattr__(self, "rate", spec.rate)
         object.__setattr__(self, "per", tuple(spec.per))
         object.__setattr__(self, "ttl", spec.ttl)
@@ -108,22 +111,22 @@ class Limit:
 
     @classmethod
     def of_spec(cls, name: str, spec: LimitSpec) -> Limit:
-        """Make a limit of what a policy file says of it."""
+        """Make a limit from its part of a policy file."""
         fields = dict(spec)
         for time in ("ttl", "block"):
             fields[time] = fields[time] and write_period(fields[time])
         return cls(name, **fields)
 
     def rate_of(self, model_class: str | None) -> Rate:
-        """Return the rate that holds for a model class (None where no model was named)."""
+        """Return the rate for a model class. The class is None if the check names no model."""
         if isinstance(self.rate, Rate):
             return self.rate
-        rates = cast("Mapping[str, Rate]", self.rate)  # __post_init__ parsed every rate
+        rates = cast("Mapping[str, Rate]", self.rate)  # __post_init__ has parsed all rates
         return rates.get(model_class or OTHER) or rates[OTHER]
 
     @property
     def kind(self) -> Kind:
-        """How the store keeps this limit."""
+        """How the store keeps the limit's state."""
         if self.unit == CONCURRENT:
             return "slots"
         if self.unit == FAILURES:
@@ -133,11 +136,12 @@ class Limit:
     def shape_of(self, model_class: str | None) -> Shape:
         """Return the limit's numbers for a model class.
 
-        For slots the burst is the capacity and the period the time to live; for failures the
-        burst is the block: they too are a number of things, a time and another number.
+        For slots the period is the time to live and the burst is the capacity. For failures the
+        burst is the length of the block in microseconds. A shape can hold all of these, so no other
+        type is needed.
         """
         if self.kind == "slots":
-            return Shape(1.0, float(cast("int | None", self.ttl) or DEFAULT_TTL), float(self.capacity or 0))
+            return Shape(1.0, float(cast("int | None", self.ttl) or _DEFAULT_TTL), float(self.capacity or 0))
         rate = self.rate_of(model_class)
         if self.kind == "failures":
             return Shape(
@@ -146,34 +150,36 @@ class Limit:
         return Shape(float(rate.count), float(rate.period), float(self.burst or rate.count))
 
     def as_dict(self) -> dict[str, object]:
-        """Return the limit as plain data, in the shape of the policy file."""
-        by_class = self.rate if isinstance(self.rate, Mapping) else {}
-        rate = {name: str(rate) for name, rate in by_class.items()} or str(self.rate)
+        """Return the limit as plain data, with the fields of the policy file."""
+        rates = self.rate if isinstance(self.rate, Mapping) else {}
+        rate = {model_class: str(rate) for model_class, rate in rates.items()} or str(self.rate)
         times = {name: write_period(value) for name in ("ttl", "block") if (value := getattr(self, name))}
         if self.kind == "slots":
             numbers: dict[str, object] = {"capacity": self.capacity}
         else:
             numbers = {"rate": rate} if self.burst is None else {"rate": rate, "burst": self.burst}
-        meaning = {"per": list(self.per), "mode": self.mode, "on_outage": self.on_outage}
+        behaviour = {"per": list(self.per), "mode": self.mode, "on_outage": self.on_outage}
         charge = {} if self.kind in {"slots", "failures"} else {"charge": self.charge}
-        memory = {} if self.denial_memory else {"denial_memory": False}
-        lease = cast("LeaseSpec | None", self.lease)
-        leased = {} if lease is None else {"lease": {"share": lease.share, "ttl": write_period(lease.ttl)}}
-        return {"unit": self.unit, **numbers, **times, **meaning, **charge, **memory, **leased}
+        denial_memory = {} if self.denial_memory else {"denial_memory": False}
+        spec = cast("LeaseSpec | None", self.lease)
+        lease = {} if spec is None else {"lease": {"share": spec.share, "ttl": write_period(spec.ttl)}}
+        return {"unit": self.unit, **numbers, **times, **behaviour, **charge, **denial_memory, **lease}
 
 
-def check_alone(limit: Limit) -> None:
-    """Refuse a limit that only a policy with model classes could hold.
+def refuse_rates_by_class(limit: Limit) -> None:
+    """Refuse a limit that needs model classes, for a policy that has none.
 
     Raises:
-        PolicyError: the limit has a rate for a model class.
+        PolicyError: the limit has a rate for a model class other than `other`.
     """
     if isinstance(limit.rate, Mapping) and set(limit.rate) != {OTHER}:
         fault = Fault(
-            "rate", "rates by model class need the `models` of a policy; use Policy.from_text or from_file"
+            "rate",
+            "must be one rate, because rates by model class need the `models` of a policy; use"
+            " Policy.from_text or Policy.from_file",
         )
         raise PolicyError([fault], f"Limit({limit.name!r})")
 
 
-def _fields_at(path: tuple[str, ...]) -> Iterable[str]:
-    return LeaseSpec.model_fields if len(path) == _IN_LEASE else LimitSpec.model_fields
+def _find_allowed_fields(path: tuple[str, ...]) -> Iterable[str]:
+    return LeaseSpec.model_fields if len(path) == _LEASE_FIELD_STEPS else LimitSpec.model_fields

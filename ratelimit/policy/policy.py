@@ -1,4 +1,4 @@
-"""A policy: named plans of limits, the classes of models, and who is on which plan."""
+"""A policy: plans with their limits, model classes, and the plans of keys and tenants."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pydantic
 
 from ratelimit.errors import Fault, PolicyError
 from ratelimit.policy.assignment import NOT_ASSIGNED, Assignment
-from ratelimit.policy.limit import Limit, check_alone
-from ratelimit.policy.rules import contradictions, half_leased
-from ratelimit.policy.source import Source
-from ratelimit.policy.spec import OTHER, KeySpec, PolicySpec, UnknownKeys, fields_at
+from ratelimit.policy.limit import Limit, refuse_rates_by_class
+from ratelimit.policy.rules import find_contradictions, find_missing_leases
+from ratelimit.policy.spec import OTHER, KeySpec, PolicySpec, UnknownKeys, find_allowed_fields
+from ratelimit.policy.yaml_text import YamlText
 from ratelimit.request.validation import make_faults
 
 if TYPE_CHECKING:
@@ -32,18 +32,18 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Plans, model classes and who is on which plan; immutable, and complete or not there at all.
+    """Plans, model classes, and the plans of keys and tenants. A policy is immutable.
 
     Attributes:
-        default_plan: the plan of a key that nothing else gives one.
+        default_plan: the plan of keys that have no other plan.
         plans: plans by name.
-        classes: model id to class; every other model is of class `other`.
+        classes: model classes by model id; all other models are of class `other`.
         keys: assignments by key.
-        tenants: plans by tenant, for every key of the tenant that has no plan of its own.
-        unknown_keys: what the sidecar does with a secret that neither `keys` nor an assignment knows:
+        tenants: plans by tenant, for those keys of the tenant that have no plan of their own.
+        unknown_keys: how the sidecar answers a secret whose key is neither in `keys` nor assigned:
             `default_plan`, `anonymous` (limit it by the client's address) or `deny` (answer 401).
-        source: where it was read from, for messages.
-        version: a fingerprint of the content: two policies with one version decide alike.
+        source: where the policy was read from; for messages.
+        version: a hash of the content: policies with the same version decide alike.
     """
 
     default_plan: str
@@ -60,8 +60,8 @@ class Policy:
         """Read a policy file (YAML, UTF-8).
 
         Raises:
-            PolicyError: the file cannot be read, or is not a policy; every fault is listed
-                with its line.
+            PolicyError: the file cannot be read, or is not a valid policy; it lists all faults
+                with their lines.
         """
         try:
             text = Path(path).read_text(encoding="utf-8")
@@ -75,25 +75,27 @@ class Policy:
         """Read a policy from YAML text.
 
         Raises:
-            PolicyError: the text is not a policy; every fault is listed with its line.
+            PolicyError: the text is not a valid policy; it lists all faults with their lines.
         """
-        yaml = Source(text, source)
+        yaml = YamlText(text, source)
         if not isinstance(yaml.data, dict):
-            raise PolicyError([Fault("", "must be a mapping with `plans`; the README shows one")], source)
+            message = "must be a mapping that contains `plans`; the README has an example"
+            raise PolicyError([Fault("", message)], source)
         try:
             spec = PolicySpec.model_validate(yaml.data)
         except pydantic.ValidationError as error:
-            yaml.refuse(make_faults(error, fields_at, echo=True))
+            yaml.raise_faults(make_faults(error, find_allowed_fields, echo=True))
             raise
-        yaml.refuse(contradictions(spec))
-        return cls._of_spec(spec, source)
+        yaml.raise_faults(find_contradictions(spec))
+        return cls._from_spec(spec, source)
 
     @classmethod
     def of(cls, *limits: Limit) -> Policy:
-        """Make a policy of one plan, called `default`, from limits written in Python.
+        """Make a policy from limits written in Python. It has one plan, called `default`.
 
         Raises:
-            PolicyError: there is no limit, or two share a name.
+            PolicyError: there is no limit, two limits have the same name, or a limit needs model
+                classes or a lease that the policy does not have.
         """
         names = [limit.name for limit in limits]
         if not limits or len(set(names)) != len(names):
@@ -101,13 +103,13 @@ class Policy:
                 [Fault("", f"needs one or more limits with different names, not {names}")], "Policy.of"
             )
         for limit in limits:
-            check_alone(limit)
-        if faults := list(half_leased({limit.name: limit for limit in limits})):
+            refuse_rates_by_class(limit)
+        if faults := list(find_missing_leases({limit.name: limit for limit in limits})):
             raise PolicyError(faults, "Policy.of")
-        return cls("default", {"default": Plan("default", limits)}, version=_fingerprint(repr(limits)))
+        return cls("default", {"default": Plan("default", limits)}, version=_hash(repr(limits)))
 
     @classmethod
-    def _of_spec(cls, spec: PolicySpec, source: str) -> Policy:
+    def _from_spec(cls, spec: PolicySpec, source: str) -> Policy:
         plans = {
             name: Plan(name, tuple(Limit.of_spec(limit, fields) for limit, fields in plan.limits.items()))
             for name, plan in spec.plans.items()
@@ -120,24 +122,24 @@ class Policy:
             tenants={name: tenant.plan for name, tenant in spec.tenants.items() if tenant.plan},
             unknown_keys=spec.unknown_keys,
             source=source,
-            version=_fingerprint(repr(spec)),
+            version=_hash(repr(spec)),
         )
 
     def assignment(self, key: str) -> Assignment:
-        """Return what this policy says of a key."""
+        """Return the plan and the tenant that the policy assigns to a key."""
         return self.keys.get(key, NOT_ASSIGNED)
 
     def class_of(self, model: str | None) -> str | None:
-        """Return the class of a model; None where no model was named."""
+        """Return the class of a model; None for None."""
         return None if model is None else self.classes.get(model, OTHER)
 
     @property
     def units(self) -> frozenset[str]:
-        """Every unit that some plan meters."""
+        """All units that the plans meter."""
         return frozenset(limit.unit for plan in self.plans.values() for limit in plan.limits)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the policy as plain data, in the shape of its file."""
+        """Return the policy as plain data, with the fields of its file."""
         classes: dict[str, list[str]] = {}
         for model, name in self.classes.items():
             classes.setdefault(name, []).append(model)
@@ -157,5 +159,5 @@ class Policy:
         }
 
 
-def _fingerprint(content: str) -> str:
+def _hash(content: str) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:12]

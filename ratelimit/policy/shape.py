@@ -5,20 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-_TOLERANCE: Final = 1e-6
+_MAX_TOLERANCE: Final = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a bucket is: `count` tokens come back every `period`, up to `burst`.
+    """The numbers of a bucket: it gains `count` tokens in each `period`, and holds up to `burst`.
 
     Attributes:
-        count: tokens a period.
+        count: tokens per period.
         period: microseconds.
         burst: capacity in tokens.
-        tolerance: tokens forgiven on admission: what one microsecond refills, since
-            timestamps are no finer than that, but never more than a millionth. It
-            keeps float error from turning a full burst of B into B - 1.
+        tolerance: tokens that a check may lack and still be admitted. It is what one microsecond
+            refills, because timestamps are no finer than that, but at most a millionth of a token.
+            Without it, rounding errors of floats could admit B - 1 requests from a full burst of B.
     """
 
     count: float
@@ -27,5 +27,5 @@ class Shape:
     tolerance: float = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Reckon the tolerance once: every comparison needs it."""
-        object.__setattr__(self, "tolerance", min(_TOLERANCE, self.count / self.period))
+        """Compute the tolerance once, because every comparison needs it."""
+        object.__setattr__(self, "tolerance", min(_MAX_TOLERANCE, self.count / self.period))

@@ -1,1 +1,1 @@
-"""What goes in: checks and usage records, and how their fields are validated."""
+"""The input: checks, usage records, and the validation of their fields."""

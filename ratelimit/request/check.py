@@ -1,6 +1,6 @@
-"""A check as it is asked. The schema is the privacy policy: a field not listed here is refused.
+"""A check, as callers send it. Fields that the schema does not list are refused, to protect privacy.
 
-Faults never repeat what was sent: whatever arrives by mistake must not reach a log.
+Faults never repeat what was sent, because content that is sent by mistake must not reach a log.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_BATCH: Final = 256
-"""Most checks in one batch."""
+"""Largest number of checks in one batch."""
 
 MAX_COUNT: Final = 10**12
-"""Largest cost, burst and N of a rate. Doubles count exactly far beyond it, with room for fractions."""
+"""Largest cost, burst and N of a rate. Doubles are exact far beyond it, and leave room for fractions."""
 
 
-def _visible(longest: int) -> AfterValidator:
-    pattern = re.compile(f"[!-~]{{1,{longest}}}")
+def _require_visible_ascii(max_length: int) -> AfterValidator:
+    pattern = re.compile(f"[!-~]{{1,{max_length}}}")
 
     def check(text: str) -> str:
         if not pattern.fullmatch(text):
-            raise ValueError(f"must be 1 to {longest} visible ASCII characters, without spaces")
+            raise ValueError(f"must be 1 to {max_length} visible ASCII characters, without spaces")
         return text
 
     return AfterValidator(check)
 
 
-def _text(longest: int, description: str) -> Any:  # noqa: ANN401 - Annotated metadata has no common type
-    schema = {"type": "string", "pattern": f"^[!-~]{{1,{longest}}}$", "description": description}
-    return _visible(longest), WithJsonSchema(schema)
+def _restrict_text(max_length: int, description: str) -> Any:  # noqa: ANN401 - Annotated metadata has no common type
+    schema = {"type": "string", "pattern": f"^[!-~]{{1,{max_length}}}$", "description": description}
+    return _require_visible_ascii(max_length), WithJsonSchema(schema)
 
 
-def _cost(amount: object) -> float:
+def _parse_amount(amount: object) -> float:
     if isinstance(amount, bool) or not isinstance(amount, (int, float)):
         raise ValueError("must be a number")  # noqa: TRY004 - pydantic collects ValueErrors
     if not 0 <= amount <= MAX_COUNT:  # also false for NaN
@@ -52,19 +52,21 @@ def _cost(amount: object) -> float:
 
 Amount = Annotated[
     float,
-    BeforeValidator(_cost),
+    BeforeValidator(_parse_amount),
     WithJsonSchema({"type": "number", "minimum": 0, "maximum": MAX_COUNT}),
 ]
 Cost = Annotated[
-    dict[Annotated[StrictStr, _visible(64)], Amount],
-    Field(max_length=64, description="units taken"),
+    dict[Annotated[StrictStr, _require_visible_ascii(64)], Amount],
+    Field(max_length=64, description="how much to take of each unit"),
 ]
-KeyText = Annotated[StrictStr, *_text(256, "the API key's identifier, never its secret")]
-PlanText = Annotated[StrictStr, *_text(64, "the plan to apply")]
-ModelText = Annotated[StrictStr, *_text(256, "the model asked for")]
-TenantText = Annotated[StrictStr, *_text(256, "who owns the key")]
-RequestIdText = Annotated[StrictStr, *_text(128, "makes a check repeatable")]
-ReservationText = Annotated[StrictStr, *_text(512, "the id of a reservation")]
+KeyText = Annotated[StrictStr, *_restrict_text(256, "the API key's identifier, never its secret")]
+PlanText = Annotated[StrictStr, *_restrict_text(64, "the plan to apply")]
+ModelText = Annotated[StrictStr, *_restrict_text(256, "the model of the request")]
+TenantText = Annotated[StrictStr, *_restrict_text(256, "the account that owns the key")]
+RequestIdText = Annotated[
+    StrictStr, *_restrict_text(128, "a repeated check with the same id is charged only once")
+]
+ReservationText = Annotated[StrictStr, *_restrict_text(512, "the id of a reservation")]
 
 
 class Check(pydantic.BaseModel):
@@ -72,15 +74,16 @@ class Check(pydantic.BaseModel):
 
     Attributes:
         key: the API key's identifier, never its secret: 1 to 256 visible ASCII characters.
-        timestamp: when the request was made; inside, microseconds since the epoch, or None
-            for the store's clock.
-        plan: the plan to apply; the policy's assignment for the key unless given.
-        model: the model asked for; models that the policy does not list share one class.
-        tenant: who owns the key; the policy's assignment, else the key itself.
-        cost: units taken, each 0 to 10^12; `requests` is 1 unless given.
-        request_id: 1 to 128 visible ASCII characters. A check that passed and is repeated with the
-            same id within the time to remember gives the first answer again and charges nothing.
-        reserve: whether the cost is an estimate: the decision then carries a reservation to settle.
+        timestamp: when the request was made: an aware datetime, RFC 3339 text or epoch seconds. It is
+            kept as microseconds since the epoch. None means the time of the store's clock.
+        plan: the plan to apply; by default the plan of the key, of its tenant, or the default plan.
+        model: the model of the request; models that the policy does not list share one class.
+        tenant: the account that owns the key; by default the tenant assigned to the key, else the key.
+        cost: how much to take of each unit, 0 to 10^12; `requests` is 1 by default.
+        request_id: 1 to 128 visible ASCII characters. If a check was admitted and is repeated with the
+            same id soon enough (the limiter's `remember`), it gets the same decision and is not
+            charged again.
+        reserve: whether the cost is an estimate. The decision then has a reservation to settle.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
@@ -91,12 +94,14 @@ class Check(pydantic.BaseModel):
     model: ModelText | None = None
     tenant: TenantText | None = None
     request_id: RequestIdText | None = None
-    reserve: Annotated[StrictBool, Field(description="whether the cost is an estimate to be settled")] = False
+    reserve: Annotated[
+        StrictBool, Field(description="whether the cost is an estimate, to be settled later")
+    ] = False
     cost: Cost = Field(default_factory=dict)
 
 
 class CheckOptions(TypedDict, total=False):
-    """What may be said of a check besides its key; see `Check`."""
+    """The fields of a check except its key; see `Check`."""
 
     timestamp: datetime | float | str | None
     plan: str | None
@@ -108,7 +113,7 @@ class CheckOptions(TypedDict, total=False):
 
 
 def make_check(fields: object) -> Check:
-    """Make a check from its fields, or pass on one that was made before.
+    """Make a check from its fields, or return a check as it is.
 
     Raises:
         InvalidRequest: a field is missing, unknown or out of range; nothing was charged.
@@ -124,7 +129,7 @@ def make_check(fields: object) -> Check:
 def invalid_request(
     error: pydantic.ValidationError, schema: type[pydantic.BaseModel] = Check
 ) -> InvalidRequest:
-    """Say what pydantic found in our words, without repeating what was sent."""
+    """Turn an error of pydantic into ours, which does not repeat what was sent."""
     return InvalidRequest(make_faults(error, lambda _: schema.model_fields, echo=False))
 
 

@@ -1,4 +1,4 @@
-"""What a request really used, as told when it has ended. Metadata only: nothing else can enter."""
+"""A usage record: what a request really used. It holds metadata only, no content."""
 
 from __future__ import annotations
 
@@ -24,27 +24,28 @@ from ratelimit.request.timestamp import MICROSECONDS, Timestamp
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-FAILED: Final = 400
-"""Statuses from here on are failures."""
+FIRST_FAILURE_STATUS: Final = 400
+"""This HTTP status and all above it count as failures."""
 
-_Tokens = Annotated[StrictInt, Field(ge=0, le=MAX_COUNT)]
+_TokenCount = Annotated[StrictInt, Field(ge=0, le=MAX_COUNT)]
 
 
 class Usage(pydantic.BaseModel):
     """A usage record.
 
     Attributes:
-        reservation: the reservation to settle; without one what was used is charged as it is.
-        key: the API key's identifier; a reservation knows it.
-        tenant: who owns the key; likewise.
+        reservation: the reservation to settle. Without one, all that was used is charged now.
+        key: the API key's identifier. It may be left out with a reservation, which has it.
+        tenant: the account that owns the key; likewise.
         plan: the plan to charge; likewise.
         model: the model that answered.
-        timestamp: when the request was made; the store's clock if absent.
+        timestamp: when the request was made; by default the time of the store's clock.
         input_tokens: tokens of the prompt, 0 to 10^12.
         output_tokens: tokens of the answer, 0 to 10^12.
-        latency_ms: milliseconds that the answer took.
-        status: the HTTP status of the answer, 100 to 599; from 400 on it counts as a failure.
-        cost: other units used, each 0 to 10^12; goes before what the tokens say.
+        latency_ms: how long the answer took, in milliseconds.
+        status: the HTTP status of the answer, 100 to 599; 400 and above count as a failure.
+        cost: how much of other units was used, each 0 to 10^12. An amount of `tokens`,
+            `input_tokens` or `output_tokens` here replaces the one from the fields above.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
@@ -55,8 +56,8 @@ class Usage(pydantic.BaseModel):
     plan: PlanText | None = None
     model: ModelText | None = None
     timestamp: Timestamp = None
-    input_tokens: _Tokens | None = None
-    output_tokens: _Tokens | None = None
+    input_tokens: _TokenCount | None = None
+    output_tokens: _TokenCount | None = None
     latency_ms: Amount | None = None
     status: Annotated[StrictInt, Field(ge=100, le=599)] | None = None
     cost: Cost = Field(default_factory=dict)
@@ -64,20 +65,20 @@ class Usage(pydantic.BaseModel):
     @property
     def failed(self) -> bool:
         """Whether the answer was a failure."""
-        return self.status is not None and self.status >= FAILED
+        return self.status is not None and self.status >= FIRST_FAILURE_STATUS
 
     def known(self) -> dict[str, float]:
-        """Return every unit whose use is known: `tokens` are those of input and output."""
-        counted = {"input_tokens": self.input_tokens, "output_tokens": self.output_tokens}
-        known = {unit: float(amount) for unit, amount in counted.items() if amount is not None}
-        if known:
-            known["tokens"] = sum(known.values())
-        return {**known, **self.cost}
+        """Return how much was used of each known unit; `tokens` is the sum of input and output."""
+        tokens = {"input_tokens": self.input_tokens, "output_tokens": self.output_tokens}
+        used = {unit: float(amount) for unit, amount in tokens.items() if amount is not None}
+        if used:
+            used["tokens"] = sum(used.values())
+        return {**used, **self.cost}
 
     def fields(self) -> dict[str, str]:
-        """Return what goes into the usage stream: the fields that were told, as text."""
-        told = self.model_dump(exclude_none=True, exclude={"timestamp", "cost"})
-        fields = {name: _text(value) for name, value in told.items()}
+        """Return the fields of the record's entry in the usage stream, as text; empty ones are left out."""
+        given = self.model_dump(exclude_none=True, exclude={"timestamp", "cost"})
+        fields = {name: _write_value(value) for name, value in given.items()}
         if self.timestamp is not None:
             fields["timestamp"] = f"{self.timestamp / MICROSECONDS:.6f}"
         if self.cost:
@@ -85,23 +86,23 @@ class Usage(pydantic.BaseModel):
         return fields
 
 
-def _text(value: object) -> str:
-    """Write a number with every digit that it has, and no more: `12`, not `12.0`."""
+def _write_value(value: object) -> str:
+    """Write a value exactly, and whole numbers without a fraction: `12`, not `12.0`."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def make_usage(fields: Usage | Mapping[str, Any], more: Mapping[str, Any]) -> Usage:
-    """Make a usage record of fields and more, or of another record and more.
+    """Make a usage record from fields or from another record, and add more fields.
 
     Raises:
         InvalidRequest: a field is missing, unknown or out of range; nothing was charged.
     """
-    told = fields.model_dump(exclude_unset=True) if isinstance(fields, Usage) else fields
+    given = fields.model_dump(exclude_unset=True) if isinstance(fields, Usage) else fields
     if isinstance(fields, Usage):
-        # Its timestamp is in microseconds by now; the record was valid, and only `more` is new.
-        told = {**told, "timestamp": None}
+        # The record's timestamp is valid but in microseconds, which validation would read as seconds.
+        given = {**given, "timestamp": None}
     try:
-        usage = Usage.model_validate({**told, **more})
+        usage = Usage.model_validate({**given, **more})
     except pydantic.ValidationError as error:
         raise invalid_request(error, Usage) from None
     return usage.model_copy(update={"timestamp": fields.timestamp}) if isinstance(fields, Usage) else usage

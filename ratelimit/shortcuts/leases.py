@@ -241,5 +241,5 @@ def _make_members(
     states: list[float] = []
     unspent = subtract_checks(tokens, check, spent_checks)
     for placed, bucket, count in zip(layout.placed_limits, lease.buckets, unspent, strict=True):
-        states += (max(bucket.level(placed.shape, t) - count, 0.0), t)
+        states += (max(bucket.compute_missing(placed.shape, t) - count, 0.0), t)
     return decode_members(check, b"1" + layout.state_struct.pack(t, *states), None, "lease")

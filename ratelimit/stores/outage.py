@@ -35,7 +35,7 @@ class Outage:
 
     def __init__(self, store: str) -> None:
         self._store = store
-        self._local_buckets = SimulatedBuckets(most=_MAX_LOCAL_BUCKETS)
+        self._local_buckets = SimulatedBuckets(max_buckets=_MAX_LOCAL_BUCKETS)
         self._lock = threading.Lock()
         self._failing = False
 

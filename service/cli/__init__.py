@@ -8,7 +8,7 @@ import sys
 def main() -> None:
     """Run the command."""
     try:
-        from service.cli.commands import app  # noqa: PLC0415 - an extra that only the command needs
+        from service.cli.commands import app  # noqa: PLC0415 - its packages are an extra, which may be missing
     except ModuleNotFoundError as error:
         sys.exit(f"{error.name} is missing: pip install 'ratelimit-sidecar[service,embedded]'")
     app()

@@ -1,4 +1,4 @@
-"""What `serve` says when it is there: where it listens, what it uses, and how to try it."""
+"""What `serve` prints when it listens: its address, store and policy, and a command to try it."""
 
 from __future__ import annotations
 
@@ -16,30 +16,33 @@ if TYPE_CHECKING:
 log = structlog.get_logger("ratelimit")
 
 
-def announce(settings: Settings, listener: socket.socket, limiter: Limiter) -> None:
-    """Say it to people, or log it for machines."""
-    where, curl = _address(settings, listener)
+def print_banner(settings: Settings, listener: socket.socket, limiter: Limiter) -> None:
+    """Print the banner for people, or log it for programs. Warn if there is no pepper."""
+    address, curl_target = _make_addresses(settings, listener)
     policy = limiter.policy
     if settings.log_format == "json":
         log.info(
-            "listening", address=where, store=limiter.store, policy=policy.source, version=policy.version
+            "listening", address=address, store=limiter.store, policy=policy.source, version=policy.version
         )
     else:
         plans = ", ".join(policy.plans)
-        console.print(f"[bold]ratelimit[/] listens on [bold]{where}[/]")
+        console.print(f"[bold]ratelimit[/] listens on [bold]{address}[/]")
         console.print(f"  store    {limiter.store}")
         console.print(f"  policy   {policy.source} (plans {plans}; default {policy.default_plan})")
-        console.print(f"  docs     {where}/docs" if settings.uds is None else "  docs     /docs")
+        console.print(f"  docs     {address}/docs" if settings.uds is None else "  docs     /docs")
         token = "" if settings.gateway_token is None else " -H 'X-RateLimit-Gateway-Token: …'"
-        console.print(f'  try      curl -i {curl}/v1/check{token} -d \'{{"key": "vk_demo"}}\'', markup=False)
+        console.print(
+            f'  try      curl -i {curl_target}/v1/check{token} -d \'{{"key": "vk_demo"}}\'', markup=False
+        )
     if settings.key_pepper is None:
         log.warning(
-            "no key_pepper: secrets become other identifiers after a restart and in other sidecars;"
+            "no key_pepper: the same secret becomes another key after a restart and in other sidecars;"
             " set RATELIMIT_KEY_PEPPER"
         )
 
 
-def _address(settings: Settings, listener: socket.socket) -> tuple[str, str]:
+def _make_addresses(settings: Settings, listener: socket.socket) -> tuple[str, str]:
+    """Return the address to print, and how curl must name it."""
     if settings.uds is not None:
         return f"unix:{settings.uds}", f"--unix-socket {settings.uds} http://localhost"
     host, port = listener.getsockname()[:2]

@@ -1,4 +1,4 @@
-"""All commands together. Exit codes: 0 allowed or valid, 1 denied or invalid, 2 wrong usage."""
+"""All commands of `ratelimit`. Exit codes: 0 allowed or valid, 1 denied or invalid, 2 wrong usage."""
 
 from __future__ import annotations
 

@@ -1,19 +1,22 @@
-"""`ratelimit check KEY` and `ratelimit keys show|reset KEY`: one key, from the command line."""
+"""`ratelimit check KEY` and `ratelimit keys show|reset|id`: one key, from the command line."""
 
 from __future__ import annotations
 
+import getpass
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ratelimit import InvalidRequest, Limiter, Policy, PolicyError, RateLimitError
+from ratelimit import Fault, InvalidRequest, Limiter, Policy, PolicyError, RateLimitError
 from service.cli.output import Json, console, fail, show_decision, show_json
+from service.identity import key_of_secret
 
 if TYPE_CHECKING:
     from ratelimit.request.check import CheckOptions
 
-app = typer.Typer(help="Look at a key, or give it a fresh start.", no_args_is_help=True)
+app = typer.Typer(help="Show a key's limits, reset a key, or make the key of a secret.", no_args_is_help=True)
 
 Key = Annotated[str, typer.Argument(help="The API key's identifier, never its secret.")]
 PolicyFile = Annotated[
@@ -28,6 +31,15 @@ Store = Annotated[
         help="The store: redis://, rediss://, unix://, embedded:///path.",
     ),
 ]
+Pepper = Annotated[
+    str | None,
+    typer.Option(
+        "--key-pepper",
+        envvar="RATELIMIT_KEY_PEPPER",
+        help="The pepper of the sidecars. Prefer the environment: flags are visible to other users.",
+        show_default=False,
+    ),
+]
 EMBEDDED = "embedded://"
 Plan = Annotated[str | None, typer.Option(help="The plan to apply.")]
 Model = Annotated[str | None, typer.Option(help="The model asked for.")]
@@ -35,7 +47,7 @@ Tenant = Annotated[str | None, typer.Option(help="Who owns the key.")]
 Cost = Annotated[list[str] | None, typer.Option(help="Units taken, such as tokens=512. May be repeated.")]
 
 DEADLINE = 1.0
-"""Seconds: people at a terminal can wait longer than requests."""
+"""Seconds that the store may take: a person at a terminal can wait longer than a request."""
 
 
 def check(
@@ -48,8 +60,8 @@ def check(
     cost: Cost = None,
     json: Json = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:
-    """Check one request of KEY and charge it: exit 0 if it passes, 1 if it is denied."""
-    _decide(key, policy, redis, _options(plan, model, tenant, cost), take=True, json=json)
+    """Check one request of KEY and charge it. Exit 0 if it is allowed, 1 if it is denied."""
+    _decide(key, policy, redis, _make_options(plan, model, tenant, cost), take=True, json=json)
 
 
 @app.command("show")
@@ -62,8 +74,8 @@ def show(
     tenant: Tenant = None,
     json: Json = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:
-    """Show the limits of KEY and charge nothing: exit 0 if one request would pass, else 1."""
-    _decide(key, policy, redis, _options(plan, model, tenant, None), take=False, json=json)
+    """Show the limits of KEY and charge nothing. Exit 0 if one request would be allowed, else 1."""
+    _decide(key, policy, redis, _make_options(plan, model, tenant, None), take=False, json=json)
 
 
 @app.command("reset")
@@ -74,9 +86,9 @@ def reset(
     tenant: Tenant = None,
     json: Json = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:
-    """Forget what KEY has used; buckets that it shares with others stay as they are."""
+    """Reset KEY: its buckets are full again. Buckets that it shares with other keys do not change."""
     try:
-        with _limiter(policy, redis) as limiter:
+        with _open_limiter(policy, redis) as limiter:
             limiter.refresh()
             limiter.reset(key, tenant=tenant)
     except RateLimitError as error:
@@ -84,12 +96,44 @@ def reset(
     if json:
         show_json({"key": key, "reset": True})
     else:
-        console.print(f"{key} has a fresh start")
+        console.print(f"{key} is reset: its buckets are full")
+
+
+@app.command("id")
+def make_id(
+    key_pepper: Pepper = None,
+    json: Json = False,  # noqa: FBT002 - typer's way of a flag
+) -> None:
+    """Print the key of a secret, for the policy file and PUT /v1/keys.
+
+    The secret is read from standard input, so that it reaches neither the shell's history nor the list
+    of processes. The pepper must be the one that the sidecars use.
+    """
+    if not (key_pepper or "").strip():
+        fail("--key-pepper (RATELIMIT_KEY_PEPPER): required; the sidecars' pepper, or the key is another")
+    try:
+        key = key_of_secret(_read_secret(), key_pepper or "")
+    except InvalidRequest as error:
+        fail(f"standard input: {error}; write one secret, on one line")
+    if json:
+        show_json({"key": key})
+    else:
+        typer.echo(key)
+
+
+def _read_secret() -> str:
+    """Read one secret as the sidecar sees it in a header: each byte one character (Latin-1)."""
+    if sys.stdin.isatty():
+        return getpass.getpass("secret: ").encode().decode("latin-1")
+    lines = sys.stdin.buffer.read().decode("latin-1").strip("\r\n").splitlines()
+    if len(lines) > 1:
+        raise InvalidRequest([Fault("secret", f"has {len(lines)} lines")])
+    return "".join(lines)
 
 
 def _decide(key: str, policy: Path, redis: str, options: CheckOptions, *, take: bool, json: bool) -> None:
     try:
-        with _limiter(policy, redis) as limiter:
+        with _open_limiter(policy, redis) as limiter:
             limiter.refresh()
             decision = limiter.check(key, **options) if take else limiter.peek(key, **options)
     except RateLimitError as error:
@@ -98,21 +142,23 @@ def _decide(key: str, policy: Path, redis: str, options: CheckOptions, *, take: 
     raise typer.Exit(0 if decision else 1)
 
 
-def _limiter(policy: Path, redis: str) -> Limiter:
+def _open_limiter(policy: Path, redis: str) -> Limiter:
     try:
         return Limiter(redis, Policy.from_file(policy), deadline=DEADLINE)
     except (PolicyError, InvalidRequest) as error:
         fail(error)
 
 
-def _options(plan: str | None, model: str | None, tenant: str | None, cost: list[str] | None) -> CheckOptions:
+def _make_options(
+    plan: str | None, model: str | None, tenant: str | None, cost: list[str] | None
+) -> CheckOptions:
     options: CheckOptions = {"plan": plan, "model": model, "tenant": tenant}
     if cost:
-        options["cost"] = dict(_amount(text) for text in cost)
+        options["cost"] = dict(_parse_cost(text) for text in cost)
     return options
 
 
-def _amount(text: str) -> tuple[str, float]:
+def _parse_cost(text: str) -> tuple[str, float]:
     unit, _, amount = text.partition("=")
     try:
         return unit, float(amount)

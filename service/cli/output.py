@@ -1,4 +1,4 @@
-"""How commands speak: answers on standard output, complaints in one line on standard error."""
+"""What commands print: results on standard output, errors in one line on standard error."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ console = Console(highlight=False, soft_wrap=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-USAGE = 2
+WRONG_USAGE = 2
+"""The exit code for wrong usage."""
 
 
-def fail(message: object, code: int = USAGE) -> NoReturn:
-    """Say what is wrong and leave."""
+def fail(message: object, code: int = WRONG_USAGE) -> NoReturn:
+    """Print an error and exit."""
     typer.echo(f"ratelimit: {message}", err=True)
     raise typer.Exit(code)
 
@@ -39,13 +40,13 @@ def show_decision(decision: Decision, *, as_json: bool) -> None:
         show_json(decision.as_dict())
         return
     verdict = "allowed" if decision else f"denied by {', '.join(decision.violated)}"
-    console.print(f"{decision.key} on plan {decision.plan}: [bold]{verdict}[/], {_advice(decision)}")
+    console.print(f"{decision.key} on plan {decision.plan}: [bold]{verdict}[/], {_describe_result(decision)}")
     table = Table("limit", "unit", "rate", "burst", "remaining", "full in", "mode", box=None, pad_edge=False)
     for state in decision.limits:
         table.add_row(
             state.name,
             state.unit,
-            _rate(state),
+            _format_rate(state),
             str(state.burst),
             str(state.remaining),
             f"{state.reset_after:.3f} s",
@@ -54,11 +55,11 @@ def show_decision(decision: Decision, *, as_json: bool) -> None:
     console.print(table)
 
 
-def _rate(state: LimitState) -> str:
+def _format_rate(state: LimitState) -> str:
     if not state.period:
         return f"{state.limit} at once"
     return str(Rate(state.limit, round(state.period * MICROSECONDS)))
 
 
-def _advice(decision: Decision) -> str:
-    return f"answered by {decision.source}" if decision else decision.advice
+def _describe_result(decision: Decision) -> str:
+    return f"decided by {decision.source}" if decision else decision.advice

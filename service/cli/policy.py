@@ -15,11 +15,11 @@ app = typer.Typer(help="Check a policy file, or print its schema.", no_args_is_h
 
 
 @app.command("check")
-def check(
+def check_policy(
     file: Annotated[Path, typer.Argument(help="The policy file.")],
-    json: Json = False,  # noqa: FBT002 - typer's way of a flag
+    json: Json = False,  # noqa: FBT002 - typer makes a flag of it
 ) -> None:
-    """Check FILE: exit 0 if it can be run, else 1 with every fault, its line and what is allowed."""
+    """Check FILE. Exit 0 if it is valid, else 1 with every fault, its line and what is allowed."""
     try:
         policy = Policy.from_file(file)
     except PolicyError as error:
@@ -42,8 +42,8 @@ def check(
 
 
 @app.command("schema")
-def schema(
-    json: Json = True,  # noqa: ARG001, FBT002 - a schema is JSON whether asked for it or not
+def print_schema(
+    json: Json = True,  # noqa: ARG001, FBT002 - accepted as in other commands; a schema is always JSON
 ) -> None:
     """Print the JSON Schema of policy files, for editors."""
     show_json({"$schema": "https://json-schema.org/draft/2020-12/schema", **PolicySpec.model_json_schema()})

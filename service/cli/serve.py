@@ -1,11 +1,10 @@
-"""`ratelimit serve`: the sidecar."""
+"""`ratelimit serve`: run the sidecar."""
 
 from __future__ import annotations
 
 import errno
 import gc
 import os
-import secrets
 import signal
 import socket
 import sys
@@ -22,29 +21,30 @@ from uvicorn.supervisors import Multiprocess
 from ratelimit import Limiter, Policy, RateLimitError, StoreUnavailable
 from service import logs
 from service.app import create_app
-from service.cli.banner import announce
+from service.cli.banner import print_banner
 from service.cli.output import fail
-from service.protocol import Protocol
-from service.reload import keep
+from service.protocol import JoiningProtocol
+from service.reload import save_policy
 from service.settings import Settings
+from service.sidecar import choose_pepper
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
 log = structlog.get_logger("ratelimit")
 
-SERVER: Final[dict[str, Any]] = {
-    "loop": "uvloop",  # by name: uvicorn would do without these two, and not say so
-    "http": Protocol,
+UVICORN_OPTIONS: Final[dict[str, Any]] = {
+    "loop": "uvloop",  # by default uvicorn silently runs without uvloop and httptools if they are missing
+    "http": JoiningProtocol,
     "log_config": None,
     "access_log": False,
     "server_header": False,
-    "ws": "none",  # a gateway that forwards an upgrade still asks an HTTP question
-    "proxy_headers": False,  # we read X-Forwarded-For ourselves, from the right
+    "ws": "none",  # a gateway that forwards a WebSocket upgrade expects an HTTP response
+    "proxy_headers": False,  # service.identity reads X-Forwarded-For, from the right
     "timeout_graceful_shutdown": 10,
     "backlog": 2048,
 }
-"""How uvicorn serves."""
+"""The options of uvicorn, for one process and for workers."""
 
 
 def serve(  # noqa: PLR0913, PLR0917 - one parameter for each setting
@@ -55,20 +55,25 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter for each setting
             help="The store: redis://, rediss://, unix://, embedded://[/path], memory://. [default: embedded://]"
         ),
     ] = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
+    host: Annotated[str | None, typer.Option(help="The address to listen on. [default: 127.0.0.1]")] = None,
     port: Annotated[
-        str | None, typer.Option(help="Port to listen on, 0 for a free one. [default: 8080]")
+        str | None, typer.Option(help="The port to listen on; 0 chooses a free one. [default: 8080]")
     ] = None,
-    uds: Annotated[str | None, typer.Option(help="Unix socket to listen on instead.")] = None,
-    workers: Annotated[str | None, typer.Option(help="Processes that answer. [default: 1]")] = None,
-    admin_token: Annotated[str | None, typer.Option(help="Opens the operators' endpoints.")] = None,
-    gateway_token: Annotated[str | None, typer.Option(help="Asked of every other /v1 call.")] = None,
+    uds: Annotated[str | None, typer.Option(help="A Unix socket to listen on instead.")] = None,
+    workers: Annotated[
+        str | None, typer.Option(help="How many processes answer requests. [default: 1]")
+    ] = None,
+    admin_token: Annotated[str | None, typer.Option(help="The token of the operators' endpoints.")] = None,
+    gateway_token: Annotated[str | None, typer.Option(help="The token of all other /v1 calls.")] = None,
     key_pepper: Annotated[
-        str | None, typer.Option(help="The key under which secrets become identifiers.")
+        str | None, typer.Option(help="The secret key of the hash that turns secrets into keys.")
     ] = None,
-    deadline: Annotated[str | None, typer.Option(help="Time the store may take. [default: 50ms]")] = None,
+    deadline: Annotated[
+        str | None, typer.Option(help="How long one call to the store may take. [default: 50ms]")
+    ] = None,
     max_skew: Annotated[
-        str | None, typer.Option(help="How far ahead a timestamp may lie; none to trust them. [default: 5s]")
+        str | None,
+        typer.Option(help="How far a timestamp may be ahead; none accepts every one. [default: 5s]"),
     ] = None,
     remember: Annotated[
         str | None, typer.Option(help="How long reservations and request ids are remembered. [default: 10m]")
@@ -78,32 +83,33 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter for each setting
     ] = None,
     log_format: Annotated[str | None, typer.Option(help="console or json. [default: console]")] = None,
     trusted_proxies: Annotated[
-        str | None, typer.Option(help="Networks whose X-Forwarded-For is believed. [default: loopback]")
+        str | None, typer.Option(help="Networks whose X-Forwarded-For is trusted. [default: loopback]")
     ] = None,
 ) -> None:
-    """Answer gateways. Every flag is also RATELIMIT_<NAME> in the environment."""
-    given = {name: value for name, value in locals().items() if value is not None}
-    settings = _settings(given)
+    """Run the sidecar. Every flag can also be set as RATELIMIT_<NAME> in the environment."""
+    flags = {name: value for name, value in locals().items() if value is not None}
+    settings = _read_settings(flags)
     logs.configure(settings.log_format)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # means reload, also while there is nothing to reload yet
+    # SIGHUP reloads the policy. Until that works it must not end the process, which it does by default.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGINT):
-        # The server raises the signal again when it has answered what was under way: leave, and clean up.
+        # uvicorn answers the open requests and then raises the signal again. Exit only then, and clean up.
         signal.signal(number, lambda *_: sys.exit(0))
     try:
-        running_policy = Policy.from_file(settings.policy)
-        # Held open until the end: an embedded server lives as long as somebody uses it.
-        with Limiter(settings.redis, running_policy) as keeper:
-            _greet_store(keeper)
-            listener = _listen(settings)
-            announce(settings, listener, keeper)
-            _run(settings, listener, keeper)
+        policy_to_serve = Policy.from_file(settings.policy)
+        # This limiter decides nothing. It stays open because an embedded server stops after its last user.
+        with Limiter(settings.redis, policy_to_serve) as limiter:
+            _ping_store(limiter)
+            listener = _open_listener(settings)
+            print_banner(settings, listener, limiter)
+            _run_server(settings, listener, limiter)
     except RateLimitError as error:
         fail(error)
 
 
-def _settings(given: dict[str, Any]) -> Settings:
+def _read_settings(flags: dict[str, Any]) -> Settings:
     try:
-        return Settings(**given)
+        return Settings(**flags)
     except pydantic.ValidationError as error:
         for detail in error.errors(include_url=False):
             name = str(detail["loc"][0]) if detail["loc"] else ""
@@ -116,95 +122,99 @@ def _settings(given: dict[str, Any]) -> Settings:
         fail(error)
 
 
-def _greet_store(limiter: Limiter) -> None:
-    """Start without the store if need be: that is what `on_outage` is for. Not if it turns us away."""
+def _ping_store(limiter: Limiter) -> None:
+    """Exit if the store refuses the connection. If it does not answer, only warn: `on_outage` applies."""
     try:
         limiter.ping()
     except StoreUnavailable as error:
         if error.refused:
             fail(error)
-        log.warning("the store does not answer yet, each limit's on_outage applies", store=limiter.store)
+        log.warning("the store does not answer yet; each limit's on_outage applies", store=limiter.store)
 
 
-def _listen(settings: Settings) -> socket.socket:
-    """Listen at once: from here on callers wait for us rather than being turned away."""
+def _open_listener(settings: Settings) -> socket.socket:
+    """Listen before the server runs, so that early clients wait instead of being refused."""
     try:
         if settings.uds is not None:
-            return _listen_unix(settings.uds)
+            return _open_unix_listener(settings.uds)
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
         return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
     except OSError as error:
-        where = settings.uds or f"{settings.host}:{settings.port}"
+        address = settings.uds or f"{settings.host}:{settings.port}"
         reason = os.strerror(error.errno) if error.errno else error
-        fail(f"cannot listen on {where}: {reason}; choose another with --port or --uds")
+        fail(f"cannot listen on {address}: {reason}; choose another with --port or --uds")
 
 
-def _listen_unix(path: Path) -> socket.socket:
+def _open_unix_listener(path: Path) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         if path.is_socket() and probe.connect_ex(str(path)) == errno.ECONNREFUSED:
-            path.unlink()  # left behind by a process that is gone
+            path.unlink()  # a process that has ended did not remove it
     listener.bind(str(path))
-    path.chmod(0o666)  # as for a port: who may connect is for the folder, and the gateway token, to say
+    # As with a port, every user may connect. The folder's mode and the gateway token restrict that.
+    path.chmod(0o666)
     listener.listen(2048)
     return listener
 
 
-def _run(settings: Settings, listener: socket.socket, keeper: Limiter) -> None:
+def _run_server(settings: Settings, listener: socket.socket, limiter: Limiter) -> None:
     try:
         if settings.workers == 1:
-            uvicorn.Server(uvicorn.Config(_application(settings), **SERVER)).run(sockets=[listener])
+            config = uvicorn.Config(_create_frozen_app(settings), **UVICORN_OPTIONS)
+            uvicorn.Server(config).run(sockets=[listener])
         else:
-            _run_workers(settings, listener, keeper)
+            _run_workers(settings, listener, limiter)
     finally:
         if settings.uds is not None:
             settings.uds.unlink(missing_ok=True)
 
 
-def _run_workers(settings: Settings, listener: socket.socket, keeper: Limiter) -> None:
+def _run_workers(settings: Settings, listener: socket.socket, limiter: Limiter) -> None:
     with tempfile.TemporaryDirectory(prefix="ratelimit-policy-") as folder:
-        last = Path(folder, "policy.json")
-        keep(keeper.policy, last)
-        _share(settings, keeper, last)
-        config = uvicorn.Config("service.cli.serve:worker", factory=True, workers=settings.workers, **SERVER)
+        last_policy = Path(folder, "policy.json")
+        save_policy(limiter.policy, last_policy)
+        _export_settings(settings, limiter, last_policy)
+        config = uvicorn.Config(
+            "service.cli.serve:create_worker_app", factory=True, workers=settings.workers, **UVICORN_OPTIONS
+        )
         Multiprocess(config, sockets=[listener]).run()
 
 
-def worker() -> FastAPI:
-    """Make the application of one of several processes, from the environment that the first one set."""
+def create_worker_app() -> FastAPI:
+    """Make the application of one worker, from the environment that the parent process has set."""
     settings = Settings()
     logs.configure(settings.log_format)
-    return _application(settings)
+    return _create_frozen_app(settings)
 
 
-def _application(settings: Settings) -> FastAPI:
+def _create_frozen_app(settings: Settings) -> FastAPI:
     app = create_app(settings)
-    lasting()
+    freeze_startup_objects()
     return app
 
 
-def lasting() -> None:
-    """Let the garbage collector pass over all that was made so far: it lasts as long as the process.
+def freeze_startup_objects() -> None:
+    """Exclude all present objects from garbage collection, because they last as long as the process.
 
-    Looking through it again and again took a tenth of each check. What a check makes is freed without the
-    collector; that it looks for cycles less often than Python's usual 700 objects gives another twentieth.
+    Searching them again and again took a tenth of the time of each check. The objects that a check makes are
+    freed without the collector, so it can also search less often than after 700 new objects, Python's
+    default: that saves another twentieth.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
 
 
-def _share(settings: Settings, keeper: Limiter, last: Path) -> None:
-    """Hand the settings down to other processes, with one store and one pepper for all of them."""
+def _export_settings(settings: Settings, limiter: Limiter, last_policy: Path) -> None:
+    """Put the settings into the environment for workers, with one store and one pepper for all of them."""
     if settings.redis.startswith("memory:"):
         fail("--workers: memory:// cannot be shared between processes; use embedded:// or redis://")
-    pepper = settings.key_pepper.get_secret_value() if settings.key_pepper else secrets.token_hex(32)
     values: dict[str, Any] = {
         **settings.model_dump(mode="json", exclude_none=True, exclude={"max_skew"}),
-        "redis": keeper.address,
+        "redis": limiter.address,
         "max_skew": "none" if settings.max_skew is None else settings.max_skew,
-        "key_pepper": pepper,
-        "last_policy": last,
+        "key_pepper": choose_pepper(settings),
+        "last_policy": last_policy,
     }
     for name in ("admin_token", "gateway_token"):
         token = getattr(settings, name)

@@ -1,4 +1,4 @@
-"""The usage stream, read a page at a time, and what to wait for at its end."""
+"""Read the stream of usage records, and wait for new ones."""
 
 from __future__ import annotations
 
@@ -23,33 +23,38 @@ if TYPE_CHECKING:
     from ratelimit.metering.usage_records import Record
 
     Entry = tuple[str, Mapping[bytes | str, bytes | str]]
-    """An entry's id, and its fields as the store tells them."""
+    """An entry's id, and its fields as the store returns them."""
 
-START: Final = "0-0"
-"""What comes before every id."""
+LOWEST_ID: Final = "0-0"
+"""Lower than the id of every entry."""
 
 _PAGE: Final = 1000
-"""Entries read in one call: about a millisecond of the store's time, for which nobody else is served."""
+"""Entries that one call reads. This takes about a millisecond, in which the store serves no other client."""
 
-_BLOCK: Final = 5.0
-"""Seconds that one call waits for the next entry."""
+_MAX_WAIT: Final = 5.0
+"""Seconds for which one call waits for the next entry."""
 
-_HIGHEST: Final = 2**64 - 1  # of the numbers behind a millisecond
-_MILLISECOND: Final = 1000  # in microseconds
+_MAX_SEQUENCE: Final = 2**64 - 1
+"""The highest number after the milliseconds of an id."""
+
+_MILLISECOND: Final = 1000
+"""In microseconds."""
 
 
-class Stream:
-    """The usage stream of a store. Whatever asks for entries names the id after which they come.
+class UsageStream:
+    """The usage stream of a store.
+
+    Methods that read entries return those after a given id, oldest first.
 
     Args:
-        client: as `ratelimit.stores.connect` makes it, see `opened`.
+        client: a client as `ratelimit.stores.connect` makes it.
     """
 
     def __init__(self, client: Any) -> None:  # noqa: ANN401 - redis-py's types fit neither of its clients
         self._client = client
 
-    def before(self, since: str) -> str:
-        """Return the highest id that comes before a time.
+    def find_id_before(self, since: str) -> str:
+        """Return the highest id that an entry before a time can have.
 
         Args:
             since: how long ago by the store's clock (`30m`, `2h`, `7d`), or a timestamp.
@@ -60,56 +65,61 @@ class Stream:
         with contextlib.suppress(ValueError):
             ago = parse_period(since)
             seconds, microseconds = self._client.time()
-            return _before(seconds * MICROSECONDS + microseconds - ago)
-        return _before(parse_timestamp(since) or 0)
+            return _make_id_before(seconds * MICROSECONDS + microseconds - ago)
+        return _make_id_before(parse_timestamp(since) or 0)
 
-    def pages(self, after: str) -> Iterator[Entry]:
-        """Read all entries, oldest first."""
+    def read_entries(self, after: str) -> Iterator[Entry]:
+        """Read all entries, page by page."""
         while page := self._client.xrange(USAGE, f"({after}", "+", count=_PAGE):
-            for name, fields in page:
-                after = text_of(name)
+            for entry_id, fields in page:
+                after = text_of(entry_id)
                 yield after, fields
 
-    def newest(self, after: str, count: int) -> list[Entry]:
-        """Read the newest entries, at most `count`, oldest first."""
-        found: list[Entry] = []
+    def read_newest(self, after: str, count: int) -> list[Entry]:
+        """Read the newest entries, at most `count`."""
+        entries: list[Entry] = []
         end = "+"
-        while page := self._client.xrevrange(USAGE, end, f"({after}", count=min(_PAGE, count - len(found))):
-            found += ((text_of(name), fields) for name, fields in page)
-            if len(found) == count:
+        while page := self._client.xrevrange(USAGE, end, f"({after}", count=min(_PAGE, count - len(entries))):
+            entries += ((text_of(entry_id), fields) for entry_id, fields in page)
+            if len(entries) == count:
                 break
-            end = f"({found[-1][0]}"
-        return found[::-1]
+            end = f"({entries[-1][0]}"
+        return entries[::-1]
 
-    def wait(self, after: str) -> None:
-        """Return when there may be another entry; what it is `pages` tells, and misses none."""
-        self._client.xread({USAGE: after}, count=1, block=int(_BLOCK * 1000))
+    def wait_for_entry(self, after: str) -> None:
+        """Wait until there is another entry, or for a few seconds.
+
+        The entry is not returned: `read_entries` reads it, so that one method returns all entries.
+        """
+        self._client.xread({USAGE: after}, count=1, block=int(_MAX_WAIT * 1000))
 
 
-def _before(microseconds: int) -> str:
+def _make_id_before(microseconds: int) -> str:
     milliseconds = -(-microseconds // _MILLISECOND)
-    return f"{milliseconds - 1}-{_HIGHEST}" if milliseconds > 0 else START
+    return f"{milliseconds - 1}-{_MAX_SEQUENCE}" if milliseconds > 0 else LOWEST_ID
 
 
 @contextlib.contextmanager
-def opened(redis: str, *, waits: bool) -> Iterator[tuple[Stream, str]]:
-    """Open the stream of a store.
+def open_stream(redis: str, *, waits: bool) -> Iterator[tuple[UsageStream, str]]:
+    """Open the usage stream of a store; yield the stream and the store's name.
 
-    Gives it and the store's name. A store that does not answer ends the command.
+    If the store does not answer, print an error and exit.
 
     Args:
         redis: the store's URL.
-        waits: whether `Stream.wait` will be called: that must not be taken for a silent store.
+        waits: whether `wait_for_entry` will be called. The deadline is longer then, because a store that
+            waits for an entry does not answer at once.
 
     Raises:
-        RateLimitError: the URL names no store, or the embedded server does not start.
+        RateLimitError: the URL does not name a store, or the embedded server does not start.
     """
-    store = connect(redis, DEADLINE + _BLOCK if waits else DEADLINE)
+    store = connect(redis, DEADLINE + _MAX_WAIT if waits else DEADLINE)
     try:
         store.client.ping()
-        yield Stream(store.client), str(store.url)
+        yield UsageStream(store.client), str(store.url)
     except BrokenPipeError:
-        raise  # whoever read our output has had enough; the store is well
+        # One of CONNECTION_ERRORS, but here it means that the program that read our output has ended.
+        raise
     except CONNECTION_ERRORS as error:
         fail(f"{store.url}: {explain_error(error)}")
     finally:
@@ -118,10 +128,14 @@ def opened(redis: str, *, waits: bool) -> Iterator[tuple[Stream, str]]:
         store.release()
 
 
-def records(entries: Iterable[Entry]) -> Iterator[Record]:
-    """Read entries; what is no usage record is complained of, so that no bill is short unnoticed."""
-    for name, fields in entries:
+def parse_records(entries: Iterable[Entry]) -> Iterator[Record]:
+    """Parse entries into usage records.
+
+    Print an error for each entry that is not a usage record, because the sums would otherwise be too low
+    without a sign of it.
+    """
+    for entry_id, fields in entries:
         try:
-            yield read_record(name, {text_of(field): text_of(value) for field, value in fields.items()})
+            yield read_record(entry_id, {text_of(field): text_of(value) for field, value in fields.items()})
         except ValueError as error:
             typer.echo(f"ratelimit: {error}", err=True)

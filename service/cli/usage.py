@@ -1,4 +1,4 @@
-"""`ratelimit usage`: what was used, per key and model, or record by record as it is settled."""
+"""`ratelimit usage`: what was used for each key and model, or each usage record as it is settled."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ratelimit.metering.usage_records import summarise
 from ratelimit.request.privacy import mask
 from service.cli.keys import Store
 from service.cli.output import Json, console, fail, show_json
-from service.cli.stream import START, Stream, opened, records
+from service.cli.stream import LOWEST_ID, UsageStream, open_stream, parse_records
 
 if TYPE_CHECKING:
     from ratelimit.metering.usage_records import Record, Summary, Totals
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Since = Annotated[
     str | None,
     typer.Option(
-        help="Only what was settled since: 30m, 2h, 7d, or a time such as 2026-02-20T15:30:00Z.",
+        help="Only records settled since then: 30m, 2h or 7d ago, or a time such as 2026-02-20T15:30:00Z.",
         show_default=False,
     ),
 ]
@@ -44,88 +44,89 @@ def usage(
     redis: Store,
     since: Since = None,
     last: Last = None,
-    follow: Follow = False,  # noqa: FBT002 - typer's way of a flag
-    json: Json = False,  # noqa: FBT002 - typer's way of a flag
+    follow: Follow = False,  # noqa: FBT002 - typer makes a flag of it
+    json: Json = False,  # noqa: FBT002 - typer makes a flag of it
 ) -> None:
     """Show requests, tokens, errors (status 400 and up) and latency per key and model.
 
-    With --follow each record as it is settled instead; --since and --last then say which to
-    begin with. People see masked keys; --json has them whole, for billing.
+    With --follow, print each record as it is settled instead, beginning with those that --since and
+    --last select. Keys are masked, except with --json, which is for billing.
     """
     try:
-        with opened(redis, waits=follow) as (stream, store):
-            after = START if since is None else _before(stream, since)
+        with open_stream(redis, waits=follow) as (stream, store):
+            after = LOWEST_ID if since is None else _find_id_before(stream, since)
             if follow:
-                begin = 0 if last is None and since is None else last
+                count = 0 if last is None and since is None else last
                 with contextlib.suppress(KeyboardInterrupt):
-                    _follow(stream, after, begin, json=json)
+                    _follow_stream(stream, after, count, json=json)
             else:
-                entries = stream.pages(after) if last is None else stream.newest(after, last)
-                _show(summarise(records(entries)), store, since, json=json)
+                entries = stream.read_entries(after) if last is None else stream.read_newest(after, last)
+                _print_summary(summarise(parse_records(entries)), store, since, json=json)
     except RateLimitError as error:
         fail(error)
 
 
-def _before(stream: Stream, since: str) -> str:
+def _find_id_before(stream: UsageStream, since: str) -> str:
     try:
-        return stream.before(since)
+        return stream.find_id_before(since)
     except ValueError as error:
         fail(f"--since {since}: {error}, or 30m, 2h, 7d")
 
 
-def _follow(stream: Stream, after: str, last: int | None, *, json: bool) -> None:
-    """Print the newest `last` after an id, or all of them if None, then each as it comes, for ever."""
-    newest = [] if last is None else stream.newest(after, max(last, 1))
+def _follow_stream(stream: UsageStream, after: str, count: int | None, *, json: bool) -> None:
+    """Print the newest `count` records after an id, or all if None, and then each new one, for ever."""
+    # Without records to print, the newest entry is still read: its id is where the new ones begin.
+    newest = [] if count is None else stream.read_newest(after, max(count, 1))
     after = newest[-1][0] if newest else after
     if not json:
-        # Only now: from the heading on nothing is missed.
-        typer.echo(_line("time (UTC)", "key", "status", "input", "output", "latency", "model"))
-    for record in records(newest if last else []):
-        _print(record, json=json)
+        # Printed only now: every record that is settled after the heading appears will be printed.
+        typer.echo(_format_line("time (UTC)", "key", "status", "input", "output", "latency", "model"))
+    for record in parse_records(newest if count else []):
+        _print_record(record, json=json)
     while True:
-        for entry in stream.pages(after):
+        for entry in stream.read_entries(after):
             after = entry[0]
-            for record in records([entry]):
-                _print(record, json=json)
-        stream.wait(after)
+            for record in parse_records([entry]):
+                _print_record(record, json=json)
+        stream.wait_for_entry(after)
 
 
-def _print(record: Record, *, json: bool) -> None:
+def _print_record(record: Record, *, json: bool) -> None:
     if json:
         typer.echo(json_.dumps(record.as_dict()))
         return
-    latency = _milliseconds(record.latency_ms)
+    latency = _format_milliseconds(record.latency_ms)
     typer.echo(
-        _line(
+        _format_line(
             f"{record.timestamp:%m-%d %H:%M:%S}",
             mask(record.key),
             "-" if record.status is None else str(record.status),
-            _count(record.input_tokens),
-            _count(record.output_tokens),
+            _format_count(record.input_tokens),
+            _format_count(record.output_tokens),
             latency if record.latency_ms is None else f"{latency} ms",
             record.model or "-",
         )
     )
 
 
-def _line(*cells: str) -> str:
-    # The model comes last and whole, however long: a line of a log is searched more often than looked at.
-    time, key, status, used, made, latency, model = cells
-    return f"{time:<14}  {key:<10}  {status:>6}  {used:>7}  {made:>7}  {latency:>9}  {model}"
+def _format_line(*cells: str) -> str:
+    # The model comes last and is never cut, however long it is: people search these lines for it.
+    time, key, status, input_tokens, output_tokens, latency, model = cells
+    return f"{time:<14}  {key:<10}  {status:>6}  {input_tokens:>7}  {output_tokens:>7}  {latency:>9}  {model}"
 
 
-def _show(summary: Summary, store: str, since: str | None, *, json: bool) -> None:
+def _print_summary(summary: Summary, store: str, since: str | None, *, json: bool) -> None:
     if json:
-        show_json([_row(*group) for group in summary.ranked()])
+        show_json([_make_row(*group) for group in summary.ranked()])
     elif summary.first is None or summary.last is None:
         console.print(f"no usage records in {store}{f' since {since}' if since else ''}", markup=False)
     else:
         span = f"{summary.first:%Y-%m-%d %H:%M:%S} to {summary.last:%Y-%m-%d %H:%M:%S} UTC"
         console.print(f"requests from {span}, with their tokens")
-        console.print(_table(summary))
+        console.print(_make_table(summary))
 
 
-def _row(key: str, model: str | None, totals: Totals) -> dict[str, Any]:
+def _make_row(key: str, model: str | None, totals: Totals) -> dict[str, Any]:
     return {
         "key": key,
         "model": model,
@@ -138,29 +139,32 @@ def _row(key: str, model: str | None, totals: Totals) -> dict[str, Any]:
     }
 
 
-def _table(summary: Summary) -> Table:
-    """Put models below their key, so that 80 columns have room for most of their names."""
+def _make_table(summary: Summary) -> Table:
+    """Make the table. Models stand below their key, so that most of their names fit into 80 columns."""
     table = Table(box=None, pad_edge=False, show_footer=True)
     table.add_column("key, model", "total", overflow="fold")
-    for heading, total in zip(_HEADINGS, _numbers(summary.total), strict=True):
+    for heading, total in zip(_HEADINGS, _format_totals(summary.total), strict=True):
         table.add_column(heading, total, justify="right", no_wrap=True)
     for key, groups in groupby(summary.ranked(), lambda group: group[0]):
-        table.add_row(Text(mask(key)), *_numbers(summary.keys[key]), style="bold")
+        table.add_row(Text(mask(key)), *_format_totals(summary.keys[key]), style="bold")
         for _, model, totals in groups:
-            # Text, because a name may hold the brackets of markup.
+            # Text, because rich reads square brackets in a plain string as markup.
             name = Text("no model") if model is None else Text(model)
-            table.add_row(Padding(name, _INDENT), *_numbers(totals))
+            table.add_row(Padding(name, _INDENT), *_format_totals(totals))
     return table
 
 
-def _numbers(totals: Totals) -> tuple[str, ...]:
+def _format_totals(totals: Totals) -> tuple[str, ...]:
     counts = (totals.requests, totals.input_tokens, totals.output_tokens, totals.errors)
-    return (*map(_count, counts), *(_milliseconds(totals.latency(percent)) for percent in (50, 99)))
+    return (
+        *map(_format_count, counts),
+        *(_format_milliseconds(totals.latency(percent)) for percent in (50, 99)),
+    )
 
 
-def _count(count: int | None) -> str:
+def _format_count(count: int | None) -> str:
     return "-" if count is None else f"{count:,}"
 
 
-def _milliseconds(latency: float | None) -> str:
+def _format_milliseconds(latency: float | None) -> str:
     return "-" if latency is None else f"{latency:,.0f}"

@@ -1,1 +1,1 @@
-"""The HTTP endpoints, one module for each group."""
+"""The HTTP endpoints, one module for each group of them."""

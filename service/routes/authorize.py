@@ -1,6 +1,6 @@
-"""`/v1/authorize`: checks for gateways that forward headers and nothing else.
+"""`/v1/authorize`: checks for gateways that forward only headers.
 
-Any method and any path below its own will do, and a body is never read.
+Any method and any path below `/v1/authorize` work. The body is never read.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from service import problems
 from service.headers import Headers
 from service.identity import identify
 from service.problems import Problem
-from service.responses import Allowed
+from service.responses import AllowedResponse
 from service.sidecar import Sidecar
-from service.tokens import require_gateway
+from service.tokens import require_gateway_token
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-_NAMES: Final = {
+_HEADER_NAMES: Final = {
     "plan": "X-RateLimit-Plan",
     "model": "X-RateLimit-Model",
     "tenant": "X-RateLimit-Tenant",
@@ -35,53 +35,62 @@ _NAMES: Final = {
     # Not X-Request-Id: clients choose that one, and could repeat one admission for ever.
     "request_id": "X-RateLimit-Request-Id",
 }
-_TEXTS: Final = ("plan", "model", "tenant", "timestamp", "request_id")
-_SENT: Final = {header.lower().encode(): header for header in _NAMES.values()}
-_AS_STATED: Final = {name: _NAMES[name].lower().encode() for name in _TEXTS}
+"""The header that holds each field of a check."""
+
+_TEXT_HEADERS: Final = {
+    field: _HEADER_NAMES[field].lower().encode()
+    for field in ("plan", "model", "tenant", "timestamp", "request_id")
+}
+"""The headers whose text is the value of the field, as `Headers` names them."""
+
+_CHECK_HEADERS: Final = {name.lower().encode(): name for name in _HEADER_NAMES.values()}
 _DENY_STATUSES: Final = {"401", "403", "429"}
 
 
 async def authorize(request: Request) -> Response:
-    """Answer 200 with no body, or the denial."""
-    sidecar = Sidecar.of(request)
-    require_gateway(request, sidecar.settings.gateway_token)
+    """Answer 200 without a body if the check is allowed, else with the denial."""
+    sidecar = Sidecar.from_request(request)
+    require_gateway_token(request, sidecar.settings.gateway_token)
     headers = Headers(request)
     try:
-        deny_status = _deny_status(request)
-        _refuse_doubles(headers)
+        deny_status = _read_deny_status(request)
+        _refuse_repeated_headers(headers)
         identity = identify(request, headers, sidecar)
-        stated = _stated(headers)
-        if identity.anonymous:
-            stated["plan"] = ANONYMOUS
-        decision = await sidecar.limiter.check(identity.key, **stated)
+        fields = _read_fields(headers)
+        if identity.is_anonymous:
+            fields["plan"] = ANONYMOUS
+        decision = await sidecar.limiter.check(identity.key, **fields)
     except InvalidRequest as error:
-        raise _by_header(error) from None
-    told = {**sidecar.headers(decision), "X-RateLimit-Key": identity.key}
+        raise _name_headers(error) from None
+    response_headers = {**sidecar.make_headers(decision), "X-RateLimit-Key": identity.key}
     if decision.reservation is not None:
-        told["X-RateLimit-Reservation"] = decision.reservation
-    return Allowed(told) if decision else problems.denial(decision, told, deny_status)
+        response_headers["X-RateLimit-Reservation"] = decision.reservation
+    if not decision:
+        return problems.make_denial_response(decision, response_headers, deny_status)
+    return AllowedResponse(response_headers)
 
 
-def _stated(headers: Headers) -> dict[str, Any]:
+def _read_fields(headers: Headers) -> dict[str, Any]:
+    """Read the fields of the check, except the key."""
     fields: dict[str, Any] = {
-        field: text for field, header in _AS_STATED.items() if (text := headers.get(header))
+        field: text for field, header in _TEXT_HEADERS.items() if (text := headers.get(header))
     }
     if cost := headers.get(b"x-ratelimit-cost"):
-        fields["cost"] = _cost(cost)
+        fields["cost"] = _parse_cost(cost)
     if reserve := headers.get(b"x-ratelimit-reserve"):
-        fields["reserve"] = _boolean(reserve)
+        fields["reserve"] = _parse_reserve(reserve)
     return fields
 
 
-def _boolean(text: str) -> bool:
-    """Read a structured-field Boolean (RFC 9651, section 3.3.6)."""
+def _parse_reserve(text: str) -> bool:
+    """Parse a structured-field Boolean (RFC 9651, section 3.3.6)."""
     if text.strip() not in {"?0", "?1"}:
         raise InvalidRequest([Fault("reserve", "must be ?1 or ?0")])
     return text.strip() == "?1"
 
 
-def _cost(text: str) -> dict[str, Any]:
-    """Read a structured-field dictionary (RFC 9651) of units and amounts: `tokens=512, images=2`."""
+def _parse_cost(text: str) -> dict[str, Any]:
+    """Parse a structured-field dictionary (RFC 9651) of units and amounts: `tokens=512, images=2`."""
     try:
         parsed = http_sf.parse(text.encode(), tltype="dictionary")
     except (http_sf.StructuredFieldError, UnicodeEncodeError, ValueError):
@@ -92,24 +101,30 @@ def _cost(text: str) -> dict[str, Any]:
     return {unit: float(value) if isinstance(value, Decimal) else value for unit, (value, _) in items.items()}
 
 
-def _deny_status(request: Request) -> int:
-    asked = request.query_params.get("deny_status", "429") if request.scope["query_string"] else "429"
-    if asked not in _DENY_STATUSES:
+def _read_deny_status(request: Request) -> int:
+    status = request.query_params.get("deny_status", "429") if request.scope["query_string"] else "429"
+    if status not in _DENY_STATUSES:
         raise InvalidRequest([Fault("deny_status", f"must be one of {', '.join(sorted(_DENY_STATUSES))}")])
-    return int(asked)
+    return int(status)
 
 
-def _refuse_doubles(headers: Headers) -> None:
-    """A header that comes twice may be the client's beside the gateway's: neither can be believed."""
-    doubled = headers.doubled()
-    for name in sorted(doubled & _SENT.keys()) if doubled else ():
-        raise Problem(400, f"{_SENT[name]} was sent more than once; the gateway must remove the client's own")
+def _refuse_repeated_headers(headers: Headers) -> None:
+    """Refuse a header that was sent twice: one may come from the client and one from the gateway.
+
+    Raises:
+        Problem: 400 if a header that holds a field of the check was sent more than once.
+    """
+    repeated = headers.find_repeated_names()
+    for name in sorted(repeated & _CHECK_HEADERS.keys()) if repeated else ():
+        raise Problem(
+            400, f"{_CHECK_HEADERS[name]} was sent more than once; the gateway must remove the client's own"
+        )
 
 
-def _by_header(error: InvalidRequest) -> InvalidRequest:
-    """Name the header where the library names the field."""
+def _name_headers(error: InvalidRequest) -> InvalidRequest:
+    """Replace the names of fields in an error by the names of the headers that hold them."""
     faults = []
     for fault in error.faults:
         field, _, rest = fault.path.partition(".")
-        faults.append(fault._replace(path=".".join(filter(None, (_NAMES.get(field, field), rest)))))
+        faults.append(fault._replace(path=".".join(filter(None, (_HEADER_NAMES.get(field, field), rest)))))
     return InvalidRequest(faults)

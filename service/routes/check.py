@@ -9,43 +9,46 @@ from starlette.responses import Response
 
 from ratelimit import Decision
 from service import body, problems
-from service.responses import Allowed
+from service.responses import AllowedResponse
 from service.sidecar import Sidecar
-from service.tokens import gateways_only, require_gateway
+from service.tokens import require_gateway, require_gateway_token
 
 router = APIRouter(tags=["checks"])
 
 
 @router.post(
     "/v1/check",
+    summary="Check one request",
     response_model=Decision,
-    openapi_extra=body.takes(body.ONE.json_schema()),
+    openapi_extra=body.describe_body(body.CHECK.json_schema()),
     responses={
-        429: {"description": "denied: the same members, as a problem", **problems.CONTENT},
-        503: {"description": "denied because the store does not answer", **problems.CONTENT},
-        **problems.ERRORS,
+        429: {"description": "denied: a problem with the members of a decision", **problems.PROBLEM_CONTENT},
+        503: {"description": "denied because the store does not answer", **problems.PROBLEM_CONTENT},
+        **problems.ERROR_RESPONSES,
     },
 )
 async def check(request: Request) -> Response:
-    """Ask whether one request may pass, and charge it if so."""
-    sidecar = Sidecar.of(request)
-    require_gateway(request, sidecar.settings.gateway_token)
-    asked = await body.read(request, body.ONE)
-    decision = await sidecar.limiter.check(asked)
-    headers = sidecar.headers(decision)
+    """Check one request, and charge it if it is allowed."""
+    sidecar = Sidecar.from_request(request)
+    require_gateway_token(request, sidecar.settings.gateway_token)
+    parsed = await body.read_body(request, body.CHECK)
+    decision = await sidecar.limiter.check(parsed)
+    headers = sidecar.make_headers(decision)
     if not decision:
-        return problems.denial(decision, headers)
-    return Allowed(headers, to_json(decision.as_dict()))
+        return problems.make_denial_response(decision, headers)
+    return AllowedResponse(headers, to_json(decision.as_dict()))
 
 
 @router.post(
     "/v1/check/batch",
+    summary="Check up to 256 requests",
     response_model=list[Decision],
-    dependencies=[Depends(gateways_only)],
-    openapi_extra=body.takes(body.MANY.json_schema()),
-    responses=problems.ERRORS,
+    dependencies=[Depends(require_gateway)],
+    openapi_extra=body.describe_body(body.CHECKS.json_schema()),
+    responses=problems.ERROR_RESPONSES,
 )
 async def check_batch(request: Request) -> Response:
-    """Ask for up to 256 requests at once; each is all or nothing on its own, in order."""
-    decisions = await Sidecar.of(request).limiter.check_many([*await body.read(request, body.MANY)])
+    """Check up to 256 requests, in order. Each check takes from all its buckets or from none."""
+    checks = await body.read_body(request, body.CHECKS)
+    decisions = await Sidecar.from_request(request).limiter.check_many([*checks])
     return Response(to_json([decision.as_dict() for decision in decisions]), media_type="application/json")

@@ -1,4 +1,4 @@
-"""`/healthz`: the process is alive. `/readyz`: it can decide."""
+"""`/healthz`: the process is alive. `/readyz`: the store answers."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from service.sidecar import Sidecar
 router = APIRouter(tags=["health"])
 
 
-@router.get("/healthz")
-async def healthz() -> dict[str, str]:
-    """Say that the process is alive."""
+@router.get("/healthz", summary="Report that the process is alive")
+async def report_health() -> dict[str, str]:
+    """Answer 200 as long as the process is alive."""
     return {"status": "alive"}
 
 
-@router.get("/readyz")
-async def readyz(request: Request) -> dict[str, str]:
-    """Say that the store answers and which policy is in force; 503 while the store does not."""
-    limiter = Sidecar.of(request).limiter
+@router.get("/readyz", summary="Report whether the store answers")
+async def report_readiness(request: Request) -> dict[str, str]:
+    """Answer 200 with the store and the version of the policy, or 503 while the store does not answer."""
+    limiter = Sidecar.from_request(request).limiter
     await limiter.ping()
     return {"status": "ready", "store": limiter.store, "policy": limiter.policy.version}

@@ -1,4 +1,4 @@
-"""For operators: the limits of a key, assignments to keys and tenants, resets, and the policy in force."""
+"""Endpoints for operators: keys and their limits, assignments to keys and tenants, the policy in force."""
 
 from __future__ import annotations
 
@@ -13,57 +13,65 @@ from ratelimit import Decision
 from ratelimit.metering.assignments import KeyAssignment, TenantAssignment
 from service import body
 from service.sidecar import Sidecar
-from service.tokens import operators_only
+from service.tokens import require_operator
 
 _KEY = "/v1/keys/{key:path}"
-"""A key may hold any visible character, a slash among them."""
+"""`:path`, because a key may contain any visible character, also a slash."""
 
-router = APIRouter(tags=["operators"], dependencies=[Depends(operators_only)])
-
-
-@router.get("/v1/policy")
-async def policy(request: Request) -> dict[str, Any]:
-    """Show the policy in force."""
-    running = Sidecar.of(request).limiter.policy
-    return {"source": running.source, "version": running.version, **running.as_dict()}
+router = APIRouter(tags=["operators"], dependencies=[Depends(require_operator)])
 
 
-@router.get(_KEY, response_model=Decision)
-async def show(
+@router.get("/v1/policy", summary="Show the policy in force")
+async def show_policy(request: Request) -> dict[str, Any]:
+    """Show the policy in force, its source and its version."""
+    policy = Sidecar.from_request(request).limiter.policy
+    return {"source": policy.source, "version": policy.version, **policy.as_dict()}
+
+
+@router.get(_KEY, summary="Show the limits of a key", response_model=Decision)
+async def show_key(
     request: Request, key: str, plan: str | None = None, model: str | None = None, tenant: str | None = None
 ) -> Response:
-    """Show a key's limits without charging; `allowed` says whether one more request would pass."""
-    decision = await Sidecar.of(request).limiter.peek(key, plan=plan, model=model, tenant=tenant)
+    """Show the limits of a key and charge nothing. `allowed` is true if one more request would pass."""
+    decision = await Sidecar.from_request(request).limiter.peek(key, plan=plan, model=model, tenant=tenant)
     return Response(to_json(decision.as_dict()), media_type="application/json")
 
 
-@router.put(_KEY, response_model=KeyAssignment, openapi_extra=body.takes(body.KEY_ASSIGNMENT.json_schema()))
-async def assign(request: Request, key: str) -> Response:
-    """Assign a plan or tenant to a key, or block it, for every sidecar on this store.
+@router.put(
+    _KEY,
+    summary="Assign a plan or tenant to a key, or block it",
+    response_model=KeyAssignment,
+    openapi_extra=body.describe_body(body.KEY_ASSIGNMENT.json_schema()),
+)
+async def assign_to_key(request: Request, key: str) -> Response:
+    """Assign a plan or tenant to a key, or block it, in every sidecar on this store.
 
-    What is left out is left to the policy; `{}` removes the assignment.
+    It takes effect within a second. The policy still decides fields that are absent, and `{}` removes the
+    assignment.
     """
-    assignment = await body.read(request, body.KEY_ASSIGNMENT, KeyAssignment)
-    await Sidecar.of(request).limiter.assign(key, **dict(assignment))
+    assignment = await body.read_body(request, body.KEY_ASSIGNMENT, KeyAssignment)
+    await Sidecar.from_request(request).limiter.assign(key, **dict(assignment))
     return Response(assignment.model_dump_json(), media_type="application/json")
 
 
 @router.put(
     "/v1/tenants/{tenant:path}",
+    summary="Assign a plan to a tenant",
     response_model=TenantAssignment,
-    openapi_extra=body.takes(body.TENANT_ASSIGNMENT.json_schema()),
+    openapi_extra=body.describe_body(body.TENANT_ASSIGNMENT.json_schema()),
 )
-async def assign_tenant(request: Request, tenant: str) -> Response:
-    """Assign a plan to a tenant: to each of its keys that has none of its own, through every sidecar.
+async def assign_to_tenant(request: Request, tenant: str) -> Response:
+    """Assign a plan to a tenant, in every sidecar on this store.
 
-    `{}` removes the assignment.
+    It takes effect within a second, for each key of the tenant that has no plan of its own. `{}` removes
+    the assignment.
     """
-    assignment = await body.read(request, body.TENANT_ASSIGNMENT, TenantAssignment)
-    await Sidecar.of(request).limiter.assign_tenant(tenant, plan=assignment.plan)
+    assignment = await body.read_body(request, body.TENANT_ASSIGNMENT, TenantAssignment)
+    await Sidecar.from_request(request).limiter.assign_tenant(tenant, plan=assignment.plan)
     return Response(assignment.model_dump_json(), media_type="application/json")
 
 
-@router.delete(_KEY, status_code=204)
-async def reset(request: Request, key: str, tenant: str | None = None) -> None:
-    """Forget what a key has used; buckets that it shares with others stay as they are."""
-    await Sidecar.of(request).limiter.reset(key, tenant=tenant)
+@router.delete(_KEY, summary="Reset a key", status_code=204)
+async def reset_key(request: Request, key: str, tenant: str | None = None) -> None:
+    """Forget what a key has used. Buckets that it shares with other keys do not change."""
+    await Sidecar.from_request(request).limiter.reset(key, tenant=tenant)

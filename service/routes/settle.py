@@ -12,40 +12,46 @@ from starlette.responses import Response
 from ratelimit import Settlement, Usage
 from service import body, problems
 from service.sidecar import Sidecar
-from service.tokens import gateways_only
+from service.tokens import require_gateway
 
-router = APIRouter(tags=["settlement"], dependencies=[Depends(gateways_only)])
+router = APIRouter(tags=["settlement"], dependencies=[Depends(require_gateway)])
 
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    404: {"description": "there is no such reservation, or its time is over", **problems.CONTENT},
+_RESERVATION_RESPONSES: dict[int | str, dict[str, Any]] = {
+    404: {"description": "the reservation is unknown or has expired", **problems.PROBLEM_CONTENT},
     503: {
-        "description": "the store does not answer; settling a reservation again is safe",
-        **problems.CONTENT,
+        "description": "the store does not answer; the same reservation can safely be settled again",
+        **problems.PROBLEM_CONTENT,
     },
 }
 
 
 @router.post(
     "/v1/settle",
+    summary="Charge what a request really used",
     response_model=Settlement,
-    openapi_extra=body.takes(body.USAGE.json_schema()),
+    openapi_extra=body.describe_body(body.USAGE.json_schema()),
     responses={
-        409: {"description": "the reservation was cancelled", **problems.CONTENT},
-        **_ERRORS,
-        **problems.ERRORS,
+        409: {"description": "the reservation was cancelled", **problems.PROBLEM_CONTENT},
+        **_RESERVATION_RESPONSES,
+        **problems.ERROR_RESPONSES,
     },
 )
-async def settle(request: Request) -> Response:
-    """Charge what a request really used: with a reservation the difference to its estimate, once."""
-    limiter = Sidecar.of(request).limiter
-    usage = await body.read(request, body.USAGE, Usage)
+async def settle_usage(request: Request) -> Response:
+    """Charge what a request really used; with a reservation, once, the difference from its estimate."""
+    limiter = Sidecar.from_request(request).limiter
+    usage = await body.read_body(request, body.USAGE, Usage)
     settlement = await limiter.settle(usage)
     if not settlement.settled:
-        return problems.problem(409, "the reservation was cancelled, and nothing is charged for it any more")
+        return problems.make_problem_response(409, "the reservation was cancelled, so nothing is charged")
     return Response(to_json(settlement.as_dict()), media_type="application/json")
 
 
-@router.delete("/v1/reservations/{reservation}", status_code=204, responses=_ERRORS)
-async def cancel(request: Request, reservation: str) -> None:
-    """Give back what a reservation took; nothing happens if it is cancelled or settled already."""
-    await Sidecar.of(request).limiter.cancel(reservation)
+@router.delete(
+    "/v1/reservations/{reservation}",
+    summary="Cancel a reservation",
+    status_code=204,
+    responses=_RESERVATION_RESPONSES,
+)
+async def cancel_reservation(request: Request, reservation: str) -> None:
+    """Refund what a reservation took. If it is already cancelled or settled, change nothing."""
+    await Sidecar.from_request(request).limiter.cancel(reservation)

@@ -8,28 +8,27 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks import __main__ as command
-from benchmarks import azure, replay
-from benchmarks.model import Verdict, limits_of, told
-from benchmarks.trace import TraceError, key_of, read_trace
+from benchmarks.load import Answer
+from benchmarks.model import TraceError, key_of, limits_of, read_decision, read_trace
+from benchmarks.programs import ROOT
+from benchmarks.runner import run
+from benchmarks.suite import azure
 
 LIMITS = {"requests", "tokens", "requests-daily"}
 
 
-def test_every_decision_on_the_excerpt_equals_the_plain_models(tmp_path):
-    arguments = [
-        "azure",
-        "--trace",
-        str(replay.EXCERPT),
-        "--rounds",
-        "1",
-        "--json",
-        "--results",
-        str(tmp_path),
-    ]
+def denied_by(figures):
+    denied = {
+        entry["figure"]: entry["rounds"][0] for entry in figures if entry["figure"].startswith("denied_by_")
+    }
+    return {name.removeprefix("denied_by_").removesuffix("_a_round"): count for name, count in denied.items()}
+
+
+def test_every_decision_on_the_excerpt_equals_the_plain_models(tmp_path, figure):
+    arguments = ["azure", "--trace", azure.EXCERPT, "--rounds", "1", "--json", "--results", tmp_path]
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", *arguments],
-        cwd=replay.HERE.parent,
+        [sys.executable, "-m", "benchmarks", *map(str, arguments)],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
@@ -37,63 +36,67 @@ def test_every_decision_on_the_excerpt_equals_the_plain_models(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    figures = json.loads(done.stdout)["azure"]
-    assert figures["decisions"] == 500
-    assert figures["mismatches"] == 0
-    assert set(figures["denied_by_a_round"]) == LIMITS
-    assert all(count >= 25 for count in figures["denied_by_a_round"].values())
-    assert json.loads((tmp_path / "azure.json").read_text()) == figures
+    document = json.loads(done.stdout)["azure"]
+    assert figure(document, azure.SIDECAR, "decisions") == [500]
+    assert figure(document, azure.SIDECAR, "mismatches") == [0]
+    assert set(denied_by(document["figures"])) == LIMITS
+    assert all(count >= 25 for count in denied_by(document["figures"]).values())
+    assert json.loads((tmp_path / "azure.json").read_text()) == document
 
 
 @pytest.mark.parametrize("name", sorted(LIMITS))
-def test_a_model_whose_burst_is_off_by_one_is_caught(name, monkeypatch, capfd, tmp_path):
+def test_a_model_whose_burst_is_off_by_one_is_caught(name, monkeypatch, capfd, run_command):
     def wrong(policy, plan):
         return tuple(
-            replace(limit, shape=replace(limit.shape, burst=limit.shape.burst - 1))
+            limit._replace(shape=replace(limit.shape, burst=limit.shape.burst - 1))
             if limit.name == name
             else limit
             for limit in limits_of(policy, plan)
         )
 
-    monkeypatch.setattr(replay, "limits_of", wrong)
-    code = command.main(
-        ["azure", "--trace", str(replay.EXCERPT), "--rounds", "1", "--results", str(tmp_path)]
-    )
-    printed, complaints = capfd.readouterr()
-    assert code == 1
-    assert "differ from the model" in printed
+    monkeypatch.setattr(azure.model, "limits_of", wrong)
+    assert run_command("azure", "--trace", azure.EXCERPT, "--rounds", 1) == 1
+    complaints = capfd.readouterr().err
+    assert "answers differ from the model's, such as:" in complaints
     assert "row 0: vk_" in complaints
     assert "\n  model    " in complaints
     assert "\n  sidecar  " in complaints
 
 
 @pytest.mark.skipif(
-    not replay.TRACE.is_file(), reason=f"the whole trace is not at ../shared/data/{replay.TRACE.name}"
+    not azure.TRACE.is_file(), reason=f"the whole trace is not at ../shared/data/{azure.TRACE.name}"
 )
 def test_every_decision_on_the_whole_trace_equals_the_plain_models():
-    result = azure.run(replay.TRACE, rounds=1)
+    benchmark = azure.Azure(azure.TRACE, rounds=1)
+    result = run(benchmark)
     assert result.faults == []
-    assert result.figures["decisions"] == 8_819
-    assert set(result.figures["denied_by_a_round"]) == LIMITS
-    assert all(count >= 400 for count in result.figures["denied_by_a_round"].values())
+    assert result.found.rounds(benchmark.cell, azure.SIDECAR, "decisions") == [8_819]
+    denied = denied_by(result.found.frame().to_dicts())
+    assert set(denied) == LIMITS
+    assert all(count >= 400 for count in denied.values())
 
 
 @pytest.mark.skipif(
-    not replay.TRACE.is_file(), reason=f"the whole trace is not at ../shared/data/{replay.TRACE.name}"
+    not azure.TRACE.is_file(), reason=f"the whole trace is not at ../shared/data/{azure.TRACE.name}"
 )
 def test_the_excerpt_is_the_beginning_of_the_trace():
-    assert read_trace(replay.EXCERPT) == read_trace(replay.TRACE)[:500]
+    assert read_trace(azure.EXCERPT) == read_trace(azure.TRACE)[:500]
 
 
 def test_without_the_trace_the_excerpt_stands_in_and_the_output_says_so(monkeypatch, tmp_path):
-    monkeypatch.setattr(replay, "TRACE", tmp_path / "trace.csv")
-    result = azure.run(rounds=1)
-    assert result.faults == []
-    assert "azure_excerpt.csv: 500 requests" in result.figures["trace"]
-    assert "the whole trace is not at ../shared/data/trace.csv" in result.figures["trace"]
+    monkeypatch.setattr(azure, "TRACE", tmp_path / "trace.csv")
+    benchmark = azure.Azure(rounds=1)
+    assert run(benchmark).faults == []
+    source = benchmark.notes()["trace"]
+    assert "azure_excerpt.csv: 500 requests" in source
+    assert "the whole trace is not at ../shared/data/trace.csv" in source
 
 
-def test_an_answer_that_is_no_decision_of_the_store_differs_from_every_verdict():
+def _read(status, answer):
+    return read_decision(Answer(status, json.dumps(answer).encode()))
+
+
+def test_an_answer_that_is_no_decision_of_the_store_differs_from_every_decision():
     answer = {
         "allowed": True,
         "source": "store",
@@ -102,11 +105,10 @@ def test_an_answer_that_is_no_decision_of_the_store_differs_from_every_verdict()
         "timestamp": "",
         "limits": [],
     }
-    outage = json.dumps({**answer, "source": "outage"}).encode()
-    assert told(200, json.dumps(answer).encode()) == Verdict(True, (), 0, "", ())
-    assert told(429, json.dumps(answer).encode()).startswith("HTTP 429: ")
-    assert told(200, outage).startswith("HTTP 200: ")
-    assert told(500, b"oops") == "HTTP 500: oops"
+    assert _read(200, answer) == {"allowed": True, "violated": [], "retry_after": 0, "timestamp": ""}
+    assert _read(429, answer)["answer"].startswith("HTTP 429: ")
+    assert _read(200, {**answer, "source": "outage"})["answer"].startswith("HTTP 200: ")
+    assert read_decision(Answer(500, b"oops")) == {"answer": "HTTP 500: oops"}
 
 
 def _answer():
@@ -126,9 +128,7 @@ def _answer():
     [("violated", []), ("retry_after", 0.250001), ("retry_after", None), ("timestamp", ""), ("limits", [])],
 )
 def test_every_member_of_a_decision_is_compared(member, other):
-    assert told(429, json.dumps(_answer()).encode()) != told(
-        429, json.dumps({**_answer(), member: other}).encode()
-    )
+    assert _read(429, _answer()) != _read(429, {**_answer(), member: other})
 
 
 @pytest.mark.parametrize(
@@ -137,8 +137,8 @@ def test_every_member_of_a_decision_is_compared(member, other):
 def test_every_member_of_a_limit_is_compared(member, other):
     changed = _answer()
     changed["limits"][0][member] = other
-    before, after = (told(429, json.dumps(answer).encode()) for answer in (_answer(), changed))
-    differing = str(replay.Mismatch(read_trace(replay.EXCERPT)[0], "4818 tokens", before, after))
+    before, after = (_read(429, answer) for answer in (_answer(), changed))
+    differing = azure.mismatch(read_trace(azure.EXCERPT)[0], "4818 tokens", before, after)
     assert before != after
     assert [line.split()[1] for line in differing.splitlines()[1:]] == [f"tokens.{member}"] * 2
 
@@ -151,8 +151,8 @@ def test_rows_are_assigned_to_a_hundred_uneven_keys_by_the_stated_rule():
 
 
 def test_a_key_keeps_its_order_and_its_connection():
-    requests = read_trace(replay.EXCERPT)
-    lanes = replay.lanes_of(requests, 8)
+    requests = read_trace(azure.EXCERPT)
+    lanes = azure.lanes_of(requests, 8)
     assert sorted((r for lane in lanes for r in lane), key=lambda r: r.row) == requests
     assert all([r.row for r in lane] == sorted(r.row for r in lane) for lane in lanes)
     keys = [{r.key for r in lane} for lane in lanes]
@@ -172,7 +172,7 @@ def test_the_seventh_digit_is_rounded_and_utc_is_meant(tmp_path):
     ("text", "complaint"),
     [
         ("", "the first line must be"),
-        ("TIMESTAMP,ContextTokens,GeneratedTokens\n", "no requests"),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\n", "requests must follow"),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03,1,2\n", "row 0"),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.1234567,1\n", "row 0"),
     ],
@@ -184,13 +184,17 @@ def test_a_file_that_is_not_the_trace_is_refused(text, complaint, tmp_path):
         read_trace(path)
 
 
-def test_a_trace_that_was_named_and_is_not_there_is_a_usage_error(tmp_path, capfd):
-    assert command.main(["azure", "--trace", str(tmp_path / "absent.csv"), "--results", str(tmp_path)]) == 2
+def test_a_trace_that_was_named_and_is_not_there_is_a_usage_error(tmp_path, capfd, run_command):
+    assert run_command("azure", "--trace", tmp_path / "absent.csv") == 2
     assert "No such file" in capfd.readouterr().err
 
 
-def test_an_unknown_benchmark_is_a_usage_error(capfd):
-    with pytest.raises(SystemExit) as left:
-        command.main(["azura"])
-    assert left.value.code == 2
-    assert "any of: library" in capfd.readouterr().err
+@pytest.mark.parametrize("arguments", [["azura"], ["azure", "--rounds", 0]])
+def test_a_wrong_command_line_is_a_usage_error(arguments, capfd, run_command):
+    assert run_command(*arguments) == 2
+    assert "Usage: python -m benchmarks" in capfd.readouterr().err
+
+
+def test_an_unknown_benchmark_is_told_which_there_are(capfd, run_command):
+    assert run_command("azura") == 2
+    assert "any of: library" in " ".join(capfd.readouterr().err.split())

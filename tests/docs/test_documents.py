@@ -52,14 +52,15 @@ def address():
         yield sidecar.address
 
 
-def run_shell(command, folder):
-    """Run a shell command in a folder, with `ratelimit` on its path, and return what it prints."""
+def run_shell(*commands, folder):
+    """Run commands in one shell, with `ratelimit` on its path, and return what each of them prints."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path}
-    command = ["bash", "-c", command]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
+    script = "set -e\n" + "".join(f"{command}\nprintf '\\0'\n" for command in commands)
+    shell = ["bash", "-c", script]
+    done = subprocess.run(shell, cwd=folder, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
-    return done.stdout.replace("\r\n", "\n")
+    return done.stdout.replace("\r\n", "\n").split("\0")[:-1]
 
 
 def make_pattern(expected):
@@ -73,9 +74,10 @@ def make_pattern(expected):
 
 @pytest.mark.parametrize("block", find_blocks("console"))
 def test_every_command_shown_prints_what_is_shown(block, checkout, address):
-    for step in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-        command, _, expected = step.partition("\n")
-        output = run_shell(command.replace("http://127.0.0.1:8080", address), checkout)
+    block = block.replace("http://127.0.0.1:8080", address)
+    steps = [step.partition("\n") for step in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
+    outputs = run_shell(*(command for command, _, _ in steps), folder=checkout)
+    for (command, _, expected), output in zip(steps, outputs, strict=True):
         printed = " ".join(line for line in output.splitlines() if not line.startswith("date:"))
         for part in filter(None, expected.split("\n\n")):
             shown, unshown = make_pattern(part), "content-length:"
@@ -87,7 +89,7 @@ def test_every_command_shown_prints_what_is_shown(block, checkout, address):
 def test_every_python_snippet_runs(block, checkout):
     script = checkout / "snippet.py"
     script.write_text(block)
-    output = run_shell(f"{shlex.quote(sys.executable)} -W error snippet.py", checkout)
+    [output] = run_shell(f"{shlex.quote(sys.executable)} -W error snippet.py", folder=checkout)
     for expected in re.findall(r"print\(.*\)  # (\S+)$", block, re.MULTILINE):
         assert expected in output
 

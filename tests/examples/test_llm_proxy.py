@@ -259,5 +259,14 @@ def test_with_nothing_said_it_serves_the_policy_beside_it_on_a_store_of_its_own(
         answer = make_client(url, "sk-demo").with_raw_response.create(**make_request(3))
 
     assert answer.parse().usage.completion_tokens == 3
-    assert '"requests-daily";q=500;w=86400' in answer.headers["ratelimit-policy"]
-    assert answer.headers["x-ratelimit-limit-tokens"] == "30000"
+    # Nobody has assigned this secret, so the plan `anonymous` applies, by address.
+    assert answer.headers["x-ratelimit-limit-requests"] == "5"
+    assert answer.headers["x-ratelimit-limit-tokens"] == "20000"
+
+
+def test_made_up_secrets_share_the_bucket_of_their_address(make_client, tmp_path):
+    with run_proxy(tmp_path) as url:
+        for number in range(5):
+            make_client(url, f"made-up-{number}").create(**make_request(1))
+        with pytest.raises(openai.RateLimitError):
+            make_client(url, "made-up-5").create(**make_request(1))

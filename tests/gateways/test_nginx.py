@@ -1,5 +1,6 @@
 """The shipped nginx configuration in front of the real sidecar: which requests pass, and their headers."""
 
+import math
 import secrets
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import time
 
 import pytest
 
-from .conftest import build_nginx_command
+from .conftest import build_nginx_command, read_starter_policy, run_gateway_sidecar
 
 # The plan `free` of the starter policy. The plan `anonymous` has the same burst and refills more slowly.
 BURST = 5
@@ -50,6 +51,19 @@ def spend_burst(send_request, upstream):
     return answer
 
 
+def count_admitted(send_request, upstream):
+    """Send 50 requests and return how many were admitted, less what was refilled in the meantime.
+
+    A request for which nginx gave up waiting may have been charged, so it counts as admitted.
+    """
+    upstream.requests.clear()
+    started = time.monotonic()
+    answers = [send_request().status_code for _ in range(50)]
+    refilled = math.floor(FREE_RATE * (time.monotonic() - started) + 1e-3)
+    assert set(answers) <= {200, 429}
+    return max(answers.count(200) - refilled, BURST) if refilled else answers.count(200)
+
+
 def test_nginx_accepts_the_shipped_file_unchanged(nginx_config, tmp_path):
     command = build_nginx_command("-t", "-p", f"{tmp_path}/", "-c", str(nginx_config))
     checked = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -85,9 +99,9 @@ def test_a_denied_client_keeps_its_connection(gateway, upstream, api_key):
     assert denied.headers["Connection"] == "keep-alive"
 
 
-def test_one_key_does_not_spend_what_another_has(gateway, upstream, api_key):
+def test_one_key_does_not_spend_what_another_has(gateway, upstream, api_key, another_api_key):
     spend_burst(lambda: gateway.send_request(headers=bearer(api_key)), upstream)
-    assert gateway.get_answer(headers=bearer(f"{api_key}-of-another")).status_code == 200
+    assert gateway.get_answer(headers=bearer(another_api_key)).status_code == 200
 
 
 def test_requests_without_a_key_are_limited_by_address_whatever_they_claim_it_is(
@@ -111,15 +125,35 @@ def test_a_client_cannot_choose_its_key_or_plan_or_time(gateway, upstream, api_k
             "X-RateLimit-Tenant": f"tenant-{claim}",
             "X-RateLimit-Cost": "requests=0",
             "X-RateLimit-Timestamp": str(claim),
+            "X-RateLimit-Request-Id": "the-same-every-time",
         }
         return gateway.send_request(headers=bearer(api_key) | chosen)
 
     spend_burst(send_request, upstream)
 
 
-def test_a_client_cannot_have_one_admission_replayed(gateway, upstream, api_key):
-    again = bearer(api_key) | {"X-Request-Id": "the-same-every-time"}
-    spend_burst(lambda: gateway.send_request(headers=again), upstream)
+@pytest.mark.parametrize("name", ["X-Request-Id", "X-RateLimit-Request-Id"])
+def test_p6_of_50_requests_with_one_id_of_the_client_5_pass(gateway, upstream, api_key, name):
+    headers = bearer(api_key) | {name: "the-same-every-time"}
+    assert count_admitted(lambda: gateway.send_request(headers=headers), upstream) == BURST
+
+
+def test_of_50_made_up_secrets_from_one_address_5_pass(gateway, upstream, address, connect_from):
+    client = connect_from(gateway, address)
+    made_up = (bearer(f"made-up-{number}") for number in range(50))
+    assert count_admitted(lambda: client.get("/", headers=next(made_up)), upstream) == BURST
+
+
+def test_where_the_policy_denies_unknown_keys_their_client_gets_401(start_nginx, upstream, api_key):
+    policy = read_starter_policy().replace("unknown_keys: anonymous", "unknown_keys: deny")
+    with run_gateway_sidecar(policy) as sidecar:
+        gateway = start_nginx(sidecar.port)
+        assert gateway.get_answer(headers=bearer(api_key)).status_code == 200
+        refused = gateway.get_answer(headers=bearer("made-up"))
+    assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, "Bearer")
+    assert refused.headers["Content-Type"] == "application/problem+json"
+    assert gateway.read_access_log()[-1]["ratelimit"] == "unknown-key"
+    assert not upstream.requests
 
 
 def test_the_api_learns_the_identifier_that_stands_for_the_secret(gateway, upstream, api_key):

@@ -29,6 +29,7 @@ def gateway(start_nginx, scripted_sidecar):
         (400, PROBLEM, 400, "malformed"),
         (422, PROBLEM, 400, "malformed"),
         (401, PROBLEM, 500, "misconfigured"),
+        (401, PROBLEM | {"WWW-Authenticate": "Bearer"}, 401, "unknown-key"),
         (403, PROBLEM, 500, "misconfigured"),
         (404, PROBLEM, 500, "misconfigured"),
     ],
@@ -79,7 +80,7 @@ def test_an_error_of_the_api_itself_is_passed_on_as_it_is(gateway, upstream, sta
 
 
 def test_the_sidecar_is_told_only_what_the_limits_need(gateway, scripted_sidecar):
-    names = ["Key", "Plan", "Model", "Tenant", "Cost", "Timestamp", "Reserve", "Gateway-Token"]
+    names = ["Key", "Plan", "Model", "Tenant", "Cost", "Timestamp", "Reserve", "Request-Id", "Gateway-Token"]
     gateway.get_answer(
         "GET",
         "/?deny_status=403",
@@ -89,15 +90,16 @@ def test_the_sidecar_is_told_only_what_the_limits_need(gateway, scripted_sidecar
     )
     checked = scripted_sidecar.requests[-1]
     assert checked.path == "/v1/authorize"
-    assert set(checked.headers) == {"host", "authorization", "x-forwarded-for", "x-request-id"}
+    assert set(checked.headers) == {"host", "authorization", "x-forwarded-for", "x-ratelimit-request-id"}
     assert checked.headers["Authorization"] == "Bearer s"
     assert checked.headers["X-Forwarded-For"] == "127.0.0.1"
-    assert checked.headers["X-Request-Id"] != "claimed"
+    assert checked.headers["X-RateLimit-Request-Id"] != "claimed"
 
 
 def test_the_api_gets_no_ratelimit_header_that_the_client_made_up(gateway, scripted_sidecar, upstream):
     scripted_sidecar.set_answer(200, {"X-RateLimit-Key": "vk_real"})
-    names = ["Key", "Plan", "Model", "Tenant", "Cost", "Timestamp", "Reserve", "Reservation", "Gateway-Token"]
+    names = ["Key", "Plan", "Model", "Tenant", "Cost", "Timestamp", "Reserve", "Reservation", "Request-Id"]
+    names += ["Gateway-Token"]
     gateway.get_answer(headers={f"X-RateLimit-{name}": "claimed" for name in names})
     (passed,) = upstream.requests
     headers = {name: value for name, value in passed.headers.items() if name.startswith("x-ratelimit-")}

@@ -1,4 +1,4 @@
-"""An independent reading of the promises: a plain dictionary of buckets, and its own all-or-nothing."""
+"""An independent model of the promises: a plain dictionary of buckets, with its own all-or-nothing."""
 
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -6,15 +6,13 @@ from math import ulp
 
 from ratelimit.engine.bucket import Bucket
 
-FRESH = Bucket(0.0, 0)
-
 
 @dataclass(frozen=True)
 class LimitCost:
-    """One limit as one check meets it: which bucket, of what shape, at what cost."""
+    """What one check costs one limit, and in which bucket."""
 
     name: str
-    placed: tuple
+    bucket_id: tuple
     shape: object
     cost: float
     enforced: bool
@@ -32,33 +30,33 @@ class Expected:
 
 @dataclass
 class Model:
-    """Buckets by limit and owner, and all that was ever admitted to each."""
+    """Buckets by limit and owner, and all costs that were ever admitted to each."""
 
     policy: object
     buckets: dict = field(default_factory=dict)
     admitted: dict = field(default_factory=dict)
 
-    def parts_of(self, check):
+    def list_limit_costs(self, check):
         plan = self.policy.plans[check.get("plan") or self.policy.default_plan]
-        return [self._part(limit, check) for limit in plan.limits]
+        return [self._make_limit_cost(limit, check) for limit in plan.limits]
 
-    def _part(self, limit, check):
+    def _make_limit_cost(self, limit, check):
         key, tenant = check["key"], check.get("tenant") or check["key"]
         model_class = self.policy.class_of(check.get("model"))
         owner = {"key": (key, tenant), "tenant": tenant, "model": model_class or "other"}
-        placed = (limit.name, *((scope, owner[scope]) for scope in sorted(limit.per)))
+        bucket_id = (limit.name, *((scope, owner[scope]) for scope in sorted(limit.per)))
         cost = {"requests": 1.0, **check.get("cost", {})}.get(limit.unit, 0.0)
         return LimitCost(
-            limit.name, placed, limit.shape_of(model_class), float(cost), limit.mode == "enforce"
+            limit.name, bucket_id, limit.shape_of(model_class), float(cost), limit.mode == "enforce"
         )
 
     def decide(self, check, t, *, take=True):
-        """Say what a check at `t` should be told, and take what it costs if it passes."""
-        limit_costs = self.parts_of(check)
-        states = [self.buckets.get(limit_cost.placed, Bucket(0.0, t)) for limit_cost in limit_costs]
+        """Return what the store should answer a check at time `t`, and take its cost if admitted."""
+        limit_costs = self.list_limit_costs(check)
+        before = [self.buckets.get(limit_cost.bucket_id, Bucket(0.0, t)) for limit_cost in limit_costs]
         waits = [
-            state.wait(limit_cost.shape, t, limit_cost.cost)
-            for limit_cost, state in zip(limit_costs, states, strict=True)
+            bucket.compute_wait(limit_cost.shape, t, limit_cost.cost)
+            for limit_cost, bucket in zip(limit_costs, before, strict=True)
         ]
         denying = [
             wait
@@ -67,15 +65,15 @@ class Model:
         ]
         allowed = not denying
         after = [
-            state.take(limit_cost.shape, t, limit_cost.cost)
+            bucket.take(limit_cost.shape, t, limit_cost.cost)
             if allowed and take and limit_cost.cost and wait == 0
-            else state
-            for limit_cost, state, wait in zip(limit_costs, states, waits, strict=True)
+            else bucket
+            for limit_cost, bucket, wait in zip(limit_costs, before, waits, strict=True)
         ]
-        for limit_cost, state, wait in zip(limit_costs, after, waits, strict=True):
+        for limit_cost, bucket, wait in zip(limit_costs, after, waits, strict=True):
             if allowed and take and limit_cost.cost and wait == 0:
-                self.buckets[limit_cost.placed] = state
-                self.admitted.setdefault(limit_cost.placed, (limit_cost.shape, []))[1].append(
+                self.buckets[limit_cost.bucket_id] = bucket
+                self.admitted.setdefault(limit_cost.bucket_id, (limit_cost.shape, []))[1].append(
                     (t, limit_cost.cost)
                 )
         return Expected(
@@ -87,39 +85,39 @@ class Model:
             ),
             None if None in denying else max(denying, default=0),
             tuple(
-                (limit_cost.name, *state.standing(limit_cost.shape, t), wait)
-                for limit_cost, state, wait in zip(limit_costs, after, waits, strict=True)
+                (limit_cost.name, *bucket.compute_remaining(limit_cost.shape, t), wait)
+                for limit_cost, bucket, wait in zip(limit_costs, after, waits, strict=True)
             ),
         )
 
 
-def micros(seconds):
-    """Return seconds as the decision tells them in the microseconds they were."""
+def to_micros(seconds):
+    """Return seconds of a decision as the whole microseconds that they stand for."""
     return None if seconds is None else round(seconds * 1_000_000)
 
 
-def told(decision):
-    """Return a decision in the form of what the model expects."""
+def to_expected(decision):
+    """Return a decision in the form of the model's answers."""
     return Expected(
         decision.allowed,
         decision.violated,
-        micros(decision.retry_after),
+        to_micros(decision.retry_after),
         tuple(
-            (state.name, state.remaining, micros(state.reset_after), micros(state.retry_after))
+            (state.name, state.remaining, to_micros(state.reset_after), to_micros(state.retry_after))
             for state in decision.limits
         ),
     )
 
 
-def worst_window(shape, admitted):
-    """Return by how many tokens the fullest window of request time goes over B + r·(b - a), exactly.
+def find_worst_window(shape, admitted):
+    """Return by how many tokens the fullest window of request time exceeds B + r·(b - a), exactly.
 
-    Also the float error that so many additions of such numbers may have made.
+    Also return the float error that so many additions of such numbers can make.
     """
     rate = Fraction(int(shape.count), int(shape.period))
     events = sorted(admitted)
-    # Sum over a window [a, b] minus r·(b - a) is a difference of two points of one walk, so the
-    # worst window is found in one pass, as in the maximum subarray problem.
+    # The sum over a window [a, b] minus r·(b - a) is the difference of two points of one walk. So one
+    # pass finds the worst window, as in the maximum subarray problem.
     worst, lowest, total = Fraction(-(10**18)), None, Fraction(0)
     for t, cost in events:
         before = total - rate * t

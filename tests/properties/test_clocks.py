@@ -1,4 +1,4 @@
-"""P1 to P4 where late, future and missing timestamps meet on the store's own clock."""
+"""P1 to P4 with late, future and missing timestamps in one sequence, on the store's own clock."""
 
 import json
 import time
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ratelimit import Policy
 
-from .model import Model, told
+from .model import Model, to_expected
 from .worlds import SECOND
 
 SKEW = 5 * SECOND
@@ -17,12 +17,12 @@ MILLISECONDS = 5_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def policy_of(limits):
-    named = {f"limit-{number}": limit for number, limit in enumerate(limits)}
-    return Policy.from_text(json.dumps({"plans": {"only": {"limits": named}}}))
+def make_policy(limits):
+    limits_by_name = {f"limit-{number}": limit for number, limit in enumerate(limits)}
+    return Policy.from_text(json.dumps({"plans": {"only": {"limits": limits_by_name}}}))
 
 
-# None is the store's clock; else how far from it the timestamp lies.
+# How far the timestamp is from the store's clock; None for no timestamp.
 _offsets = st.one_of(
     st.none(),
     st.integers(-3 * SECOND, 3 * SECOND),
@@ -35,35 +35,37 @@ _rates = st.builds(
 _limits = st.fixed_dictionaries(
     {"rate": _rates, "burst": st.integers(1, 9), "mode": st.sampled_from(["enforce", "enforce", "shadow"])}
 )
-_policies = st.lists(_limits, min_size=1, max_size=3).map(policy_of)
+_policies = st.lists(_limits, min_size=1, max_size=3).map(make_policy)
 _costs = st.one_of(st.integers(0, 4), st.floats(0, 4))
 
 
-def microseconds(moment):
+def to_micros(moment):
     return round((moment - EPOCH).total_seconds() * SECOND)
 
 
-@given(policy=_policies, asked=st.lists(st.tuples(_offsets, _costs), min_size=1, max_size=20))
-def test_p4_no_timestamp_is_trusted_further_than_max_skew(limiters, client_of, valkey_url, policy, asked):
-    client_of(valkey_url).flushall()
+@given(policy=_policies, requests=st.lists(st.tuples(_offsets, _costs), min_size=1, max_size=20))
+def test_p4_no_timestamp_is_trusted_further_than_max_skew(
+    limiters, open_client, valkey_url, policy, requests
+):
+    open_client(valkey_url).flushall()
     limiter = limiters(valkey_url, 5.0)
     limiter.policy = policy
     now = time.time_ns() // 1_000
     checks = [
         {"key": "k", "cost": {"requests": cost}}
         | ({} if offset is None else {"timestamp": (now + offset) / SECOND})
-        for offset, cost in asked
+        for offset, cost in requests
     ]
     decisions = limiter.check_many(checks)
     after = time.time_ns() // 1_000
 
     model = Model(policy)
-    for (offset, _), check, decision in zip(asked, checks, decisions, strict=True):
-        judged = microseconds(decision.timestamp)
+    for (offset, _), check, decision in zip(requests, checks, decisions, strict=True):
+        decided_at = to_micros(decision.timestamp)
         if offset is None or offset > 3 * SECOND:
             ahead = SKEW if offset else 0
-            assert now - MILLISECONDS <= judged - ahead <= after + MILLISECONDS
+            assert now - MILLISECONDS <= decided_at - ahead <= after + MILLISECONDS
         else:
-            assert judged == now + offset
+            assert decided_at == now + offset
         assert decision.clamped == (offset is not None and offset > 3 * SECOND)
-        assert told(decision) == model.decide(check, judged)
+        assert to_expected(decision) == model.decide(check, decided_at)

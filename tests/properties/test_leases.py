@@ -1,4 +1,4 @@
-"""P9: whatever limiters do that lease the same buckets, they pay for each token once."""
+"""P9: limiters that lease from the same buckets pay for each token once, whatever they do."""
 
 import pytest
 from hypothesis import given, settings
@@ -10,27 +10,29 @@ from ..stored import used
 
 BURST, KEYS = 60, ("a", "b")
 LIMITS = [
-    Limit("requests", f"{BURST}/365d", lease={"share": 0.2, "ttl": "60s"}),  # a lease holds 12
-    Limit("shared", "100/365d", per=["tenant"], lease={"share": 0.1, "ttl": "60s"}),  # of all keys, 10
+    # a lease holds 12 tokens
+    Limit("requests", f"{BURST}/365d", lease={"share": 0.2, "ttl": "60s"}),
+    # a lease holds 10 tokens, for all keys of the tenant
+    Limit("shared", "100/365d", per=["tenant"], lease={"share": 0.1, "ttl": "60s"}),
 ]
 FEWER = settings(max_examples=max(1, settings().max_examples // 2))
-whose = st.integers(0, 1)
+numbers = st.integers(0, 1)
 steps = st.lists(
-    st.tuples(whose, st.sampled_from(KEYS), st.integers(1, 30), st.sampled_from([1, 1, 1, 2, 5, 7]))
-    | st.tuples(whose, st.just("reopen"))
-    | st.tuples(whose, st.just("over"))
-    | st.tuples(whose, st.just("edit")),
+    st.tuples(numbers, st.sampled_from(KEYS), st.integers(1, 30), st.sampled_from([1, 1, 1, 2, 5, 7]))
+    | st.tuples(numbers, st.just("reopen"))
+    | st.tuples(numbers, st.just("expire"))
+    | st.tuples(numbers, st.just("edit")),
     max_size=12,
 )
 
 
 @pytest.fixture
-def two(valkey_url, client_of):
-    """Limiters in place of two processes, opened anew for each example."""
+def make_two(valkey_url, open_client):
+    """Two limiters that stand for two processes; each example opens new ones."""
 
-    class Two:
+    class TwoLimiters:
         def __init__(self):
-            client_of(valkey_url).flushall()
+            open_client(valkey_url).flushall()
             self.limiters = [self.open(), self.open()]
 
         def open(self):
@@ -40,33 +42,33 @@ def two(valkey_url, client_of):
             for limiter in self.limiters:
                 limiter.close()
 
-        def used(self, name, field):
-            return round(used(client_of(valkey_url), field, name), 2)
+        def used(self, name, limit):
+            return round(used(open_client(valkey_url), limit, name), 2)
 
-    return Two
+    return TwoLimiters
 
 
 @FEWER
 @given(steps=steps)
-def test_p9_what_is_admitted_is_paid_for_once_however_leases_come_and_go(two, steps):
-    admitted, limits = dict.fromkeys(KEYS, 0), two()
+def test_p9_what_is_admitted_is_paid_for_once_however_leases_come_and_go(make_two, steps):
+    admitted, pair = dict.fromkeys(KEYS, 0), make_two()
     try:
-        for number, what, *how in steps:
-            limiter = limits.limiters[number]
-            if what == "reopen":
+        for number, action, *arguments in steps:
+            limiter = pair.limiters[number]
+            if action == "reopen":
                 limiter.close()
-                limits.limiters[number] = limits.open()
-            elif what == "over":
+                pair.limiters[number] = pair.open()
+            elif action == "expire":
                 limiter._return_leases(limiter._leases.pop_expired())
-            elif what == "edit":
+            elif action == "edit":
                 limiter.policy = LIMITS
             else:
-                times, cost = how
-                asked = (limiter.check(what, tenant="t", cost={"requests": cost}) for _ in range(times))
-                admitted[what] += cost * sum(map(bool, asked))
-                assert admitted[what] <= BURST
+                key, (times, cost) = action, arguments
+                decisions = (limiter.check(key, tenant="t", cost={"requests": cost}) for _ in range(times))
+                admitted[key] += cost * sum(map(bool, decisions))
+                assert admitted[key] <= BURST
                 assert sum(admitted.values()) <= 100
     finally:
-        limits.close()
-    assert {key: limits.used(f"rl1:{{t}}:k:{key}", "requests") for key in KEYS} == admitted
-    assert limits.used("rl1:{t}:t", "shared") == sum(admitted.values())
+        pair.close()
+    assert {key: pair.used(f"rl1:{{t}}:k:{key}", "requests") for key in KEYS} == admitted
+    assert pair.used("rl1:{t}:t", "shared") == sum(admitted.values())

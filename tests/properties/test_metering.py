@@ -1,4 +1,4 @@
-"""P6 and P7: any history of checks, reservations, settlements and edits ends as a plain model says."""
+"""P6 and P7: the store agrees with a plain model after any checks, reservations, settlements and edits."""
 
 import hypothesis.strategies as st
 import pytest
@@ -21,7 +21,7 @@ SECOND = 1_000_000
 BASE = 1_700_000_000 * SECOND
 REMEMBER = 600
 
-FIRST = Policy.of(
+FIRST_POLICY = Policy.of(
     Limit("requests", "30/minute", burst=5),
     Limit("tokens", "100/minute", unit="tokens"),
     Limit("images", "10/minute", unit="images", charge="settle"),
@@ -29,7 +29,7 @@ FIRST = Policy.of(
     Limit("failures", "2/30s", unit="failures", block="20s"),
     Limit("watched", "20/minute", unit="tokens", mode="shadow"),
 )
-SECOND_EDITION = Policy.of(
+SECOND_POLICY = Policy.of(
     Limit("tokens", "70/7s", unit="tokens", burst=60),
     Limit("failures", "1/10s", unit="failures", block="5s"),
     Limit("parallel", unit="concurrent", capacity=1, ttl="60s"),
@@ -44,7 +44,7 @@ statuses = st.sampled_from([200, 200, 399, 400, 500, None])
 
 
 class History(RuleBasedStateMachine):
-    """Drives a limiter and the model side by side."""
+    """Runs the same steps on a limiter and on the model."""
 
     limiter = None
     client = None
@@ -54,9 +54,9 @@ class History(RuleBasedStateMachine):
     @initialize()
     def begin(self):
         self.client.flushall()
-        self.limiter.policy = self.policy = FIRST
+        self.limiter.policy = self.policy = FIRST_POLICY
         self.model = Metering()
-        self.serial = 0
+        self.request_count = 0
 
     @rule(target=reservations, key=keys, at=moments, cost=amounts, reserve=st.booleans())
     def check(self, key, at, cost, reserve):
@@ -64,59 +64,64 @@ class History(RuleBasedStateMachine):
 
     @rule(target=requests, key=keys, at=moments, cost=amounts, reserve=st.booleans())
     def check_with_a_request_id(self, key, at, cost, reserve):
-        self.serial += 1
-        asked = {
+        self.request_count += 1
+        arguments = {
             "key": key,
-            "at": BASE + at,
             "cost": cost,
             "reserve": reserve,
-            "request_id": f"r{self.serial}",
+            "request_id": f"r{self.request_count}",
         }
-        decision, _ = self._check(key, BASE + at, cost, reserve=reserve, request_id=asked["request_id"])
-        return asked, decision
+        decision, _ = self._check(t=BASE + at, **arguments)
+        return arguments, decision
 
     @rule(request=requests, later=moments)
     def repeat(self, request, later):
-        asked, first = request
+        arguments, first = request
         if first.allowed:
-            again = self._ask(
-                asked["key"], BASE + later, asked["cost"], asked["reserve"], asked["request_id"]
-            )
-            assert (again.allowed, again.reservation, again.timestamp) == (
+            repeated = self._call_check(t=BASE + later, **arguments)
+            assert (repeated.allowed, repeated.reservation, repeated.timestamp) == (
                 True,
                 first.reservation,
                 first.timestamp,
             )
 
-    @rule(reservation=reservations, at=moments, spent=tokens, made=tokens, images=amounts, status=statuses)
-    def settle(self, reservation, at, spent, made, images, status):
+    @rule(
+        reservation=reservations,
+        at=moments,
+        input_tokens=tokens,
+        output_tokens=tokens,
+        images=amounts,
+        status=statuses,
+    )
+    def settle(self, reservation, at, input_tokens, output_tokens, images, status):
         usage = Usage(
-            input_tokens=spent,
-            output_tokens=made,
-            cost={} if self.policy is SECOND_EDITION else {"images": images},
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            cost={} if self.policy is SECOND_POLICY else {"images": images},
             status=status,
             timestamp=(BASE + at) / SECOND,
         )
         before = self.model.records.get(reservation)
-        was = before and before.state
+        state_before = before and before.state
         record = self.model.settle(reservation, BASE + at, usage.known(), failed=usage.failed)
         if record is None:
             with pytest.raises(UnknownReservation):
                 self.limiter.settle(usage, reservation=reservation or "unknown")
             return
         settlement = self.limiter.settle(usage, reservation=reservation)
-        assert (settlement.settled, settlement.replayed) == (record.state == "settled", was != "open")
+        assert settlement.settled == (record.state == "settled")
+        assert settlement.replayed == (state_before != "open")
 
     @rule(reservation=reservations)
     def cancel(self, reservation):
         before = self.model.records.get(reservation)
-        was = before and before.state
+        state_before = before and before.state
         record = self.model.cancel(reservation)
         if record is None:
             with pytest.raises(UnknownReservation):
                 self.limiter.cancel(reservation or "unknown")
             return
-        assert self.limiter.cancel(reservation).replayed == (was != "open")
+        assert self.limiter.cancel(reservation).replayed == (state_before != "open")
 
     @rule(reservation=reservations)
     def expire(self, reservation):
@@ -125,23 +130,23 @@ class History(RuleBasedStateMachine):
 
     @rule()
     def edit_the_policy(self):
-        self.policy = SECOND_EDITION if self.policy is FIRST else FIRST
+        self.policy = SECOND_POLICY if self.policy is FIRST_POLICY else FIRST_POLICY
         self.limiter.policy = self.policy
 
-    def _ask(self, key, t, cost, reserve, request_id=None):
+    def _call_check(self, key, t, cost, reserve, request_id=None):
         return self.limiter.check(
             key, timestamp=t / SECOND, cost={"tokens": cost}, reserve=reserve, request_id=request_id
         )
 
     def _check(self, key, t, cost, *, reserve, request_id=None):
-        allowed, violated, taken = self.model.check(
+        allowed, violated, limit_costs = self.model.check(
             self.policy, key, t, {"tokens": float(cost)}, reserve=reserve
         )
-        decision = self._ask(key, t, cost, reserve, request_id)
+        decision = self._call_check(key, t, cost, reserve, request_id)
         assert (decision.allowed, list(decision.violated)) == (allowed, violated)
         assert (decision.reservation is not None) == (allowed and reserve)
         if allowed:
-            self.model.take(key, t, taken, decision.reservation)
+            self.model.take(key, t, limit_costs, decision.reservation)
         return decision, decision.reservation
 
     @invariant()
@@ -152,21 +157,23 @@ class History(RuleBasedStateMachine):
         for name in self.client.keys("rl1:{*}:k"):
             key = name[5:-3]
             stored |= {(key, limit): bucket for limit, bucket in buckets(self.client, name).items()}
-        written = {placed: bucket for placed, bucket in stored.items() if bucket != (0, 0)}
-        assert written == {placed: (bucket.used, bucket.at) for placed, bucket in self.model.buckets.items()}
+        written = {bucket_id: bucket for bucket_id, bucket in stored.items() if bucket != (0, 0)}
+        assert written == {
+            bucket_id: (bucket.used, bucket.at) for bucket_id, bucket in self.model.buckets.items()
+        }
 
     def teardown(self):
         for name in self.client.keys("*"):
             if name != "rl1:usage":
-                assert 0 < self.client.pttl(name) <= self._longest()
+                assert 0 < self.client.pttl(name) <= self._find_longest_ttl()
 
-    def _longest(self):
-        """Return the milliseconds after which nothing may be left: time to full with debt, or to remember."""
+    def _find_longest_ttl(self):
+        """Return the longest TTL allowed in milliseconds: the time to full with debt, or to remember."""
         used = sum(bucket.used for bucket in self.model.buckets.values())
         return max(REMEMBER * 1000, used * 60_000 / 10) + 60_000
 
 
-def test_p6_p7_any_history_ends_as_the_model_says(limiters, client_of, valkey_url):
-    History.limiter, History.client = limiters(valkey_url, None), client_of(valkey_url)
+def test_p6_p7_any_history_ends_as_the_model_says(limiters, open_client, valkey_url):
+    History.limiter, History.client = limiters(valkey_url, None), open_client(valkey_url)
     examples = settings.get_profile(settings.get_current_profile_name()).max_examples
     run_state_machine_as_test(History, settings=settings(max_examples=examples, stateful_step_count=30))

@@ -1,4 +1,4 @@
-"""Worlds to try: policies of a few limits, and sequences of checks that collide in them."""
+"""Strategies for worlds: a policy of a few limits, and a sequence of checks that compete for them."""
 
 import json
 from itertools import accumulate
@@ -35,10 +35,10 @@ def _limits(draw):
 @st.composite
 def policies(draw):
     limits = draw(st.lists(_limits(), min_size=1, max_size=4))
-    return _policy_of(limits)
+    return _make_policy(limits)
 
 
-def _policy_of(limits):
+def _make_policy(limits):
     names = {f"limit-{number}": limit for number, limit in enumerate(limits)}
     return Policy.from_text(json.dumps({"models": CLASSES, "plans": {"only": {"limits": names}}}))
 
@@ -65,17 +65,17 @@ def _checks(draw, units):
     if draw(st.integers(0, 3)) == 0:
         check["tenant"] = draw(st.sampled_from(["a", "org"]))
     if draw(st.booleans()):
-        check["model"] = draw(st.sampled_from(["m1", "m2", "m3", "unheard-of"]))
+        check["model"] = draw(st.sampled_from(["m1", "m2", "m3", "unlisted"]))
     cost = draw(st.dictionaries(st.sampled_from(sorted(units | {"requests"})), _amounts, max_size=3))
     return {**check, "cost": cost} if cost else check
 
 
 @st.composite
-def sequences(draw, units, *, longest=25):
-    """Checks with their times: late, early and equal ones alike."""
+def sequences(draw, units, *, max_length=25):
+    """Draw checks with their times; some are late, some early, some equal."""
     t = BASE
     sequence = []
-    for _ in range(draw(st.integers(1, longest))):
+    for _ in range(draw(st.integers(1, max_length))):
         t += draw(_gaps)
         sequence.append((draw(_checks(units)), t))
     return sequence
@@ -83,17 +83,17 @@ def sequences(draw, units, *, longest=25):
 
 @st.composite
 def busy_worlds(draw):
-    """Draw worlds of one key and few tokens, where many checks collide within moments."""
+    """Draw worlds of one key and few tokens, in which many checks compete within seconds."""
     rates = st.builds("{}/{}".format, st.integers(1, 9), st.sampled_from(["second", "3s", "minute"]))
-    limits = draw(st.lists(st.builds(_busy_limit, rates, st.integers(1, 5)), min_size=1, max_size=2))
+    limits = draw(st.lists(st.builds(_make_busy_limit, rates, st.integers(1, 5)), min_size=1, max_size=2))
     near = st.one_of(st.just(0), st.integers(-2 * SECOND, 2 * SECOND), st.sampled_from([SECOND, -SECOND]))
     gaps = draw(st.lists(near, min_size=20, max_size=60))
     costs = st.sampled_from([1, 1, 1, 0.5, 1 / 3, 2])
     sequence = [({"key": "a", "cost": {"requests": draw(costs)}}, t) for t in accumulate(gaps, initial=BASE)]
-    return _policy_of(limits), sequence
+    return _make_policy(limits), sequence
 
 
-def _busy_limit(rate, burst):
+def _make_busy_limit(rate, burst):
     return {"rate": rate, "burst": burst}
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from service.protocol import Joined
+from service.protocol import JoiningTransport
 
 
 class Transport:
@@ -30,7 +30,7 @@ def run_on_loop():
     def run(test):
         async def within():
             transport = Transport()
-            await test(Joined(transport), transport.sent)
+            await test(JoiningTransport(transport), transport.sent)
 
         asyncio.run(within())
 

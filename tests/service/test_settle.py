@@ -249,7 +249,7 @@ def test_the_command_line_knows_what_was_assigned(start_sidecar, tmp_path, key):
     sidecar.client.put(f"/v1/keys/{key}", json={"blocked": True}, headers=ADMIN)
     flags = ["--policy", str(sidecar.policy_file), "--redis", redis]
     done = run_ratelimit("check", key, *flags)
-    assert (done.returncode, "an operator has shut the key" in done.stdout) == (1, True)
+    assert (done.returncode, "an operator has blocked the key" in done.stdout) == (1, True)
 
 
 def test_a_blocked_key_still_shows_what_is_left(metered, read_remaining, key):
@@ -258,7 +258,7 @@ def test_a_blocked_key_still_shows_what_is_left(metered, read_remaining, key):
     assert (shown["allowed"], shown["violated"], read_remaining(key)) == (False, ["blocked"], 1000)
     denied = metered.check(key, timestamp="2100-01-01T00:00:00Z", reserve=True).json()
     assert (denied["clamped"], denied["reservation"]) == (True, None)
-    assert "an operator has shut the key" in denied["detail"]
+    assert "an operator has blocked the key" in denied["detail"]
 
 
 def test_whose_a_reservation_is_nobody_can_say_otherwise(metered, start_sidecar, tmp_path, key):

@@ -172,7 +172,7 @@ def test_an_entry_that_is_no_record_is_complained_of_and_the_rest_is_added_up(li
     settle_records(limiter)
     done = run_ratelimit("usage", "--redis", url, "--json")
     assert done.returncode == 0
-    assert done.stderr == "ratelimit: entry 5-0 is no usage record\n"
+    assert done.stderr == "ratelimit: entry 5-0 is not a usage record\n"
     assert len(json.loads(done.stdout)) == 3
 
 

@@ -1,4 +1,4 @@
-"""A proxy between a client and a server that can keep answers to itself."""
+"""A proxy between a client and a server that can lose the replies to scripts."""
 
 import contextlib
 import socket
@@ -6,57 +6,71 @@ import threading
 
 
 class Proxy:
-    """Passes everything on; while `swallowing`, scripts run but their replies never arrive.
+    """Forwards everything in both directions, unless it is set to lose replies.
 
-    While `dropping` too: in place of the reply, the connection ends.
+    Attributes:
+        is_dropping_replies: scripts still reach the server and run, but their replies are dropped.
+        is_closing_connections: with `is_dropping_replies`, the connection is closed in place of the reply.
+        script_count: how many scripts clients have sent.
+        url: the URL at which the proxy listens.
     """
 
-    def __init__(self, upstream):
-        self.swallowing = False
-        self.dropping = False
-        self.scripts = 0
-        self._upstream = upstream
+    def __init__(self, server_path):
+        self.is_dropping_replies = False
+        self.is_closing_connections = False
+        self.script_count = 0
+        self._server_path = server_path
         self._sockets = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._threads = [threading.Thread(target=self._accept)]
+        self._threads = [threading.Thread(target=self._accept_clients)]
         self._threads[0].start()
 
-    def _accept(self):
+    def _accept_clients(self):
         while True:
             try:
                 client, _ = self._listener.accept()
             except OSError:
                 return
             server = socket.socket(socket.AF_UNIX)
-            server.connect(self._upstream)
+            server.connect(self._server_path)
             self._sockets += [client, server]
-            muted = threading.Event()
-            for source, target in ((client, server), (server, client)):
-                thread = threading.Thread(target=self._pass, args=(source, target, source is client, muted))
+            reply_is_lost = threading.Event()
+            for target, *arguments in (
+                (self._forward_requests, client, server, reply_is_lost),
+                (self._forward_replies, server, client, reply_is_lost),
+            ):
+                thread = threading.Thread(target=target, args=arguments)
                 self._threads.append(thread)
                 thread.start()
 
-    def _pass(self, source, target, from_client, muted):
+    def _forward_requests(self, client, server, reply_is_lost):
         with contextlib.suppress(OSError):
-            while data := source.recv(65_536):
-                if from_client:
-                    scripts = data.count(b"\r\nEVAL")
-                    self.scripts += scripts
-                    if scripts and self.swallowing:
-                        muted.set()
-                elif muted.is_set():
-                    if self.dropping:
-                        break
-                    continue
-                target.sendall(data)
+            while data := client.recv(65_536):
+                scripts = data.count(b"\r\nEVAL")
+                self.script_count += scripts
+                if scripts and self.is_dropping_replies:
+                    reply_is_lost.set()
+                server.sendall(data)
+        _shut_down(server)
+
+    def _forward_replies(self, server, client, reply_is_lost):
         with contextlib.suppress(OSError):
-            target.shutdown(socket.SHUT_RDWR)
+            while data := server.recv(65_536):
+                if not reply_is_lost.is_set():
+                    client.sendall(data)
+                elif self.is_closing_connections:
+                    break
+        _shut_down(client)
 
     def close(self):
-        for one in [self._listener, *self._sockets]:
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
+        for opened in [self._listener, *self._sockets]:
+            _shut_down(opened)
+            opened.close()
         for thread in self._threads:
             thread.join(timeout=10)
+
+
+def _shut_down(opened):
+    with contextlib.suppress(OSError):
+        opened.shutdown(socket.SHUT_RDWR)

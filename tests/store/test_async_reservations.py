@@ -1,4 +1,4 @@
-"""Reserving on an event loop, and what cancellation must not cost."""
+"""Reservations in asyncio: a cancelled task must not keep a slot."""
 
 import asyncio
 
@@ -11,8 +11,8 @@ TOKENS = Limit("tokens", "1000/day", unit="tokens")
 PARALLEL = Limit("parallel", unit="concurrent", capacity=2, ttl="30s")
 
 
-async def freed(limits):
-    """Say whether every slot comes free within a generous while."""
+async def are_slots_freed(limits):
+    """Return whether every slot is freed within about 20 seconds."""
     for _ in range(2000):
         if (await limits.peek("k")).limits[0].remaining == 2:
             return True
@@ -20,9 +20,9 @@ async def freed(limits):
     return False
 
 
-def test_asyncio_reserves_alike(async_limiter):
-    async def use():
-        async with async_limiter(TOKENS, PARALLEL) as limits:
+def test_asyncio_reserves_alike(make_async_limiter):
+    async def run_reservations():
+        async with make_async_limiter(TOKENS, PARALLEL) as limits:
             async with limits.reserve("k", cost={"tokens": 400}) as reservation:
                 await reservation.settle(Usage(input_tokens=250))
             held = await limits.reserve("k", cost={"tokens": 700})
@@ -33,42 +33,42 @@ def test_asyncio_reserves_alike(async_limiter):
                 pass
             return (await limits.peek("k")).limits
 
-    tokens, parallel = asyncio.run(use())
+    tokens, parallel = asyncio.run(run_reservations())
     assert (tokens.remaining, parallel.remaining) == (700, 2)
 
 
-def test_asyncio_cancellation_of_any_kind_frees_the_slot(async_limiter, eventually):
-    async def use():
-        async with async_limiter(PARALLEL) as limits:
+def test_asyncio_cancellation_of_any_kind_frees_the_slot(make_async_limiter):
+    async def run_reservations():
+        async with make_async_limiter(PARALLEL) as limits:
             with anyio.move_on_after(0.05):
                 async with limits.reserve("k"):
                     await anyio.sleep_forever()
-            task = asyncio.create_task(hold(limits))
+            task = asyncio.create_task(hold_reservation(limits))
             await asyncio.sleep(0.05)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            return await freed(limits)
+            return await are_slots_freed(limits)
 
-    async def hold(limits):
+    async def hold_reservation(limits):
         async with limits.reserve("k"):
             await asyncio.sleep(60)
 
-    assert asyncio.run(use())
+    assert asyncio.run(run_reservations())
 
 
-def test_a_reservation_that_is_cancelled_on_its_way_keeps_no_slot(async_limiter):
-    async def use():
-        async with async_limiter(PARALLEL) as limits:
+def test_a_reservation_that_is_cancelled_on_its_way_keeps_no_slot(make_async_limiter):
+    async def run_reservations():
+        async with make_async_limiter(PARALLEL) as limits:
             for delay in range(12):
-                task = asyncio.create_task(hold(limits))
+                task = asyncio.create_task(hold_reservation(limits))
                 await asyncio.sleep(delay / 10_000)
                 task.cancel()
                 await asyncio.wait({task})
-            return await freed(limits)
+            return await are_slots_freed(limits)
 
-    async def hold(limits):
+    async def hold_reservation(limits):
         async with limits.reserve("k"):
             await asyncio.sleep(60)
 
-    assert asyncio.run(use())
+    assert asyncio.run(run_reservations())

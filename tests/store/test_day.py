@@ -1,4 +1,4 @@
-"""What an operator finds in the store after a day's traffic, and when it is over."""
+"""What an operator finds in the store after a day's traffic, and what is left when all buckets are full."""
 
 import random
 import struct
@@ -11,7 +11,7 @@ from ratelimit import Limiter, Policy, RateLimited, Usage
 from ratelimit.request.privacy import identifier_of
 from ratelimit.stores.clients import get_fake_server
 
-from ..conftest import TEXT
+from ..conftest import CLIENT_OPTIONS
 from ..stored import buckets
 
 DAY = 86_400
@@ -34,7 +34,7 @@ plans:
 
 
 class Clock:
-    """The time that both we and the store go by."""
+    """The clock of both the limiter and the store."""
 
     def __init__(self, now):
         self.now = now
@@ -51,40 +51,42 @@ def clock(monkeypatch):
 
 
 @pytest.fixture
-def store(clock):
+def limiter_and_client(clock):
     with Limiter("memory://a-day", POLICY) as limiter:
-        yield limiter, fakeredis.FakeRedis(server=get_fake_server("a-day"), **TEXT)
+        yield limiter, fakeredis.FakeRedis(server=get_fake_server("a-day"), **CLIENT_OPTIONS)
 
 
-def live_a_day(limiter, clock, secrets):
-    """Let every secret's owner ask, settle, fail, cancel and forget, at random moments of a day."""
-    fate = random.Random(7)
+def simulate_day(limiter, clock, secrets):
+    """Reserve at random times of a day; settle, cancel or abandon each reservation; return their number."""
+    randomness = random.Random(7)
     admitted = 0
     for _ in range(1500):
-        clock.now += fate.expovariate(1500 / DAY)
-        key = identifier_of(fate.choice(secrets), "pepper")
+        clock.now += randomness.expovariate(1500 / DAY)
+        key = identifier_of(randomness.choice(secrets), "pepper")
         try:
             held = limiter.reserve(
                 key,
-                model=fate.choice(["qwen3-4b", "qwen3-235b", f"invented-{fate.random()}", None]),
-                cost={"tokens": fate.randrange(5000)},
-                request_id=f"r{fate.random()}",
+                model=randomness.choice(["qwen3-4b", "qwen3-235b", f"invented-{randomness.random()}", None]),
+                cost={"tokens": randomness.randrange(5000)},
+                request_id=f"r{randomness.random()}",
             )
         except RateLimited:
             continue
         admitted += 1
-        end = fate.random()
-        if end < 0.6:
+        outcome = randomness.random()
+        if outcome < 0.6:
             usage = Usage(
-                input_tokens=fate.randrange(9000), cost={"images": 1}, status=fate.choice([200, 500])
+                input_tokens=randomness.randrange(9000),
+                cost={"images": 1},
+                status=randomness.choice([200, 500]),
             )
             held.settle(usage)
-        elif end < 0.8:
+        elif outcome < 0.8:
             held.cancel()
     return admitted
 
 
-def contents_of(client, name):
+def read_value(client, name):
     kind = client.type(name)
     if kind == "hash":
         return client.hgetall(name)
@@ -97,22 +99,22 @@ def contents_of(client, name):
     return client.get(name) if kind == "string" else client.xrange(name)
 
 
-def test_p5_p10_a_days_traffic_is_readable_expires_and_holds_no_secret(store, clock):
-    limiter, client = store
+def test_p5_p10_a_days_traffic_is_readable_expires_and_holds_no_secret(limiter_and_client, clock):
+    limiter, client = limiter_and_client
     secrets = [f"sk-very-secret-{number}" for number in range(10)]
-    assert live_a_day(limiter, clock, secrets) > 200
+    assert simulate_day(limiter, clock, secrets) > 200
     names = client.keys("*")
     assert len(names) > 10
     for name in names:
-        text = f"{name}{contents_of(client, name)}"
+        text = f"{name}{read_value(client, name)}"
         assert client.pttl(name) > 0, name
         assert "very-secret" not in text
         assert set(text) <= READABLE | set("'()[] "), text
 
 
-def test_p5_nothing_is_left_once_every_bucket_is_full_again(store, clock):
-    limiter, client = store
-    live_a_day(limiter, clock, [f"sk-{number}" for number in range(10)])
+def test_p5_nothing_is_left_once_every_bucket_is_full_again(limiter_and_client, clock):
+    limiter, client = limiter_and_client
+    simulate_day(limiter, clock, [f"sk-{number}" for number in range(10)])
     # The slowest limit takes a day to refill, and settlements may have left it in debt.
     debts = [
         state.reset_after

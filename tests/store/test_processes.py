@@ -1,4 +1,4 @@
-"""P1 across processes: however many ask for one key, together they get what the bound allows."""
+"""P1 and P7 across processes: however many check one key, together they get what the bound allows."""
 
 import subprocess
 import sys
@@ -6,88 +6,99 @@ from pathlib import Path
 
 import pytest
 
-HAMMER = Path(__file__).with_name("hammer.py")
-RESERVER = Path(__file__).with_name("reserver.py")
+CHECKING_PROCESS = Path(__file__).with_name("checking_process.py")
+RESERVING_PROCESS = Path(__file__).with_name("reserving_process.py")
 PROCESSES, CHECKS = 4, 2_000
 BASE = 1_700_000_000
 
 
 @pytest.fixture
-def hammer(real_url):
-    """Let processes loose on one key, each with a start and a stride of its own; return what each got."""
+def check_in_processes(real_url):
+    """Run processes that check one key at the same time; return how many checks passed in each.
 
-    def run(rate, burst, walks, together):
+    Each process has its own first timestamp and its own distance from one timestamp to the next.
+    """
+
+    def run(rate, burst, timelines, batch_size):
         processes = [
             subprocess.Popen(
-                [sys.executable, HAMMER, real_url, rate, *map(str, (burst, start, stride, CHECKS, together))],
+                [
+                    sys.executable,
+                    CHECKING_PROCESS,
+                    real_url,
+                    rate,
+                    *map(str, (burst, start, stride, CHECKS, batch_size)),
+                ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
             )
-            for start, stride in walks
+            for start, stride in timelines
         ]
         for process in processes:
             process.stdin.write("go\n")
             process.stdin.flush()
-        said = [process.communicate(timeout=120)[0] for process in processes]
+        outputs = [process.communicate(timeout=120)[0] for process in processes]
         assert all(process.returncode == 0 for process in processes)
-        return [int(number) for number in said]
+        return [int(number) for number in outputs]
 
     return run
 
 
-def test_p1_processes_at_one_instant_share_exactly_the_burst(hammer):
-    admitted = hammer("1000/minute", 777, [(BASE, 0)] * PROCESSES, together=1)
+def test_p1_processes_at_one_instant_share_exactly_the_burst(check_in_processes):
+    admitted = check_in_processes("1000/minute", 777, [(BASE, 0)] * PROCESSES, batch_size=1)
     assert sum(admitted) == 777
 
 
-def test_p1_processes_that_send_batches_share_exactly_the_burst(hammer):
-    admitted = hammer("7/minute", 4_001, [(BASE, 0)] * PROCESSES, together=50)
+def test_p1_processes_that_send_batches_share_exactly_the_burst(check_in_processes):
+    admitted = check_in_processes("7/minute", 4_001, [(BASE, 0)] * PROCESSES, batch_size=50)
     assert sum(admitted) == 4_001
 
 
-def test_p1_processes_that_walk_through_time_get_exactly_what_the_bound_allows(hammer):
-    """They ask for four times what comes back, so somebody is denied; from then on that one finds the
-    bucket exactly empty after each of its checks, up to the last, whatever the others do.
+def test_p1_processes_that_walk_through_time_get_exactly_what_the_bound_allows(check_in_processes):
+    """Exactly the bound is admitted, not less.
+
+    The checks cost four times what is refilled, so some process is denied. From then on that process finds
+    the bucket exactly empty after each of its checks, up to the last one, whatever the others do.
     """
     burst, seconds = 10, CHECKS - 1
-    admitted = hammer("60/minute", burst, [(BASE, 1)] * PROCESSES, together=1)
+    admitted = check_in_processes("60/minute", burst, [(BASE, 1)] * PROCESSES, batch_size=1)
     assert sum(admitted) == burst + seconds
 
 
-def test_p1_processes_at_different_paces_never_pass_the_bound(hammer):
+def test_p1_processes_at_different_paces_never_pass_the_bound(check_in_processes):
     strides = [0.25, 0.5, 1, 2]
-    admitted = hammer("120/minute", 20, [(BASE, stride) for stride in strides], together=64)
+    admitted = check_in_processes("120/minute", 20, [(BASE, stride) for stride in strides], batch_size=64)
     last = max(strides) * (CHECKS - 1)
     assert 0 < sum(admitted) <= 20 + 2 * last
 
 
 @pytest.fixture
-def reservers(real_url):
-    """Processes that reserve and settle as they are told, all at once."""
-    command = [sys.executable, RESERVER, real_url]
+def command_processes(real_url):
+    """Send a command to processes that reserve and settle; return the sum of their results."""
+    program = [sys.executable, RESERVING_PROCESS, real_url]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    processes = [subprocess.Popen([*command, str(seed)], **pipes) for seed in range(PROCESSES)]
+    processes = [subprocess.Popen([*program, str(seed)], **pipes) for seed in range(PROCESSES)]
 
-    def tell(line):
+    def send_command(command):
         for process in processes:
-            process.stdin.write(f"{line}\n")
+            process.stdin.write(f"{command}\n")
             process.stdin.flush()
         return sum(int(process.stdout.readline()) for process in processes)
 
-    yield tell
+    yield send_command
     for process in processes:
         process.communicate(timeout=60)
 
 
-def test_p7_parallel_reservations_of_unknown_size_never_admit_more_than_is_left(reservers):
-    """Fifty at once against 100 tokens, again and again: what was used, debt included, is all that counts."""
+def test_p7_parallel_reservations_of_unknown_size_never_admit_more_than_is_left(command_processes):
+    """52 at once for 100 tokens, again and again: only what was used counts, debt included."""
     used = 0
     while used < 100:
-        left = max(0, 100 - used) // 10
-        assert reservers("reserve 13") == left
-        if not left:
+        expected = max(0, 100 - used) // 10
+        assert command_processes("reserve 13") == expected
+        if not expected:
             break
-        used += reservers("settle")
+        used += command_processes("settle")
     assert used > 90
-    assert reservers("reserve 13") == 0
+    assert command_processes("reserve 13") == 0

@@ -1,4 +1,4 @@
-"""What may be imported from `ratelimit`: users rely on these names, so changing them is a decision."""
+"""The public names of `ratelimit`. Users rely on them, so they must not change by accident."""
 
 import inspect
 
@@ -45,5 +45,5 @@ def test_both_limiters_have_the_same_methods_with_the_same_parameters():
         (ratelimit.UnknownReservation, [ratelimit.InvalidRequest]),
     ],
 )
-def test_errors_are_of_one_family(error, parents):
+def test_all_errors_have_their_documented_base_classes(error, parents):
     assert all(issubclass(error, parent) for parent in parents)

@@ -1,4 +1,4 @@
-"""What clients are told, in each of the dialects they speak."""
+"""Response headers in each dialect."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimit import Decision, Limit, Limiter, LimitState
-from ratelimit.decision.headers import duration
+from ratelimit.decision.headers import write_duration
 
 REQUESTS = LimitState("requests", "requests", 20, 60.0, 5, 4, 3.0, 0.0, "enforce")
 TOKENS = LimitState("tokens", "tokens", 30_000, 60.0, 30_000, 29_150, 1.7, 0.0, "enforce")
@@ -31,17 +31,17 @@ ALLOWED = Decision(
 DENIED = replace(ALLOWED, allowed=False, retry_after=2.001, violated=("requests",))
 
 
-def parsed(value):
+def parse_list(value):
     return http_sf.parse(value.encode(), tltype="list")
 
 
 def test_the_ietf_headers_are_structured_field_lists():
     headers = ALLOWED.headers()
-    assert parsed(headers["RateLimit-Policy"]) == [
+    assert parse_list(headers["RateLimit-Policy"]) == [
         ("requests", {"q": 20, "w": 60}),
         ("tokens", {"q": 30_000, "w": 60, "qu": "tokens"}),
     ]
-    assert parsed(headers["RateLimit"]) == [
+    assert parse_list(headers["RateLimit"]) == [
         ("requests", {"r": 4, "t": 3}),
         ("tokens", {"r": 29_150, "t": 2}),
     ]
@@ -64,46 +64,50 @@ states = st.builds(
 
 
 @given(st.lists(states, max_size=6))
-def test_any_limit_can_be_written_and_read_back(limits):
+def test_headers_of_any_limits_read_back_as_they_were_written(limits):
     headers = replace(ALLOWED, limits=tuple(limits)).headers()
     shown = [state for state in limits if state.mode == "enforce"]
     if not shown:
         assert headers == {}
         return
-    policy, current = parsed(headers["RateLimit-Policy"]), parsed(headers["RateLimit"])
+    policy, current = parse_list(headers["RateLimit-Policy"]), parse_list(headers["RateLimit"])
     assert [name for name, _ in policy] == [name for name, _ in current] == [state.name for state in shown]
-    for state, (_, told), (_, now) in zip(shown, policy, current, strict=True):
-        assert (told["q"], told["w"], told.get("qu", "requests")) == (state.limit, state.period, state.unit)
+    for state, (_, quota), (_, now) in zip(shown, policy, current, strict=True):
+        assert (quota["q"], quota["w"], quota.get("qu", "requests")) == (
+            state.limit,
+            state.period,
+            state.unit,
+        )
         assert now["r"] == state.remaining
         assert now["t"] == ceil(state.reset_after)
 
 
 @pytest.mark.parametrize(
-    ("wait", "told"),
+    ("wait", "expected"),
     [(0.000001, "1"), (0.503, "1"), (1.0, "1"), (1.000001, "2"), (2.001, "3"), (86_399.5, "86400")],
 )
-def test_retry_after_is_whole_seconds_rounded_up(wait, told):
-    assert replace(DENIED, retry_after=wait).headers()["Retry-After"] == told
+def test_retry_after_is_whole_seconds_rounded_up(wait, expected):
+    assert replace(DENIED, retry_after=wait).headers()["Retry-After"] == expected
 
 
 @given(st.floats(0, 1e9))
-def test_whoever_obeys_retry_after_is_never_early(wait):
-    told = replace(DENIED, retry_after=wait).headers(())["Retry-After"]
-    assert told.isdecimal()
-    assert int(told) >= max(wait, 1)
+def test_a_client_that_obeys_retry_after_is_never_early(wait):
+    retry_after = replace(DENIED, retry_after=wait).headers(())["Retry-After"]
+    assert retry_after.isdecimal()
+    assert int(retry_after) >= max(wait, 1)
 
 
-def test_there_is_no_retry_after_for_never_or_for_the_admitted():
+def test_there_is_no_retry_after_if_a_check_can_never_pass_or_is_allowed():
     assert "Retry-After" not in replace(DENIED, retry_after=None).headers(["ietf", "openai", "venice"])
     assert "Retry-After" not in ALLOWED.headers(["ietf", "openai", "venice"])
 
 
 @pytest.mark.parametrize("dialect", ["ietf", "openai", "venice"])
-def test_every_dialect_tells_when_to_come_back(dialect):
+def test_every_dialect_has_retry_after(dialect):
     assert DENIED.headers([dialect])["Retry-After"] == "3"
 
 
-def test_openais_dialect():
+def test_the_openai_dialect():
     limits = (replace(REQUESTS, reset_after=360.0), TOKENS, SHADOW)
     assert replace(ALLOWED, limits=limits).headers(["openai"]) == {
         "x-ratelimit-limit-requests": "20",
@@ -115,14 +119,14 @@ def test_openais_dialect():
     }
 
 
-def test_venices_dialect():
+def test_the_venice_dialect():
     headers = ALLOWED.headers(["venice"])
     assert headers["x-ratelimit-reset-requests"] == str(int(ALLOWED.timestamp.timestamp()) + 3)
     assert headers["x-ratelimit-reset-tokens"] == "2"
     assert headers["x-ratelimit-remaining-requests"] == "4"
 
 
-def test_where_there_is_room_for_one_limit_it_is_the_tightest():
+def test_a_dialect_with_one_limit_per_unit_shows_the_one_with_the_least_remaining():
     daily = replace(REQUESTS, name="daily", limit=1_000, remaining=2)
     headers = replace(ALLOWED, limits=(REQUESTS, daily, TOKENS)).headers(["openai"])
     assert (headers["x-ratelimit-limit-requests"], headers["x-ratelimit-remaining-requests"]) == ("1000", "2")
@@ -136,25 +140,24 @@ def test_where_there_is_room_for_one_limit_it_is_the_tightest():
         (86_400, "24h0m0s"),
     ],
 )  # fmt: skip
-def test_durations_are_written_as_openai_does(seconds, written):
-    assert duration(seconds) == written
+def test_durations_are_written_like_openai(seconds, written):
+    assert write_duration(seconds) == written
 
 
-def test_limits_in_the_shadow_stay_hidden():
-    told = replace(ALLOWED, limits=(SHADOW,)).headers(["ietf", "openai", "venice"])
-    assert told == {}
+def test_limits_in_shadow_mode_are_not_shown():
+    assert replace(ALLOWED, limits=(SHADOW,)).headers(["ietf", "openai", "venice"]) == {}
 
 
-def test_dialects_can_be_spoken_together():
+def test_dialects_can_be_combined():
     assert len(ALLOWED.headers(["ietf", "openai"])) == 2 + 6
 
 
-def test_a_dialect_that_is_not_there_is_refused():
-    with pytest.raises(ValueError, match=r"klingon.*ietf, openai, venice"):
+def test_an_unknown_dialect_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"klingon.*allowed: ietf, openai, venice"):
         ALLOWED.headers(["klingon"])
 
 
-def test_a_real_denial_can_be_obeyed():
+def test_a_check_after_retry_after_is_allowed():
     with Limiter("memory://", Limit("requests", "7/minute", burst=1)) as limiter:
         limiter.check("k", timestamp=1_700_000_000)
         headers = limiter.check("k", timestamp=1_700_000_000).headers()

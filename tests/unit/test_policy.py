@@ -1,4 +1,4 @@
-"""What a policy file says, and what a policy says of a key and a model."""
+"""Reading policy files, and looking up keys and models in a policy."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ratelimit import Limit, Policy, PolicyError, Rate
+from ratelimit.policy.spec import LeaseSpec
 
 ROOT = Path(__file__).parents[2]
 WHOLE = """
@@ -38,7 +39,7 @@ def test_limits_are_in_the_order_of_the_file(policy):
     assert [limit.name for limit in policy.plans["free"].limits] == ["requests", "requests-daily", "tokens"]
 
 
-def test_what_is_not_said_has_its_default(policy):
+def test_fields_left_out_have_their_defaults(policy):
     [limit] = policy.plans["anonymous"].limits
     assert limit == Limit("requests", "5/minute")
     assert (limit.unit, limit.per, limit.mode) == ("requests", ("key",), "enforce")
@@ -46,31 +47,31 @@ def test_what_is_not_said_has_its_default(policy):
     assert limit.shape_of(None).burst == 5
 
 
-def test_a_burst_is_the_capacity_whatever_the_rate(policy):
+def test_a_burst_is_the_capacity_at_any_rate(policy):
     shape = policy.plans["free"].limits[0].shape_of("xs")
     assert (shape.count, shape.period, shape.burst) == (20, 60e6, 5)
 
 
-def test_each_class_has_its_rate_and_its_rates_count_for_a_burst(policy):
+def test_each_class_has_its_rate_and_the_default_burst_is_its_n(policy):
     limit = policy.plans["pro"].limits[0]
     rates = [limit.rate_of(name) for name in ("xs", "l", "other", None)]
     assert [str(rate) for rate in rates] == ["500/minute", "20/minute", "30/minute", "30/minute"]
     assert limit.shape_of("l").burst == 20
 
 
-def test_a_model_is_of_the_class_that_lists_it_else_of_other(policy):
-    models = ("qwen3-4b", "llama.405b", "QWEN3-4B", "never-heard-of", None)
+def test_a_model_is_of_the_class_that_lists_it_or_of_other(policy):
+    models = ("qwen3-4b", "llama.405b", "QWEN3-4B", "not-listed", None)
     assert [policy.class_of(model) for model in models] == ["xs", "l", "other", "other", None]
 
 
-def test_a_key_is_what_the_policy_assigns(policy):
+def test_the_policy_assigns_plans_and_tenants_to_keys(policy):
     assigned = policy.assignment("vk_internal_eval")
     assert (assigned.plan, assigned.tenant) == ("pro", "acme")
     assert policy.assignment("vk.dotted").plan is None
     assert policy.assignment("anyone").tenant is None
 
 
-def test_the_units_are_those_that_some_plan_meters(policy):
+def test_units_are_those_that_the_plans_meter(policy):
     assert policy.units == {"requests", "tokens"}
 
 
@@ -78,18 +79,18 @@ def test_one_plan_needs_no_default():
     assert Policy.from_text("plans: {only: {limits: {}}}").default_plan == "only"
 
 
-def test_a_policy_reads_back_as_it_is_written(policy):
+def test_a_policy_reads_back_as_it_was_written(policy):
     again = Policy.from_text(json.dumps(policy.as_dict()))
     assert again.as_dict() == policy.as_dict()
     assert again.plans == policy.plans
 
 
-def test_the_same_content_has_the_same_version_whatever_its_comments(policy):
+def test_the_same_content_with_other_comments_has_the_same_version(policy):
     assert Policy.from_text(WHOLE + "# a comment\n").version == policy.version
     assert Policy.from_text(WHOLE.replace("20/minute", "21/minute")).version != policy.version
 
 
-def test_every_example_policy_is_a_policy():
+def test_every_example_policy_is_valid():
     for path in (ROOT / "examples" / "policies").glob("*.yaml"):
         assert Policy.from_file(path).source == str(path)
 
@@ -122,7 +123,7 @@ plans:
     assert (limits["d"].unit, limits["d"].burst) == ("tokens", 9)
 
 
-def test_names_that_yaml_takes_for_something_else_stay_names():
+def test_names_that_yaml_would_read_as_other_types_stay_text():
     policy = Policy.from_text("""
 models: {on: [a], 1: [b], 2024-01-01: [c], null: [d], 1_0: [e]}
 plans: {yes: {limits: {no: {rate: 1/day}, 007: {rate: 1/day}}}}
@@ -142,7 +143,7 @@ def test_a_large_file_is_read():
     assert policy.assignment("vk_2999").tenant == "t99"
 
 
-def test_a_limit_written_in_python_is_held_to_the_same_schema():
+def test_a_limit_written_in_python_is_validated_by_the_same_schema():
     for fault in ({"burst": 0}, {"burst": True}, {"unit": "a b"}, {"per": ["team"]}, {"per": ["key", "key"]}):
         with pytest.raises(PolicyError, match=next(iter(fault))):
             Limit("requests", "5/minute", **fault)
@@ -153,6 +154,10 @@ def test_a_limit_written_in_python_is_held_to_the_same_schema():
         Limit("requests", "5 a minute")
     with pytest.raises(PolicyError, match="not allowed"):
         Limit("re:quests", "5/minute")
+
+
+def test_the_schema_shows_the_default_of_a_period_as_text():
+    assert LeaseSpec.model_json_schema()["properties"]["ttl"]["default"] == "1s"
 
 
 def test_rates_by_class_need_the_classes_of_a_policy():

@@ -1,4 +1,4 @@
-"""P10: what is shown of an identifier, and what is kept of a secret."""
+"""P10: masked identifiers, and the identifiers of secrets."""
 
 import hashlib
 import hmac
@@ -39,7 +39,7 @@ def test_p10_an_identifier_depends_on_the_secret_and_on_the_pepper(secret, peppe
 
 
 @given(anything, anything)
-def test_an_identifier_is_a_key_that_can_be_asked_for(secret, pepper):
+def test_an_identifier_is_a_valid_key(secret, pepper):
     identifier = identifier_of(secret, pepper)
     assert identifier.isascii()
     assert identifier.startswith("vk_")

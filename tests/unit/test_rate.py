@@ -1,4 +1,4 @@
-"""How rates are written."""
+"""Reading and writing rates."""
 
 import pytest
 from hypothesis import given
@@ -38,7 +38,7 @@ def test_a_rate_is_read(text, count, seconds):
         None, 20, 20.5, True, ["1/day"],
     ],
 )  # fmt: skip
-def test_anything_else_is_refused_with_what_is_allowed(text):
+def test_text_that_is_not_a_rate_is_refused_with_what_is_allowed(text):
     with pytest.raises(ValueError, match="N/minute"):
         Rate.parse(text)
 
@@ -52,13 +52,13 @@ def test_a_rate_out_of_range_is_refused_with_the_range(text):
 @pytest.mark.parametrize(
     ("count", "period"), [(0, SECOND), (-1, SECOND), (5, 0), (5, -SECOND), (10**13, SECOND)]
 )
-def test_a_rate_made_by_hand_has_the_same_range(count, period):
+def test_a_rate_made_from_numbers_has_the_same_range(count, period):
     with pytest.raises(ValueError, match="range"):
         Rate(count, period)
 
 
 @given(st.integers(1, 10**12), st.integers(1, 366 * 86_400))
-def test_a_rate_reads_back_as_it_is_written(count, seconds):
+def test_a_rate_reads_back_as_it_was_written(count, seconds):
     rate = Rate(count, seconds * SECOND)
     assert Rate.parse(str(rate)) == rate
 
@@ -66,5 +66,5 @@ def test_a_rate_reads_back_as_it_is_written(count, seconds):
 @pytest.mark.parametrize(
     "text", ["20/minute", "1/second", "5/hour", "3/day", "20/30s", "3/5m", "1/2h", "11/7d"]
 )
-def test_a_rate_is_written_as_people_wrote_it(text):
+def test_a_rate_is_written_as_it_was_read(text):
     assert str(Rate.parse(text)) == text

@@ -1,4 +1,4 @@
-"""What may be asked, and that nothing of what may not is repeated."""
+"""Which checks are valid, and that the error for an invalid check does not repeat what was sent."""
 
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -13,11 +13,11 @@ SECRET = "Dear diary, my key is sk-123"
 def limiter():
     with Limiter(
         "memory://", [Limit("requests", "5/minute"), Limit("tokens", "9/day", unit="tokens")]
-    ) as made:
-        yield made
+    ) as limiter:
+        yield limiter
 
 
-def refused(limiter, fields):
+def catch_refusal(limiter, fields):
     with pytest.raises(InvalidRequest) as raised:
         limiter.check_many([fields])
     with pytest.raises(ValueError, match=r".+"):
@@ -43,7 +43,7 @@ def refused(limiter, fields):
         ({"key": "ключ"}, "key"),
         ({"key": "k", "plan": ""}, "plan"),
         ({"key": "k", "plan": 5}, "plan"),
-        ({"key": "k", "plan": "unheard-of"}, "plan"),
+        ({"key": "k", "plan": "not-in-the-policy"}, "plan"),
         ({"key": "k", "plan": "p" * 65}, "plan"),
         ({"key": "k", "model": ""}, "model"),
         ({"key": "k", "model": "m" * 257}, "model"),
@@ -72,7 +72,7 @@ def refused(limiter, fields):
     ],
 )
 def test_a_fault_names_its_field(limiter, fields, path):
-    error = refused(limiter, fields)
+    error = catch_refusal(limiter, fields)
     assert any(fault.path.removeprefix("0.") == path for fault in error.faults)
     assert path in str(error)
 
@@ -80,7 +80,7 @@ def test_a_fault_names_its_field(limiter, fields, path):
 @pytest.mark.parametrize(
     "timestamp",
     [
-        datetime(2026, 1, 1),  # noqa: DTZ001 - naive on purpose
+        datetime(2026, 1, 1),  # noqa: DTZ001 - the test is about naive datetimes
         "2026-01-01T00:00:00",
         "2026-01-01",
         "yesterday",
@@ -118,23 +118,23 @@ def test_a_fault_names_its_field(limiter, fields, path):
     ],
     ids=lambda value: repr(value)[:40],
 )
-def test_a_timestamp_that_is_no_time_is_refused(limiter, timestamp):
-    [fault] = refused(limiter, {"key": "k", "timestamp": timestamp}).faults
+def test_an_invalid_timestamp_is_refused(limiter, timestamp):
+    [fault] = catch_refusal(limiter, {"key": "k", "timestamp": timestamp}).faults
     assert fault.path.removeprefix("0.") == "timestamp"
 
 
 @pytest.mark.parametrize("timestamp", [1_700_000_000_000, "1700000000000"[:12], 1_700_000_000_000_000])
-def test_milliseconds_are_guessed_at_where_they_are_sent(limiter, timestamp):
-    assert "1970 and 2200" in str(refused(limiter, {"key": "k", "timestamp": timestamp}))
+def test_a_timestamp_in_milliseconds_is_refused_with_a_hint(limiter, timestamp):
+    assert "1970 and 2200" in str(catch_refusal(limiter, {"key": "k", "timestamp": timestamp}))
     if timestamp == 1_700_000_000_000:
-        assert "milliseconds" in str(refused(limiter, {"key": "k", "timestamp": timestamp}))
+        assert "milliseconds" in str(catch_refusal(limiter, {"key": "k", "timestamp": timestamp}))
 
 
 @pytest.mark.parametrize(
     ("text", "micro"),
     [("00.1234564", 123_456), ("00.1234566", 123_456), ("00.1", 100_000), ("00.999999999999", 999_999)],
 )
-def test_what_is_finer_than_a_microsecond_is_cut_off(text, micro):
+def test_digits_beyond_microseconds_are_cut_off(text, micro):
     stamp = Check(key="k", timestamp=f"2026-02-20T15:30:{text}Z").timestamp
     assert stamp == 1_771_601_400_000_000 + micro
 
@@ -159,27 +159,27 @@ def test_what_is_finer_than_a_microsecond_is_cut_off(text, micro):
     ],
 )
 def test_p10_nothing_that_was_sent_is_repeated(limiter, fields):
-    error = refused(limiter, fields)
+    error = catch_refusal(limiter, fields)
     assert "sk-123" not in str(error)
     assert "sk-123" not in repr(error.faults)
     assert error.__cause__ is None
     assert error.__suppress_context__
 
 
-def test_p10_a_check_made_by_hand_repeats_nothing_either():
+def test_p10_the_error_of_the_check_class_repeats_nothing_either():
     with pytest.raises(ValueError, match="key") as raised:
         Check(key=SECRET)
     assert "sk-123" not in str(raised.value)
 
 
-def test_a_misspelt_field_is_answered_with_the_fields_there_are(limiter):
-    message = str(refused(limiter, {"key": "k", "modle": "m"}))
+def test_a_misspelt_field_is_refused_with_the_allowed_fields(limiter):
+    message = str(catch_refusal(limiter, {"key": "k", "modle": "m"}))
     assert "model" in message
     assert "tenant" in message
 
 
-def test_every_fault_is_told_at_once(limiter):
-    error = refused(limiter, {"key": "", "cost": {"tokens": -1}, "prompt": "x"})
+def test_all_faults_are_listed_at_once(limiter):
+    error = catch_refusal(limiter, {"key": "", "cost": {"tokens": -1}, "prompt": "x"})
     assert {fault.path.removeprefix("0.") for fault in error.faults} == {"key", "cost.tokens", "prompt"}
 
 
@@ -189,18 +189,18 @@ def test_any_visible_ascii_is_a_key(limiter, key):
 
 
 @pytest.mark.parametrize("amount", [0, 0.0, 0.5, 5e-324, 10**12, 1e12])
-def test_any_finite_amount_up_to_10_to_the_12_is_a_cost(limiter, amount):
+def test_any_amount_from_0_to_10_to_the_12_is_a_valid_cost(limiter, amount):
     assert limiter.peek("amounts", cost={"tokens": amount}).limits
 
 
 @pytest.mark.parametrize(
     "timestamp", [0, 7_258_118_400, "0", "1969-12-31T23:00:00-01:00", "2026-02-20t15:30:00z"]
 )
-def test_the_edges_of_time_are_times(limiter, timestamp):
+def test_the_earliest_and_latest_times_are_valid(limiter, timestamp):
     assert limiter.peek("never-used", timestamp=timestamp)
 
 
 @pytest.mark.parametrize("checks", [[None], [5], [b"k"], [object()]])
-def test_a_batch_of_something_else_is_refused(limiter, checks):
+def test_a_batch_of_anything_but_checks_is_refused(limiter, checks):
     with pytest.raises(InvalidRequest):
         limiter.check_many(checks)

@@ -1,4 +1,4 @@
-"""Which URLs name a store, and that none of them shows its password."""
+"""Which store URLs are valid, and that passwords in them are never shown."""
 
 import pytest
 
@@ -74,5 +74,5 @@ def test_unnamed_memory_is_private_and_named_memory_is_shared():
 
 def test_p10_nothing_that_knows_a_url_prints_its_password():
     assert "s3cret" not in repr(StoreURL.parse("redis://user:s3cret@localhost/0"))
-    opened = connect("redis://user:s3cret@localhost/0", 1.0)
-    assert "s3cret" not in repr(opened)
+    store = connect("redis://user:s3cret@localhost/0", 1.0)
+    assert "s3cret" not in repr(store)

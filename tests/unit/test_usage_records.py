@@ -1,13 +1,13 @@
-"""Usage records as they are read from the stream, and what they add up to."""
+"""Reading usage records from the stream, and their totals."""
 
 import pytest
 
 from ratelimit.metering.usage_records import Totals, read_record, summarise
 
 
-def test_a_record_is_read_as_it_was_told():
-    told = {"key": "k", "input_tokens": "3", "latency_ms": "1.5", "status": "400", "newer": "field"}
-    record = read_record("1700000000123-7", told)
+def test_a_record_has_the_fields_of_its_entry():
+    fields = {"key": "k", "input_tokens": "3", "latency_ms": "1.5", "status": "400", "newer": "field"}
+    record = read_record("1700000000123-7", fields)
     assert (record.input_tokens, record.output_tokens, record.latency_ms) == (3, None, 1.5)
     assert record.failed
     assert record.as_dict()["timestamp"] == "2023-11-14T22:13:20.123000Z"
@@ -23,8 +23,8 @@ def test_a_record_is_read_as_it_was_told():
         {"key": "k", "timestamp": "inf"},
     ],
 )
-def test_what_is_no_record_is_refused(fields):
-    with pytest.raises(ValueError, match="entry 1-0 is no usage record"):
+def test_an_entry_that_is_not_a_record_is_refused(fields):
+    with pytest.raises(ValueError, match="entry 1-0 is not a usage record"):
         read_record("1-0", fields)
 
 
@@ -32,7 +32,7 @@ def test_what_is_no_record_is_refused(fields):
     ("latencies", "p50", "p99"),
     [([], None, None), ([5.0], 5.0, 5.0), ([4.0, 1.0], 1.0, 4.0), ([*range(100, 0, -1)], 50, 99)],
 )
-def test_percentiles_are_latencies_that_were_told(latencies, p50, p99):
+def test_percentiles_are_latencies_of_records(latencies, p50, p99):
     totals = Totals(latencies=list(latencies))
     assert (totals.latency(50), totals.latency(99)) == (p50, p99)
 

@@ -1,183 +1,196 @@
--- Decide any number of checks, each all-or-nothing over its limits.
+-- Decides any number of checks. Each check is all or nothing over its limits.
 --
--- KEYS   for each check in order: where its answer is remembered and the record of its reservation, if
---        ARGV says so; then one for each group of limits of its layout.
---        A group of buckets is a string: see prelude.lua. What a limit on failures has counted is a string
---        of doubles: the time until which it is shut, and the times of those that still count. Slots are a
---        sorted set: reservation id, and the time at which its slot frees itself.
--- ARGV   [1] two doubles: see prelude.lua, and at which ARGV the checks begin
---        Then the groups of limits, two for each:
---          of buckets: their names with commas between them and `|` behind, and five doubles each: count,
---          period in microseconds, burst, tolerance, and 1 for a bucket, 2 for one that never denies
---          (shadow), 3 for one charged when the request settles, 4 for such a one in shadow mode
---          of slots: s, S in shadow mode, and two doubles: capacity, time to live in microseconds
---          of failures: f, F in shadow mode, and nothing
---        then for each check doubles:
+-- KEYS   for each check in order: the store key of its remembered answer and that of its reservation's record,
+--        if ARGV asks for them; then one for each group of limits of its layout.
+--        A group of buckets is a string: see prelude.lua. What a limit on failures has counted is a string of
+--        doubles: the time until which the limit denies, and the times of the failures that still count.
+--        Slots are a sorted set: reservation ids, scored by the time at which the slot frees itself.
+-- ARGV   [1] two doubles: see prelude.lua; the second is the index of the first check in ARGV
+--        Then the groups of limits, two values for each:
+--          buckets: their names with commas between them and `|` at the end; and five doubles for each: count,
+--          period in microseconds, burst, tolerance, and 1 for a bucket, 2 for a bucket in shadow mode (it
+--          never denies), 3 for a post-paid bucket, 4 for a post-paid bucket in shadow mode
+--          slots: s, or S in shadow mode; and two doubles: capacity, time to live in microseconds
+--          failures: f, or F in shadow mode; and an empty string
+--        Then for each check one string of doubles:
 --          timestamp in microseconds since the epoch, or -1 for this server's clock
---          0 only to look, 1 to take what is admitted, 2 to take it and remember
---          the ARGVs of its first and of its last group
---          the cost for each limit of its groups; of slots 1 to take one, 0 to look
---        and with 2: 1 if its answer is remembered or 0, a mark of the question, 1 if it has a reservation or 0
---          and its id or -, milliseconds to remember, number of arguments of the record, then these: field, value …
--- Reply  of one check a string, of several an array of such: 1 if admitted or 0; then doubles: the timestamp
---        it was judged at, and for each limit two of its state *before* the check: of a bucket what was
---        missing and when; of failures until when it is shut and how many count; of slots how many are taken,
---        and microseconds until enough are free again, -1 if they are; and then for each limit on failures
---        the times of those that count. A remembered answer comes as `again`, reservation's id, mark, and
---        that string, with spaces. What is not admitted has written nothing.
+--          0 to look only, 1 to take if admitted, 2 to take if admitted and remember
+--          the indexes in ARGV of its first and its last group
+--          the cost for each limit of its groups; for slots 1 to take one, 0 to take none
+--        and with 2 also: 1 if its answer is remembered, else 0; a checksum of its limits and costs; 1 if it has
+--          a reservation, else 0; the reservation's id or -; milliseconds to remember; how many values of the
+--          record follow; these values: field, value …
+-- Reply  a string for one check, an array of strings for several. The string is 1 if the check is admitted, else
+--        0; then doubles: the timestamp at which it was decided, and two for each limit, its state *before* the
+--        check:
+--          buckets: the tokens missing, and the time at which that was true
+--          failures: the time until which the limit denies, and how many failures count
+--          slots: how many are taken, and the microseconds until one is free, -1 if one is free now
+--        and then, for each limit on failures, the times of the failures that count. A remembered answer is:
+--        `again`, the reservation's id, the checksum and that string, separated by spaces. A check that is not
+--        admitted has written nothing.
 --
--- The arithmetic is that of ratelimit/engine/bucket.py: the same operations on the same doubles in the
--- same order, so that both reach the same decision to the last bit.
+-- The arithmetic is that of ratelimit/engine/bucket.py. Both do the same operations on the same doubles in the
+-- same order, so they reach the same decision to the last bit.
 
-local a, k = begin, 1
+local arg_index, key_index = first_check, 1
 
--- Puts the buckets of `names` in front of an owner's others: names were edited, or another plan came between.
-local function arranged(state, names, read, write)
-  local found, used, at, ends = read(state)
-  local wanted, mine, others = {}, {}, {}
-  for name in string.gmatch(names, '[^,|]+') do
-    mine[#mine + 1], wanted[name] = name, true
+-- Returns an owner's state with the buckets of `name_list` in the first block and all others after it. The
+-- stored order differs after limits were edited, or after a check under another plan.
+local function move_to_front(state, name_list, read_blocks, write_block)
+  local stored, used, at, full_at = read_blocks(state)
+  local is_wanted, names, others = {}, {}, {}
+  for name in string.gmatch(name_list, '[^,|]+') do
+    names[#names + 1], is_wanted[name] = name, true
   end
-  for _, name in ipairs(found) do
-    if not wanted[name] then others[#others + 1] = name end
+  for _, name in ipairs(stored) do
+    if not is_wanted[name] then others[#others + 1] = name end
   end
-  return write(mine, used, at, ends) .. (others[1] and write(others, used, at, ends) or '')
+  return write_block(names, used, at, full_at) .. (others[1] and write_block(others, used, at, full_at) or '')
 end
 
--- Returns whether there is a slot at the time `at`, how many are taken, and how long none is free, or -1.
-local function slots(key, capacity, at)
+-- Returns whether a slot is free at the time `at`, how many are taken, and the microseconds until one is free,
+-- -1 if one is free now.
+local function count_slots(store_key, capacity, at)
   local from = string.format('(%.0f', at)
-  local taken = redis.call('ZCOUNT', key, from, '+inf')
-  if taken < capacity then return true, taken, -1 end
-  local frees = redis.call('ZRANGEBYSCORE', key, from, '+inf', 'WITHSCORES', 'LIMIT', taken - capacity, 1)
-  return false, taken, frees[2] - at
+  local count = redis.call('ZCOUNT', store_key, from, '+inf')
+  if count < capacity then return true, count, -1 end
+  local next_free = redis.call('ZRANGEBYSCORE', store_key, from, '+inf', 'WITHSCORES', 'LIMIT', count - capacity, 1)
+  return false, count, next_free[2] - at
 end
 
-local replies, answered, now_packed = {}, 0, pack('<d', now)
-local check = ARGV[a]
+local replies, reply_count, packed_now = {}, 0, pack_doubles('<d', now)
+local check = ARGV[arg_index]
 
 while check do
-  a = a + 1
-  local t, what, first, last, c = take('<dddd', check)
-  local stamped = t >= 0
-  if not stamped then
+  arg_index = arg_index + 1
+  local t, action, first_group, last_group, check_position = unpack_doubles('<dddd', check)
+  local has_timestamp = t >= 0
+  if not has_timestamp then
     t = now
-  elseif not replay and t > now + max_skew then
+  elseif not is_replay and t > now + max_skew then
     t = now + max_skew
   end
 
-  local remembered, mark, record, id, remember, fields
-  if what == 2 then
-    if ARGV[a] == '1' then remembered, k = KEYS[k], k + 1 end
-    if ARGV[a + 2] == '1' then record, k = KEYS[k], k + 1 end
-    mark, id, remember = ARGV[a + 1], ARGV[a + 3], ARGV[a + 4]
-    fields = {unpack(ARGV, a + 6, a + 5 + ARGV[a + 5])}
-    a = a + 6 + #fields
+  local answer_store_key, checksum, record_store_key, reservation, remember, record_fields
+  if action == 2 then
+    if ARGV[arg_index] == '1' then answer_store_key, key_index = KEYS[key_index], key_index + 1 end
+    if ARGV[arg_index + 2] == '1' then record_store_key, key_index = KEYS[key_index], key_index + 1 end
+    checksum, reservation, remember = ARGV[arg_index + 1], ARGV[arg_index + 3], ARGV[arg_index + 4]
+    record_fields = {unpack(ARGV, arg_index + 6, arg_index + 5 + ARGV[arg_index + 5])}
+    arg_index = arg_index + 6 + #record_fields
   end
 
-  local allowed, states, times, taken = true, '', '', ''
-  local writes, opened  -- each the newest of a chain
-  for g = first, last, 2 do
-    local names, numbers, key = ARGV[g], ARGV[g + 1], KEYS[k]
-    local size, stop = #names, #numbers
-    k = k + 1
+  local is_allowed, states, failure_times, taken = true, '', '', ''
+  local last_write, last_slot  -- each refers to the one before it
+  for group = first_group, last_group, 2 do
+    local names, numbers, store_key = ARGV[group], ARGV[group + 1], KEYS[key_index]
+    local names_size, numbers_size = #names, #numbers
+    key_index = key_index + 1
 
-    if size > 1 then
-      local bytes = stop / 40 * 16
-      local state, data, changed, ends = call('GET', key), '', false, 0
-      local p, n = size + 1, 1
+    if names_size > 1 then
+      local state_size = numbers_size / 40 * 16
+      local state, data, has_changed, all_full_at = call('GET', store_key), '', false, 0
+      local state_position, position = names_size + 1, 1
       if state then
-        if sub(state, 1, size) ~= names then state = arranged(state, names, blocks(struct)) end
-        ends = take('<d', state, p + bytes)
+        if sub(state, 1, names_size) ~= names then
+          state = move_to_front(state, names, make_block_functions(struct))
+        end
+        all_full_at = unpack_doubles('<d', state, state_position + state_size)
       end
-      while n < stop do
+      while position < numbers_size do
         local count, period, burst, tolerance, kind, cost
-        count, period, burst, tolerance, kind, n = take('<ddddd', numbers, n)
-        cost, c = take('<d', check, c)
+        count, period, burst, tolerance, kind, position = unpack_doubles('<ddddd', numbers, position)
+        cost, check_position = unpack_doubles('<d', check, check_position)
         local used, at = 0, 0
-        if state then used, at, p = take('<dd', state, p) end
-        local seen = t
-        if cost == 0 and t < at then seen = at end
-        local level = used - (seen - at) * count / period
-        if level < 0 then level = 0 end
+        if state then used, at, state_position = unpack_doubles('<dd', state, state_position) end
+        local seen_at = t
+        if cost == 0 and t < at then seen_at = at end
+        local missing = used - (seen_at - at) * count / period
+        if missing < 0 then missing = 0 end
 
-        local admits = true
+        local is_admitted = true
         if kind > 2 then
-          admits = level < burst - tolerance
-        elseif level + cost > burst + tolerance then
-          admits = false
+          is_admitted = missing < burst - tolerance
+        elseif missing + cost > burst + tolerance then
+          is_admitted = false
         elseif cost > 0 then
-          if t < at then used = used + cost else used, at = level + cost, t end
-          local full = (stamped or replay) and refills(at, now, max_skew) or at
-          full = full + used * period / count
-          if full > ends then ends = full end
-          changed = true
+          if t < at then used = used + cost else used, at = missing + cost, t end
+          local full_at = (has_timestamp or is_replay) and find_refill_start(at, now, max_skew) or at
+          full_at = full_at + used * period / count
+          if full_at > all_full_at then all_full_at = full_at end
+          has_changed = true
         end
-        if not admits and (kind == 1 or kind == 3) then allowed = false end
-        if record then taken = taken .. (admits and '1' or '0') end
-        if n < stop then
-          data = data .. pack('<dd', used, at)
+        if not is_admitted and (kind == 1 or kind == 3) then is_allowed = false end
+        if record_store_key then taken = taken .. (is_admitted and '1' or '0') end
+        if position < numbers_size then
+          data = data .. pack_doubles('<dd', used, at)
         else
-          data = data .. pack('<ddd', used, at, ends)
+          data = data .. pack_doubles('<ddd', used, at, all_full_at)
         end
       end
-      states = states .. (state and sub(state, size + 1, size + bytes) or string.rep('\0', bytes))
-      if changed then
-        writes = {key, names .. data .. (state and sub(state, size + bytes + 9) or ''), ends, writes}
+      states = states
+        .. (state and sub(state, names_size + 1, names_size + state_size) or string.rep('\0', state_size))
+      if has_changed then
+        last_write = {store_key, names .. data .. (state and sub(state, names_size + state_size + 9) or ''),
+          all_full_at, last_write}
       end
 
     elseif names == 'f' or names == 'F' then
-      local state = call('GET', key)
-      local shut = state and take('<d', state) or 0
-      states = states .. pack('<dd', shut, state and #state / 8 - 1 or 0)
-      if state then times = times .. sub(state, 9) end
-      c = c + 8
-      local admits = t >= shut
-      if not admits and names == 'f' then allowed = false end
-      if record then taken = taken .. (admits and '1' or '0') end
+      local state = call('GET', store_key)
+      local shut_until = state and unpack_doubles('<d', state) or 0
+      states = states .. pack_doubles('<dd', shut_until, state and #state / 8 - 1 or 0)
+      if state then failure_times = failure_times .. sub(state, 9) end
+      check_position = check_position + 8
+      local is_admitted = t >= shut_until
+      if not is_admitted and names == 'f' then is_allowed = false end
+      if record_store_key then taken = taken .. (is_admitted and '1' or '0') end
 
     else
-      local capacity, ttl = take('<dd', numbers)
-      local want
-      want, c = take('<d', check, c)
-      local at = replay and t or now
-      local free, count, wait = slots(key, capacity, at)
-      states = states .. pack('<dd', count, wait)
-      if free and want > 0 then opened = {key, at, ttl, opened} end
-      free = free or want == 0
-      if not free and names == 's' then allowed = false end
-      if record then taken = taken .. (free and '1' or '0') end
+      local capacity, ttl = unpack_doubles('<dd', numbers)
+      local wanted
+      wanted, check_position = unpack_doubles('<d', check, check_position)
+      local at = is_replay and t or now
+      local is_admitted, count, wait = count_slots(store_key, capacity, at)
+      states = states .. pack_doubles('<dd', count, wait)
+      if is_admitted and wanted > 0 then last_slot = {store_key, at, ttl, last_slot} end
+      is_admitted = is_admitted or wanted == 0
+      if not is_admitted and names == 's' then is_allowed = false end
+      if record_store_key then taken = taken .. (is_admitted and '1' or '0') end
     end
   end
 
-  local reply = (allowed and '1' or '0') .. (t == now and now_packed or pack('<d', t)) .. states .. times
-  local again = remembered and call('GET', remembered)
-  if again then
-    reply = 'again ' .. again
-  elseif allowed and what > 0 then
-    while writes do
-      call('SET', writes[1], writes[2], 'PXAT', goes(writes[3]))
-      writes = writes[4]
+  local reply = (is_allowed and '1' or '0') .. (t == now and packed_now or pack_doubles('<d', t))
+    .. states .. failure_times
+  local answer = answer_store_key and call('GET', answer_store_key)
+  if answer then
+    reply = 'again ' .. answer
+  elseif is_allowed and action > 0 then
+    while last_write do
+      call('SET', last_write[1], last_write[2], 'PXAT', find_expiry(last_write[3]))
+      last_write = last_write[4]
     end
-    while opened do
-      local set, at, ttl = opened[1], opened[2], opened[3]
-      call('ZREMRANGEBYSCORE', set, '-inf', string.format('%.0f', at))
-      call('ZADD', set, string.format('%.0f', at + ttl), id)
-      if call('PTTL', set) < ttl / 1000 then call('PEXPIRE', set, ttl / 1000) end
-      opened = opened[4]
+    while last_slot do
+      local slots, at, ttl = last_slot[1], last_slot[2], last_slot[3]
+      call('ZREMRANGEBYSCORE', slots, '-inf', string.format('%.0f', at))
+      call('ZADD', slots, string.format('%.0f', at + ttl), reservation)
+      if call('PTTL', slots) < ttl / 1000 then call('PEXPIRE', slots, ttl / 1000) end
+      last_slot = last_slot[4]
     end
-    if record then
-      call('HSET', record, 'state', 'open', 'at', string.format('%.0f', t), 'clock', string.format('%.0f', now),
-        'taken', taken, unpack(fields))
-      call('PEXPIRE', record, remember)
+    if record_store_key then
+      call('HSET', record_store_key, 'state', 'open', 'at', string.format('%.0f', t),
+        'clock', string.format('%.0f', now), 'taken', taken, unpack(record_fields))
+      call('PEXPIRE', record_store_key, remember)
     end
-    if remembered then call('SET', remembered, id .. ' ' .. mark .. ' ' .. reply, 'PX', remember) end
+    if answer_store_key then
+      call('SET', answer_store_key, reservation .. ' ' .. checksum .. ' ' .. reply, 'PX', remember)
+    end
   end
-  answered = answered + 1
-  replies[answered] = reply
-  check = ARGV[a]
+  reply_count = reply_count + 1
+  replies[reply_count] = reply
+  check = ARGV[arg_index]
 end
 
--- The server puts an array together in a buffer of its own: that costs a lone check two microseconds.
-if answered == 1 then return replies[1] end
+-- The server builds an array in a separate buffer. For a single check that costs two microseconds.
+if reply_count == 1 then return replies[1] end
 return replies

