@@ -1,6 +1,7 @@
 """The public names of `ratelimit`. Users rely on them, so they must not change by accident."""
 
 import inspect
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,11 @@ NAMES = [
 
 def test_the_public_names_are_these():
     assert sorted(ratelimit.__all__) == NAMES
+
+
+def test_at_most_fifteen_things_lie_at_the_top_of_the_library():
+    entries = [path.name for path in Path(ratelimit.__file__).parent.iterdir() if path.name != "__pycache__"]
+    assert len(entries) <= 15, sorted(entries)
 
 
 @pytest.mark.parametrize("name", NAMES)
