@@ -1,14 +1,11 @@
 """The figures of a benchmark: a value for each round, and tables of their medians."""
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
-
-_THOUSAND: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -79,8 +76,8 @@ def tables(frame: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
 
 def by_figure(part: pl.DataFrame) -> pl.DataFrame:
     """Return a cell's table of contestants and figures; the longer side of it runs downwards."""
-    sides = ("figure", "contestant")
-    return pivot(part, *(sides if part["figure"].n_unique() < 9 else sides[::-1]))  # noqa: PLR2004 - columns of a page
+    sides = ("figure", "contestant") if part["figure"].n_unique() < 9 else ("contestant", "figure")
+    return pivot(part, *sides)
 
 
 def pivot(frame: pl.DataFrame, on: str, index: str) -> pl.DataFrame:
@@ -96,6 +93,6 @@ def spread_text(spread: Mapping[str, Any]) -> str:
 
 def short(value: float) -> str:
     """Write a value with three digits, or all before the point if those are more."""
-    if value == 0 or abs(value) >= _THOUSAND:
+    if value % 1 == 0 or abs(value) >= 99.95:
         return f"{value:,.0f}"
-    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}" if value % 1 else f"{value:g}"
+    return f"{value:#.3g}"

@@ -105,7 +105,7 @@ class Load:
         if not self._ended.done():
             self._ended.set_result(fault)
 
-    async def _run(self, address: Address, connections: int, begin: Any, on_answer: Any) -> None:  # noqa: ANN401 - as of `run`
+    async def _run(self, address: Address, connections: int, begin: Any, on_answer: Any) -> None:
         loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[str] = loop.create_future()
         try:

@@ -226,7 +226,7 @@ def _micros(seconds: float | None) -> int | None:
     return None if seconds is None else round(seconds * MICROSECONDS)
 
 
-def stored_buckets(client: Any, keys: Iterable[str], prefix: str) -> Buckets:  # noqa: ANN401 - redis-py leaves much untyped
+def stored_buckets(client: Any, keys: Iterable[str], prefix: str) -> Buckets:
     """Read the buckets of some keys as they lie in the store, to the last bit.
 
     No answer of the sidecar shows as much: those are rounded to tokens and microseconds.

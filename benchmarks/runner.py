@@ -1,8 +1,8 @@
 """The runner of every benchmark: starts child processes, takes turns, measures, shows progress.
 
-A benchmark declares cells and how to measure one (`Benchmark`). In a round every cell is visited, and in
-each cell every contestant, beginning with another one each round; every other round goes through the
-cells backwards. So whatever else the machine does, it does to all of them. Ratios are taken within a round.
+A benchmark declares cells and how to measure one. A round visits every cell, and in each cell every
+contestant, beginning with another one each round; every other round goes through the cells backwards. So
+other work of the machine slows all of them alike. Ratios are taken within a round.
 """
 
 import contextlib
@@ -43,39 +43,35 @@ class Worker:
         theirs.close()
 
     def run(self, order: Order) -> Sample:
-        """Carry out an order.
-
-        Raises:
-            BenchmarkError: the child is gone, and has said why on standard error; or it does not answer.
-        """
-        who = f"the process that plays {self.name}"
+        """Carry out an order; BenchmarkError if the child does not answer or has ended with a traceback."""
+        process = f"the process that plays {self.name}"
         try:
             self._pipe.send(order)
             if not self._pipe.poll(PATIENCE):
                 self._child.kill()
-                raise BenchmarkError(f"{who} said nothing for {PATIENCE:g} s")
+                raise BenchmarkError(f"{process} gave no answer for {PATIENCE:g} s")
             sample: Sample = self._pipe.recv()
         except (EOFError, BrokenPipeError, ConnectionResetError):
             self._child.join()
-            raise BenchmarkError(f"{who} ended with {self._child.exitcode}") from None
+            raise BenchmarkError(f"{process} ended with {self._child.exitcode}") from None
         return sample
 
     def warm(self, order: Order) -> None:
-        """Do the same for a moment, to a key that is not measured, for what only the first calls cost."""
+        """Make a few calls to a key that is not measured: the first calls cost more."""
         self.run(replace(order, prefix=f"warm-{order.prefix}", keys=1, calls=WARM * order.concurrency))
 
     def meet(self, order: Order) -> None:
-        """Ask for every key of an order once, so that the first use of a key is not measured."""
+        """Check every key of an order once, so that the first use of a key is not measured."""
         met = (order.quotas, order.prefix, order.keys)
         if met not in self._met:
             self._met.add(met)
             self.run(replace(order, calls=order.keys, seconds=float("inf")))
 
     def measure(self, target: server.Server, order: Order) -> dict[str, float]:
-        """Carry out an order while nobody else uses the server; return the figures of both sides.
+        """Carry out an order while no other contestant uses the server; return the figures of both sides.
 
-        Those in microseconds are for a decision: `redis_us` inside scripts and the contestant's own
-        commands, `redis_process_us` of the whole server, sockets and parsing too.
+        Microseconds are per decision: `redis_us` inside scripts and the contestant's own commands,
+        `redis_process_us` of the whole server, sockets and parsing included.
         """
         self.warm(order)
         target.forget()
@@ -105,7 +101,7 @@ class Crew:
         self._workers: dict[str, list[Worker]] = {}
 
     def hire(self, names: Sequence[str], mode: Mode, each: int = 1) -> dict[str, list[Worker]]:
-        """Return so many children for each name; those of another phase end, the same ones stay."""
+        """Return `each` children for every name; those of another phase end, the same ones stay."""
         if self._hired != (names, mode, each):
             self.close()
             self._workers = {name: [Worker(name, mode) for _ in range(each)] for name in names}
@@ -126,13 +122,11 @@ class Benchmark:
     title: ClassVar[str]
 
     @cached_property
-    def stack(self) -> contextlib.ExitStack:
-        """What is open until the benchmark ends."""
+    def stack(self) -> contextlib.ExitStack:  # what is open until the benchmark ends
         return contextlib.ExitStack()
 
     @cached_property
-    def server(self) -> server.Server:
-        """The real server, from when it is first used."""
+    def server(self) -> server.Server:  # the real server, started when it is first used
         return self.stack.enter_context(server.running())
 
     @cached_property
@@ -147,37 +141,30 @@ class Benchmark:
     def prepare(self) -> None:
         """Start what is measured."""
 
-    def measure(self, cell: Any, contestant: str, number: int) -> Mapping[str, float]:  # noqa: ANN401 - of the subclass's own type
-        """Measure a contestant in a cell, in the round of that number; return figures by name."""
+    def measure(self, cell: Any, contestant: str, number: int) -> Mapping[str, float]:
+        """Measure a contestant in a cell in round `number`; return figures by name."""
         raise NotImplementedError
 
     def conclude(self, found: Found) -> Iterable[str]:
-        """Add the figures that follow from others; return what was wrong, a paragraph each."""
+        """Add the figures that follow from others; return the faults, a paragraph each."""
         raise NotImplementedError
 
     def notes(self) -> dict[str, object]:
-        """Return what must be known to read the figures beside how much was measured."""
+        """Return what a reader must know beside how much was measured."""
         return {}
 
     def tables(self, found: Found) -> Iterable[tuple[str, pl.DataFrame]]:
-        """Give titles and tables for people."""
         return tables(found.frame())
 
 
 class Result(NamedTuple):
-    """What a benchmark found; any fault makes the command fail."""
-
     benchmark: Benchmark
     found: Found
     faults: list[str]
 
 
 def run(benchmark: Benchmark) -> Result:
-    """Run a benchmark.
-
-    Raises:
-        BenchmarkError: it could not measure.
-    """
+    """Run a benchmark; BenchmarkError if it could not measure."""
     found, turns = Found(), list(_turns(benchmark.cells()))
     columns = (SpinnerColumn(), *Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:

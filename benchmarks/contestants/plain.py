@@ -24,7 +24,7 @@ def _arguments(quotas: Sequence[Quota], key: str, cost: int) -> list[tuple[objec
     return [(1, f"{key}:{q.name}", q.count, q.period, q.capacity, cost) for q in quotas]
 
 
-def _pipeline(client: Any, sha: str, calls: list[tuple[object, ...]]) -> Any:  # noqa: ANN401 - either client's
+def _pipeline(client: Any, sha: str, calls: list[tuple[object, ...]]) -> Any:
     pipeline = client.pipeline(transaction=False)
     for call in calls:
         pipeline.evalsha(sha, *call)

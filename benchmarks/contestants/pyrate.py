@@ -25,7 +25,7 @@ from benchmarks.workload import Quota
 class _Buckets(pyrate.BucketFactory):
     """A bucket for each key, made when the key is first used."""
 
-    def __init__(self, client: Any, unit: str, rates: list[pyrate.Rate], variant: str, sha: str) -> None:  # noqa: ANN401 - either client
+    def __init__(self, client: Any, unit: str, rates: list[pyrate.Rate], variant: str, sha: str) -> None:
         self._client, self._unit, self._rates, self._variant, self._sha = client, unit, rates, variant, sha
         self._clock = WallClock()
         self._algorithm = pyrate.TokenBucket()
@@ -48,7 +48,7 @@ class _Buckets(pyrate.BucketFactory):
         return self.create(pyrate.StateBucket, self._rates, self._algorithm, store)
 
 
-def _limiters(client: Any, quotas: Sequence[Quota], variant: str, sha: str) -> list[pyrate.Limiter]:  # noqa: ANN401 - either client
+def _limiters(client: Any, quotas: Sequence[Quota], variant: str, sha: str) -> list[pyrate.Limiter]:
     units: dict[str, list[pyrate.Rate]] = {}
     for quota in sorted(quotas, key=lambda quota: quota.period):
         # A log of a window has no burst apart from the count.

@@ -18,7 +18,7 @@ from benchmarks.workload import Quota
 _OPTIONS = {"CONNECTION_POOL_KWARGS": {"max_connections": CONNECTIONS}}
 
 
-def _limits(package: Any, url: str, quotas: Sequence[Quota], using: str) -> list[Any]:  # noqa: ANN401 - a module
+def _limits(package: Any, url: str, quotas: Sequence[Quota], using: str) -> list[Any]:
     """Make a `Throttled` for each quota on one store; both of its packages have the same names."""
     store = package.RedisStore(server=url, options=_OPTIONS)
     return [

@@ -55,7 +55,7 @@ class Growth(Benchmark):
     @property
     def ends(self) -> dict[str, tuple[int, int]]:
         """The least and the most of the sweeps whose ends are compared."""
-        small = 10 if 10 in self.bursts else self.bursts[0]  # noqa: PLR2004 - a burst of 1 has no half
+        small = 10 if 10 in self.bursts else self.bursts[0]  # a burst of 1 has no half
         return {"keys": (self.keys[0], self.keys[-1]), "bursts": (small, self.bursts[-1])}
 
     def cells(self) -> list[GrowthCell]:
