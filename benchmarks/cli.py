@@ -1,8 +1,7 @@
-"""`python -m benchmarks [NAME …]`: run all benchmarks, or those that are named.
+"""`python -m benchmarks [NAME …]`: only a run of all writes the page and plots and judges the targets.
 
-Only a whole run writes the page and the plots and compares the figures with the targets. Exit 0: done, even
-if a target was missed, because machines are noisy. 1: a benchmark found a fault. 2: the command line or the
-trace is wrong.
+Exit 0: done, even if a target was missed, because machines are noisy. 1: a benchmark found a fault. 2: the
+command line or the trace is wrong.
 """
 
 import dataclasses
@@ -21,9 +20,12 @@ from benchmarks.runner import Benchmark, Result, run, stderr
 from benchmarks.suite import accuracy, azure, gateways, growth, http, library, memory, shortcuts
 from ratelimit import StoreUnavailable
 
-_MODULES: Final = (library, accuracy, memory, growth, shortcuts, http, gateways, azure)
-FULL: Final = {benchmark.name: benchmark for module in _MODULES for benchmark in module.FULL}
-QUICK: Final = {benchmark.name: benchmark for module in _MODULES for benchmark in module.QUICK}
+_BENCHMARKS: Final[tuple[type[Benchmark], ...]] = (
+    *(library.Library, accuracy.Accuracy, memory.Memory, growth.Growth, shortcuts.Shortcuts, http.Http),
+    *(gateways.Gateways, azure.Azure, azure.AzureReserve),
+)
+FULL: Final = {benchmark.name: benchmark() for benchmark in _BENCHMARKS}
+QUICK: Final = {benchmark.name: benchmark(**benchmark.quick) for benchmark in _BENCHMARKS}
 
 app: Final = typer.Typer(add_completion=False)
 

@@ -15,7 +15,7 @@ class Cell:
     label: str
     _: KW_ONLY
     contestants: tuple[str, ...] = ()
-    rounds: int = 1
+    rounds: int = 0  # as many as the benchmark has, unless given
     at: int | None = None  # where in a sweep the cell is, if it is part of one
     phase: str = ""  # all rounds of a phase come before the next phase
 
@@ -36,6 +36,11 @@ class Found(dict[Place, list[float]]):
         """Add one round of a contestant in a cell."""
         for figure, value in figures.items():
             self.setdefault(Place(cell.label, cell.at, contestant, figure), []).append(float(value))
+
+    def add(self, cell: Cell, contestant: str, figure: str, rounds: Iterable[float]) -> None:
+        """Add all rounds of a figure that follows from others."""
+        for value in rounds:
+            self.note(cell, contestant, {figure: value})
 
     def rounds(self, cell: Cell, contestant: str, figure: str) -> list[float]:
         """Return the rounds of a figure; KeyError if there is none."""
@@ -66,18 +71,13 @@ def percentile(values: Sequence[float], percent: float) -> float:
 def tables(frame: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
     """Give a table for each cell; for a sweep one for each figure, with a column for each step."""
     for (cell,), part in frame.group_by("cell", maintain_order=True):
-        if part["at"].null_count():
-            yield str(cell), by_figure(part)
+        if part["at"].null_count():  # the longer side of the table runs downwards
+            sides = ("figure", "contestant") if part["figure"].n_unique() < 9 else ("contestant", "figure")
+            yield str(cell), pivot(part, *sides)
         else:
             steps = part.sort("at").with_columns(pl.col("at").cast(pl.String))
             for (figure,), of_figure in steps.group_by("figure", maintain_order=True):
                 yield f"{cell}: {figure}".replace("_", " "), pivot(of_figure, "at", "contestant")
-
-
-def by_figure(part: pl.DataFrame) -> pl.DataFrame:
-    """Return a cell's table of contestants and figures; the longer side of it runs downwards."""
-    sides = ("figure", "contestant") if part["figure"].n_unique() < 9 else ("contestant", "figure")
-    return pivot(part, *sides)
 
 
 def pivot(frame: pl.DataFrame, on: str, index: str) -> pl.DataFrame:

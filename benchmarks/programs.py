@@ -23,7 +23,6 @@ HOST: Final = "127.0.0.1"
 Address = tuple[str, int]
 
 _PATIENCE: Final = 30.0  # seconds
-_POLL: Final = 0.02
 
 
 @contextlib.contextmanager
@@ -41,7 +40,7 @@ def running(name: str, command: Sequence[str | Path], ready: Callable[[], bool])
                 if process.poll() is not None or time.monotonic() > until:
                     output = Path(log.name).read_text(errors="replace")[-2000:]
                     raise BenchmarkError(f"{name} is not ready (exit code {process.poll()}):\n{output}")
-                time.sleep(_POLL)
+                time.sleep(0.02)
             yield
         finally:
             process.terminate()
@@ -54,8 +53,7 @@ def running(name: str, command: Sequence[str | Path], ready: Callable[[], bool])
 def free_port() -> int:
     """Return a port that no program uses: some of these programs cannot choose one and report it."""
     with socket.create_server((HOST, 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+        return int(listener.getsockname()[1])
 
 
 def listens(address: int | Path) -> bool:
@@ -90,7 +88,6 @@ def sidecar(policy: Path, **settings: str) -> Iterator[Address]:
 
 @contextlib.contextmanager
 def noop() -> Iterator[Address]:
-    """Run the server of noop.py; gives its address."""
     port = free_port()
     command = [sys.executable, "-m", "benchmarks.noop", str(port)]
     with running("the no-op server", command, lambda: listens(port)):

@@ -1,10 +1,9 @@
 """How figures are shown: Markdown for people, on the terminal and as a page of a whole run, and JSON."""
 
-import contextlib
 import json
 import os
 import platform
-import sys
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -118,23 +117,16 @@ def markdown(frame: pl.DataFrame) -> str:
 
 def machine() -> dict[str, Any]:
     """Return what the figures were made on. Its load explains a poor figure."""
+    path = Path("/proc/cpuinfo")
+    model = re.search(r"model name\s*: (.+)", path.read_text(encoding="utf-8")) if path.is_file() else None
+    processor = model[1] if model else platform.processor() or platform.machine()
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     load = round(os.getloadavg()[0], 1)
-    return {"processor": _processor(), "cores": usable, "system": platform.system(), "load": load}
+    return {"processor": processor, "cores": usable, "system": platform.system(), "load": load}
 
 
 def versions() -> dict[str, str]:
     """Return the versions of what was measured."""
-    found = {"python": sys.version.split()[0]}
-    for package in _PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    installed = {package.name: package.version for package in metadata.distributions()}
+    measured: dict[str, str] = {name: installed[name] for name in _PACKAGES if name in installed}
+    return {"python": platform.python_version(), **measured}

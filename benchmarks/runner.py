@@ -1,11 +1,11 @@
 """The runner of every benchmark: starts child processes, takes turns, measures, shows progress.
 
-A benchmark declares cells and how to measure one. A round visits every cell, and in each cell every
-contestant, beginning with another one each round; every other round goes through the cells backwards. So
-other work of the machine slows all of them alike. Ratios are taken within a round.
+A round visits every cell, and in each cell every contestant, beginning with another one each round; every
+other round goes backwards through the cells. So noise slows all alike. Ratios are taken within a round.
 """
 
 import contextlib
+import itertools
 import multiprocessing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -21,12 +21,8 @@ from benchmarks.contestants import CONTESTANTS
 from benchmarks.figures import Cell, Found, percentile, tables
 from benchmarks.worker import Mode, Order, Sample, play
 
-WARM: Final = 2
-"""Calls of each thread or task before the clock starts: connections are made, scripts are loaded."""
-
-PATIENCE = 120.0
-"""Seconds for one order; the longest takes some ten. A contestant may wait in a call for ever."""
-
+WARM: Final = 2  # calls of each thread or task before the clock starts: to connect and to load scripts
+PATIENCE = 120.0  # seconds for one order; the longest takes about ten, but a call may wait for ever
 _SPAWN: Final = multiprocessing.get_context("spawn")  # a fork would inherit all that the parent has imported
 stderr: Final = Console(stderr=True, highlight=False)
 
@@ -93,26 +89,21 @@ class Worker:
         self._pipe.close()
 
 
-class Crew:
+class Crew(contextlib.ExitStack):
     """The child processes of a benchmark: all contestants of a phase, ready beside each other."""
 
-    def __init__(self) -> None:
-        self._hired: tuple[object, ...] = ()
-        self._workers: dict[str, list[Worker]] = {}
+    _hired: tuple[object, ...] = ()
+    _workers: Mapping[str, list[Worker]]
 
-    def hire(self, names: Sequence[str], mode: Mode, each: int = 1) -> dict[str, list[Worker]]:
+    def hire(self, names: Sequence[str], mode: Mode, each: int = 1) -> Mapping[str, list[Worker]]:
         """Return `each` children for every name; those of another phase end, the same ones stay."""
         if self._hired != (names, mode, each):
             self.close()
             self._workers = {name: [Worker(name, mode) for _ in range(each)] for name in names}
+            for worker in itertools.chain(*self._workers.values()):
+                self.callback(worker.close)
             self._hired = (names, mode, each)
         return self._workers
-
-    def close(self) -> None:
-        for workers in self._workers.values():
-            for worker in workers:
-                worker.close()
-        self._workers, self._hired = {}, ()
 
 
 class Benchmark:
@@ -120,6 +111,9 @@ class Benchmark:
 
     name: ClassVar[str]
     title: ClassVar[str]
+    quick: ClassVar[Mapping[str, Any]]  # the fields of a run in small
+    cell: ClassVar[Cell]  # the only cell, unless `cells` returns others
+    rounds: int = 1
 
     @cached_property
     def stack(self) -> contextlib.ExitStack:  # what is open until the benchmark ends
@@ -132,11 +126,11 @@ class Benchmark:
     @cached_property
     def crew(self) -> Crew:
         _ = self.server  # it must be there first, to end after the children that use it
-        return self.stack.enter_context(contextlib.closing(Crew()))
+        return self.stack.enter_context(Crew())
 
-    def cells(self) -> Sequence[Cell]:
+    def cells(self) -> Iterable[Cell]:
         """Return the cells, in the order in which the first round visits them."""
-        raise NotImplementedError
+        return [self.cell]
 
     def prepare(self) -> None:
         """Start what is measured."""
@@ -165,7 +159,8 @@ class Result(NamedTuple):
 
 def run(benchmark: Benchmark) -> Result:
     """Run a benchmark; BenchmarkError if it could not measure."""
-    found, turns = Found(), list(_turns(benchmark.cells()))
+    cells = [replace(cell, rounds=cell.rounds or benchmark.rounds) for cell in benchmark.cells()]
+    found, turns = Found(), list(_turns(cells))
     columns = (SpinnerColumn(), *Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
         task = bar.add_task(benchmark.name, total=len(turns))

@@ -58,6 +58,11 @@ class Server:
         info = self.client.info("memory")
         return int(info["used_memory"] - info["mem_clients_normal"])
 
+    def empty(self) -> int:
+        """Delete all keys; return the bytes that are still in use."""
+        self.client.flushall(asynchronous=False)
+        return self.memory()
+
     def keys(self, database: int = 0) -> int:
         return int(self.client.info("keyspace").get(f"db{database}", {}).get("keys", 0))
 
