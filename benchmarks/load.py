@@ -182,8 +182,7 @@ def flood(address: Address, requests: Sequence[bytes], connections: int, seconds
 def pace(address: Address, requests: Sequence[bytes], connections: int, seconds: float, rate: float) -> Load:
     """Send `rate` requests a second on a schedule, however long the answers take, which must be 200.
 
-    A request that finds no connection free waits in line, and its latency counts from when it was due: a
-    server that falls behind cannot hide it.
+    A request that finds no connection free waits, and its latency counts from when it was due.
     """
     load, clock, todo = Load(_OK), time.perf_counter, itertools.cycle(requests)
     waiting, free, count = deque[float](), list[_Connection](), max(1, int(rate * seconds))

@@ -125,12 +125,10 @@ class Model:
     def decide(self, request: Request, tokens: int) -> Facts:
         """Decide one request that asks for so many tokens: it takes from every bucket or from none."""
         t, costs = request.at, {"requests": 1.0, "tokens": float(tokens)}
-        violated = [
-            limit.name
-            for limit in self.limits
-            if not self._bucket(request, limit).admits(limit.shape, t, costs[limit.unit])
-        ]
-        states, waits = Facts(), list[int | None]()
+        violated, states, waits = list[str](), Facts(), list[int | None]()
+        for limit in self.limits:
+            if not self._bucket(request, limit).admits(limit.shape, t, costs[limit.unit]):
+                violated.append(limit.name)
         for limit in self.limits:
             bucket, cost = self._bucket(request, limit), costs[limit.unit]
             waits.append(bucket.compute_wait(limit.shape, t, cost))
@@ -146,10 +144,7 @@ class Model:
         }
 
     def settle(self, request: Request, more: int) -> Facts:
-        """Charge so many tokens more than were asked for, or give them back if negative.
-
-        It is charged at the request's own time. How many requests there were does not change.
-        """
+        """Charge `more` tokens at the request's own time, or give them back if negative; count no request."""
         t, states = request.at, Facts()
         for limit in self.limits:
             bucket = self._bucket(request, limit)

@@ -74,12 +74,13 @@ def serves(port: int, path: str) -> bool:
 def sidecar(policy: Path, **settings: str) -> Iterator[Address]:
     """Run a sidecar as an operator would, on a free port or a Unix socket; gives its address.
 
-    Settings are flags of `ratelimit serve`, such as `max_skew="none"`; `redis` is a real embedded server
-    unless given.
+    Settings are flags of `ratelimit serve`. Unless given, `redis` is a real embedded server. The deadline is
+    long: a busy machine is not an outage, and answers during an outage are no figure.
     """
     port, uds = free_port(), settings.get("uds")
     place = {} if uds else {"port": str(port)}
-    flags = {"redis": "embedded://", "log_format": "json", "policy": str(policy), **place, **settings}
+    flags = {"redis": "embedded://", "log_format": "json", "deadline": "5s", "policy": str(policy)}
+    flags |= place | settings
     options = [text for name, value in flags.items() for text in (f"--{name.replace('_', '-')}", value)]
     command = [sys.executable, "-m", "service", "serve", *options]
     with running("the sidecar", command, lambda: listens(Path(uds)) if uds else serves(port, "/readyz")):

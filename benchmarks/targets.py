@@ -46,7 +46,6 @@ def _judge(target: Target, run: Found) -> Verdict:
 
 
 def _rounds(cell: Cell, figure: str, *contestants: str) -> Reached:
-    """Return what finds the rounds of a figure of all these contestants."""
     return lambda run: [value for name in contestants for value in run.rounds(cell, name, figure)]
 
 
@@ -61,9 +60,9 @@ def _against(cell: Cell, *names: str, figure: str = RATE) -> Reached:
     return reached
 
 
-def _three_for_one(three: Cell, one: Cell) -> Reached:
-    """Three limits of ours ÷ one bucket of theirs, in Redis."""
-    return lambda run: ratio(run.rounds(three, OURS, "redis_us"), run.rounds(one, THROTTLED, "redis_us"))
+def _ratio(figure: str, above: tuple[Cell, str], below: tuple[Cell, str]) -> Reached:
+    """Divide a figure of one contestant in a cell by another's, round by round."""
+    return lambda run: ratio(run.rounds(*above, figure), run.rounds(*below, figure))
 
 
 def _note_ends(sweep: str) -> Callable[[Found], str]:
@@ -77,7 +76,10 @@ def _note_keys(run: Found) -> str:
 
 _KEYS, _BURSTS = (_rounds(growth.RATIOS[sweep], "ratio", OURS) for sweep in ("keys", "bursts"))
 _CHECK, _AUTHORIZE = (_rounds(http.BUSIEST, "ratio", name) for name in ("check", "authorize"))
-_COMMANDS: Final = _rounds(shortcuts.CELL, "redis_commands", *shortcuts.DENIED)
+_FAST: Final = shortcuts.CELL
+_LEASED: Final = _ratio(RATE, (_FAST, "leased"), (_FAST, "coalesced"))
+_COMMANDS: Final = _rounds(_FAST, "redis_commands", *shortcuts.DENIED)
+_BYTES: Final = _rounds(memory.ACTIVE, "bytes_per_key", OURS)
 _ADMITTED: Final = _rounds(accuracy.DAILY_CELL, "admitted_to_allowed", OURS)
 _THREE_ALONE: Final = "1 task, 3 limits in 1 check: time in Redis ÷ 1 bucket of throttled-py"
 _LATENCY: Final = "1 task: median latency ÷ redis-py, empty script"
@@ -88,28 +90,17 @@ TARGETS: Final = (
     Target(_LATENCY, "≤ 1.25", _against(ALONE, EMPTY, figure="p50_ms")),
     Target("1 thread: decisions/s ÷ redis-py, empty script", "≥ 0.900", _against(THREAD, EMPTY)),
     Target("1 thread: decisions/s ÷ the fastest peer", "≥ 1", _against(THREAD, *PEERS)),
-    Target(_THREE_ALONE, "≤ 1.50", _three_for_one(ALONE_THREE, ALONE)),
-    Target("the same of 256 tasks", "≤ 1.50", _three_for_one(THREE_EACH, ONE_EACH)),
+    Target(_THREE_ALONE, "≤ 1.50", _ratio("redis_us", (ALONE_THREE, OURS), (ALONE, THROTTLED))),
+    Target("the same of 256 tasks", "≤ 1.50", _ratio("redis_us", (THREE_EACH, OURS), (ONE_EACH, THROTTLED))),
     Target("256 tasks, 3 limits: decisions/s ÷ the fastest peer", "≥ 10", _against(THREE_EACH, *PEERS)),
-    Target(
-        "denials from memory: decisions/s", "≥ 300,000", _rounds(shortcuts.CELL, RATE, shortcuts.DENIED[0])
-    ),
+    Target("denials from memory: decisions/s", "≥ 300,000", _rounds(_FAST, RATE, shortcuts.DENIED[0])),
     Target("denials from memory: Redis commands", "= 0", _COMMANDS),
-    Target(
-        "hot key: leased ÷ coalesced decisions/s",
-        "≥ 3",
-        lambda run: run.ratio(shortcuts.CELL, "leased", "coalesced", RATE),
-    ),
+    Target("hot key: leased ÷ coalesced decisions/s", "≥ 3", _LEASED),
     Target("POST /v1/check ÷ a FastAPI POST that does nothing", "≥ 1.30", _CHECK),
     Target("/v1/authorize ÷ a FastAPI POST that does nothing", "≥ 1.80", _AUTHORIZE),
     Target("POST /v1/check at half load: p99 in ms", "< 10", _rounds(http.HALF, "p99_ms", "check")),
     Target("/v1/authorize at half load: p99 in ms", "< 10", _rounds(http.HALF, "p99_ms", "authorize")),
-    Target(
-        "bytes per active key with 3 limits",
-        "≤ 220",
-        _rounds(memory.ACTIVE, "bytes_per_key", OURS),
-        _note_keys,
-    ),
+    Target("bytes per active key with 3 limits", "≤ 220", _BYTES, _note_keys),
     Target("keys left when idle", "= 0", _rounds(memory.IDLE, "keys_left", OURS)),
     Target("CPU in Redis: many keys ÷ few", "≤ 1.30", _KEYS, _note_ends("keys")),
     Target("CPU in Redis: large burst ÷ small", "≤ 1.10", _BURSTS, _note_ends("bursts")),

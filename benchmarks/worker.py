@@ -115,23 +115,22 @@ async def call_in_tasks(
 def play(name: str, mode: Mode, pipe: Connection) -> None:
     """Carry out orders until the parent ends this process, or is gone."""
     contestant = CONTESTANTS[name]
-    module: Any = importlib.import_module(f"benchmarks.contestants.{contestant.module}")
+    connect: Any = getattr(importlib.import_module(f"benchmarks.contestants.{contestant.module}"), mode)
+    call: Any = call_in_threads if mode == "blocking" else call_in_tasks
     walk = functools.cache(lambda prefix, keys: itertools.cycle(names(prefix, keys)))
 
     with contextlib.suppress(EOFError), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-
-        @functools.cache
-        def opened(url: str, quotas: tuple[Quota, ...]) -> Any:
-            if mode == "blocking":
-                return module.blocking(url, quotas, contestant.variant)
-            return runner.run(module.asyncio(url, quotas, contestant.variant))
+        finish: Callable[[Any], Any] = runner.run if mode == "asyncio" else lambda result: result
+        opened = functools.cache(lambda url, quotas: finish(connect(url, quotas, contestant.variant)))
 
         def carry_out(order: Order) -> Sample:
             check, cost = opened(order.url, order.quotas), order.cost
             # Threads may share the keys: `cycle` is one step of the interpreter.
             keys = itertools.islice(walk(order.prefix, order.keys), order.calls)
-            calls = lambda key: check(key, cost), keys, order.concurrency, order.seconds
-            return call_in_threads(*calls) if mode == "blocking" else runner.run(call_in_tasks(*calls))
+            sample: Sample = finish(
+                call(lambda key: check(key, cost), keys, order.concurrency, order.seconds)
+            )
+            return sample
 
         while True:
             pipe.send(carry_out(pipe.recv()))

@@ -42,4 +42,5 @@ CONTESTANTS: Final[dict[str, Contestant]] = {
     "pyrate-limiter token bucket": Contestant("pyrate", "token-bucket", "peer"),
 }
 PEERS: Final = tuple(name for name, contestant in CONTESTANTS.items() if contestant.kind == "peer")
+FEW: Final = (OURS, "limits fixed window", THROTTLED)  # of a quick run
 DECIDERS: Final = tuple(name for name, contestant in CONTESTANTS.items() if contestant.decides)

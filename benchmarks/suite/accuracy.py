@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import ClassVar, Final
 
-from benchmarks.contestants import BUCKET, CONTESTANTS, OURS, THROTTLED
+from benchmarks.contestants import BUCKET, CONTESTANTS, FEW, OURS
 from benchmarks.figures import Cell, Found
 from benchmarks.runner import Benchmark, Worker
 from benchmarks.worker import Order, Sample
@@ -22,20 +22,19 @@ SHORT: Final = Quota("requests", 100, 1, burst=10)  # refills in a tenth of a se
 DAILY_CELL: Final = Cell(f"{DAILY.count:,} a day")
 SHORT_CELL: Final = Cell("100/second, burst 10")
 
-_FEW: Final = (OURS, "limits fixed window", THROTTLED)
-_ALL: Final = (OURS, BUCKET, *_FEW[1:], "limits moving window", "pyrate-limiter token bucket")
-"""One or two ways of each peer: four processes for each take a while to start."""
+# One or two ways of each peer: four processes for each take a while to start.
+_SOME: Final = (*FEW, BUCKET, "limits moving window", "pyrate-limiter token bucket")
 
 
 @dataclass
 class Accuracy(Benchmark):
     name = "accuracy"
     title = f"{PROCESSES} processes at one key at once"
-    quick: ClassVar = {"rounds": 1, "calls": 500, "names": _FEW}
+    quick: ClassVar = {"rounds": 1, "calls": 500, "names": FEW}
 
     rounds: int = 3  # each with a fresh key
     calls: int = 1000  # of each process
-    names: tuple[str, ...] = _ALL
+    names: tuple[str, ...] = _SOME
 
     def cells(self) -> Iterator[Cell]:
         for name in self.names:  # a phase for each contestant, whose processes then end

@@ -11,7 +11,7 @@ import random
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
 from types import MappingProxyType
@@ -31,7 +31,6 @@ _FASTER: Final = 3
 """Times as many requests where no limiter is asked, or a round would be too short. Not more: nginx closes a
 connection after 1,000 requests."""
 _PATIENCE: Final = "5s"
-_SETTINGS: Final = {"deadline": _PATIENCE, "key_pepper": "benchmark"}
 THREE: Final = {"X-RateLimit-Plan": "three", "X-RateLimit-Cost": "tokens=100"}
 
 
@@ -70,10 +69,10 @@ class Gateways(Benchmark):
     rounds: int = 5
     keys: int = 1000
     times: int = 4  # each key in a round
-
-    def __post_init__(self) -> None:
-        self._latencies: dict[str, list[float]] = defaultdict(list)
-        self._wrong: dict[str, Counter[int]] = defaultdict(Counter)  # answers of rounds that were no 200
+    _latencies: dict[str, list[float]] = field(init=False, default_factory=lambda: defaultdict(list))
+    _wrong: dict[str, Counter[int]] = field(
+        init=False, default_factory=lambda: defaultdict(Counter)
+    )  # not 200
 
     @property
     def uses(self) -> int:  # of each key, in all rounds and once before to warm up
@@ -142,8 +141,8 @@ class Gateways(Benchmark):
         with_it, without = (found.rounds(CELL, one, P50) for one in (name, GATEWAYS[name].alone))
         found.add(CELL, name, "added_p50_ms", map(operator.sub, with_it, without))
         if name.startswith("traefik-sidecar"):
-            ratios = found.ratio(CELL, name, "traefik-own", RATE)
-            found.add(CELL, name, "requests_divided_by_traefik_own", ratios)
+            times = found.ratio(CELL, name, "traefik-own", RATE)
+            found.add(CELL, name, "requests_divided_by_traefik_own", times)
         if over["denied"] != over["expected"]:
             counts = f"{over['denied']:,} of {over['requests']:,} were denied, not {over['expected']:,}"
             yield f"{name}: the limiter was not asked about every request: beyond the limits {counts}"
@@ -153,7 +152,7 @@ def start(stack: contextlib.ExitStack, store: int, burst: int) -> dict[str, int]
     """Start everything; return the port of each contestant's gateway."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gw-")))
     policy = _filled("gateways.yaml", folder, burst=burst)
-    settings = {"redis": f"redis://{programs.HOST}:{store}", **_SETTINGS}
+    settings = {"redis": f"redis://{programs.HOST}:{store}", "key_pepper": "benchmark"}
     host, port = stack.enter_context(programs.sidecar(policy, **settings))
     stack.enter_context(programs.sidecar(policy, uds=f"{folder}/sidecar.sock", **settings))
     sidecar, valkey = f"{host}:{port}", f"{programs.HOST}:{store}"

@@ -37,7 +37,6 @@ REQUESTS: Final = {
 BUSIEST: Final = Cell("connections", at=CONNECTIONS[-1], contestants=tuple(REQUESTS))
 HALF: Final = Cell("half load", phase="half load", contestants=(BASE, "check", "authorize"))
 RATE: Final = "requests_per_second"
-_DEADLINE: Final = "5s"  # a busy machine is not an outage, whose answers would be cheaper
 
 
 @dataclass
@@ -54,7 +53,7 @@ class Http(Benchmark):
         return [*(replace(BUSIEST, at=count) for count in CONNECTIONS), HALF]
 
     def prepare(self) -> None:
-        target = self.stack.enter_context(programs.sidecar(POLICY, deadline=_DEADLINE))
+        target = self.stack.enter_context(programs.sidecar(POLICY))
         self._addresses = dict.fromkeys(REQUESTS, target) | {BASE: self.stack.enter_context(programs.noop())}
         self._most: dict[str, list[float]] = defaultdict(list)
 
@@ -74,7 +73,7 @@ class Http(Benchmark):
         return {"half load": f"{CONNECTIONS[-1]} connections, counted from when a request was due"}
 
     def conclude(self, found: Found) -> Iterable[str]:
-        """Add how many times the no-op's rate of the same round each had."""
+        """Add the ratios to the no-op's rate of the same round."""
         for cell in (replace(BUSIEST, at=count) for count in CONNECTIONS):
             for name in cell.contestants[1:]:
                 found.add(cell, name, "ratio", found.ratio(cell, name, BASE, RATE))

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import ClassVar, Final
 
 from benchmarks import server
-from benchmarks.contestants import DECIDERS, OURS, THROTTLED
+from benchmarks.contestants import DECIDERS, FEW, OURS
 from benchmarks.contestants.ours import DEADLINE, limits_of
 from benchmarks.figures import Cell, Found
 from benchmarks.runner import Benchmark, Worker
@@ -34,19 +34,13 @@ ACTIVE: Final = Cell("keys in use, with three limits each")
 IDLE: Final = Cell("keys left idle", phase="idle")
 
 _IDLE: Final = 10.0  # seconds; the slowest peer keeps a window of two seconds twice as long
-_POLL: Final = 0.1
 
 
 @dataclass
 class Memory(Benchmark):
     name = "memory"
     title = "Memory of active keys, and of idle ones"
-    quick: ClassVar = {
-        "keys": 50_000,
-        "peers": 1_000,
-        "idle": 200,
-        "names": (OURS, "limits fixed window", THROTTLED),
-    }
+    quick: ClassVar = {"keys": 50_000, "peers": 1_000, "idle": 200, "names": FEW}
 
     keys: int = 1_000_000  # of ours
     peers: int = 5_000  # keys of each peer
@@ -82,7 +76,7 @@ class Memory(Benchmark):
             for database, name in enumerate(self.names):
                 if name not in left and not self.server.keys(database):
                     left[name] = {"keys_left": 0, "seconds": seconds}
-            time.sleep(_POLL)
+            time.sleep(0.1)
         for database, name in enumerate(self.names):
             left.setdefault(name, {"keys_left": self.server.keys(database)})
         return left

@@ -9,7 +9,7 @@ import asyncio
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
 import uvloop
@@ -42,11 +42,9 @@ class Shortcuts(Benchmark):
 
     rounds: int = 5
     seconds: float = 0.5  # a denial is remembered for one, and the first calls warm up
-
-    def __post_init__(self) -> None:
-        # The source of the last answer of each round. To note that of every answer would take a tenth of
-        # the time of the fastest; the number of commands covers all answers.
-        self._sources: dict[str, Counter[str]] = defaultdict(Counter)
+    # The source of the last answer of each round. To note that of every answer would take a tenth of the time
+    # of the fastest; the number of commands covers all answers.
+    _sources: dict[str, Counter[str]] = field(init=False, default_factory=lambda: defaultdict(Counter))
 
     def prepare(self) -> None:
         self._runner = self.stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
