@@ -132,10 +132,9 @@ class Load:
 
 
 def send(address: Address, lanes: Sequence[Iterable[bytes]], status: bytes = _ANY) -> Load:
-    """Send every lane over a connection of its own, all lanes at once.
+    """Send all lanes at once, each over its own connection; a request leaves when the last is answered.
 
-    The next request of a lane leaves when the last is answered. A lane that is a generator is sent the bytes
-    of that answer, and may let its next request depend on it.
+    A lane that is a generator is sent the bytes of that answer, and may let its next request depend on it.
     """
     load, clock = Load(status), time.perf_counter
     talks: dict[_Connection, Generator[bytes, Any, None]] = {}

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -64,8 +65,8 @@ def save(name: str, content: object, folder: Path) -> None:
 
 
 def show(text: str) -> None:
-    """Print Markdown."""
-    Console(highlight=False).print(Markdown(text))
+    """Print Markdown, in a log as wide as its widest table needs."""
+    Console(highlight=False, width=None if sys.stdout.isatty() else 180).print(Markdown(text))
 
 
 def page(results: Mapping[str, Result], documents: Mapping[str, Any], verdicts: Sequence[Verdict]) -> str:

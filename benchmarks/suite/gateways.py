@@ -27,9 +27,9 @@ ANSWER: Final = "empty_gif;"  # nginx's own; not `return`, which nginx obeys bef
 CONNECTIONS: Final = 16
 DRIVEN: Final = 16  # keys that are driven over their limit
 _SPARE: Final = 50  # requests that each key could still have made after all rounds
+# Times as many requests where no limiter is asked, or a round would be too short. Not more: nginx closes a
+# connection after 1,000 requests.
 _FASTER: Final = 3
-"""Times as many requests where no limiter is asked, or a round would be too short. Not more: nginx closes a
-connection after 1,000 requests."""
 _PATIENCE: Final = "5s"
 THREE: Final = {"X-RateLimit-Plan": "three", "X-RateLimit-Cost": "tokens=100"}
 
