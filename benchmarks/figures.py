@@ -1,14 +1,11 @@
 """The figures of a benchmark: a value for each round, and tables of their medians."""
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
-
-_THOUSAND: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -18,7 +15,7 @@ class Cell:
     label: str
     _: KW_ONLY
     contestants: tuple[str, ...] = ()
-    rounds: int = 1
+    rounds: int = 0  # as many as the benchmark has, unless given
     at: int | None = None  # where in a sweep the cell is, if it is part of one
     phase: str = ""  # all rounds of a phase come before the next phase
 
@@ -39,6 +36,11 @@ class Found(dict[Place, list[float]]):
         """Add one round of a contestant in a cell."""
         for figure, value in figures.items():
             self.setdefault(Place(cell.label, cell.at, contestant, figure), []).append(float(value))
+
+    def add(self, cell: Cell, contestant: str, figure: str, rounds: Iterable[float]) -> None:
+        """Add all rounds of a figure that follows from others."""
+        for value in rounds:
+            self.note(cell, contestant, {figure: value})
 
     def rounds(self, cell: Cell, contestant: str, figure: str) -> list[float]:
         """Return the rounds of a figure; KeyError if there is none."""
@@ -69,18 +71,13 @@ def percentile(values: Sequence[float], percent: float) -> float:
 def tables(frame: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
     """Give a table for each cell; for a sweep one for each figure, with a column for each step."""
     for (cell,), part in frame.group_by("cell", maintain_order=True):
-        if part["at"].null_count():
-            yield str(cell), by_figure(part)
+        if part["at"].null_count():  # the longer side of the table runs downwards
+            sides = ("figure", "contestant") if part["figure"].n_unique() < 9 else ("contestant", "figure")
+            yield str(cell), pivot(part, *sides)
         else:
             steps = part.sort("at").with_columns(pl.col("at").cast(pl.String))
             for (figure,), of_figure in steps.group_by("figure", maintain_order=True):
                 yield f"{cell}: {figure}".replace("_", " "), pivot(of_figure, "at", "contestant")
-
-
-def by_figure(part: pl.DataFrame) -> pl.DataFrame:
-    """Return a cell's table of contestants and figures; the longer side of it runs downwards."""
-    sides = ("figure", "contestant")
-    return pivot(part, *(sides if part["figure"].n_unique() < 9 else sides[::-1]))  # noqa: PLR2004 - columns of a page
 
 
 def pivot(frame: pl.DataFrame, on: str, index: str) -> pl.DataFrame:
@@ -96,6 +93,6 @@ def spread_text(spread: Mapping[str, Any]) -> str:
 
 def short(value: float) -> str:
     """Write a value with three digits, or all before the point if those are more."""
-    if value == 0 or abs(value) >= _THOUSAND:
+    if value % 1 == 0 or abs(value) >= 99.95:
         return f"{value:,.0f}"
-    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}" if value % 1 else f"{value:g}"
+    return f"{value:#.3g}"

@@ -1,9 +1,9 @@
 """A load client for HTTP: keep-alive connections, each with one request under way at the most.
 
-HTTP/1.1 by hand, because a general client costs more than the sidecar it would measure: a few
-microseconds a request, on uvloop, from bytes made beforehand. It reads of an answer what it must: the
-status and the length. How much of a core the client took is part of the result, so that a figure which
-measures the client shows as such. BenchmarkError where an answer is missing or other than expected.
+HTTP/1.1 by hand, with requests made beforehand and of each answer only status and length read: a few
+microseconds a request, where a general client costs more than the sidecar. The client's share of a core is
+part of the result, to show figures that measure the client. BenchmarkError for any answer that is missing or
+not as expected.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import itertools
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Self, cast
 
 import uvloop
@@ -31,6 +31,10 @@ class Answer(NamedTuple):
     status: int
     body: bytes
 
+    @classmethod
+    def parse(cls, received: bytes) -> Self:
+        return cls(int(received[9:12]), received[received.find(_END) + len(_END) :])
+
 
 def post(path: str, fields: object) -> bytes:
     """Return the bytes of a request that posts JSON."""
@@ -48,7 +52,7 @@ class _Connection(asyncio.Protocol):
     transport: asyncio.Transport
     due = 0.0  # when the request under way should have left
 
-    def __init__(self, load: "Load", on_answer: Callable[["_Connection", bytes], None]) -> None:
+    def __init__(self, load: "Load", on_answer: "OnAnswer") -> None:
         self._load, self._status, self._on_answer, self._received = load, load.status, on_answer, b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -71,10 +75,14 @@ class _Connection(asyncio.Protocol):
             self._load.end(f"an answer other than expected: {received[:300]!r}")
         elif len(received) >= head + len(_END) + int(received[start : received.find(b"\r", start)]):
             self._received = b""
+            self._load.latencies.append(time.perf_counter() - self.due)
             self._on_answer(self, received)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._load.end(f"the server closed a connection: {exc}")
+
+
+OnAnswer = Callable[[_Connection, bytes], None]
 
 
 class Load:
@@ -90,32 +98,28 @@ class Load:
         self.answers: list[list[Answer]] = []  # lane by lane, if the load has lanes
         self.opened: list[_Connection] = []
 
-    def run(
-        self,
-        address: Address,
-        connections: int,
-        begin: Callable[[], None],
-        on_answer: Callable[[_Connection, bytes], None],
-    ) -> Self:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(self._run(address, connections, begin, on_answer))
-        return self
-
     def end(self, fault: str = "") -> None:
         if not self._ended.done():
             self._ended.set_result(fault)
 
-    async def _run(self, address: Address, connections: int, begin: Any, on_answer: Any) -> None:  # noqa: ANN401 - as of `run`
+    def run(self, address: Address, connections: int, begin: Callable[[], None], on_answer: OnAnswer) -> Self:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._run(address, connections, begin, on_answer))
+        return self
+
+    async def _run(self, address: Address, connections: int, begin: Any, on_answer: OnAnswer) -> None:
         loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[str] = loop.create_future()
         try:
             for _ in range(connections):
                 made = await loop.create_connection(lambda: _Connection(self, on_answer), *address)
                 self.opened.append(made[1])
-            self._cpu, self.start = time.process_time(), time.perf_counter()
+            cpu, self.start = time.process_time(), time.perf_counter()
             begin()
             async with asyncio.timeout(_PATIENCE):
                 fault = await self._ended
+            seconds, cpu = time.perf_counter() - self.start, time.process_time() - cpu
+            self.rate, self.client_cores = len(self.latencies) / seconds, cpu / seconds
         except TimeoutError:
             fault = f"not everything was answered within {_PATIENCE:g} s"
         except OSError as error:
@@ -125,39 +129,31 @@ class Load:
                 connection.transport.abort()
         if fault:
             raise BenchmarkError(fault)
-        seconds = time.perf_counter() - self.start
-        self.rate, self.client_cores = (
-            len(self.latencies) / seconds,
-            (time.process_time() - self._cpu) / seconds,
-        )
 
 
-def send(address: Address, lanes: Sequence[Iterable[bytes]]) -> Load:
-    """Send every lane over a connection of its own, all lanes at once.
+def send(address: Address, lanes: Sequence[Iterable[bytes]], status: bytes = _ANY) -> Load:
+    """Send all lanes at once, each over its own connection; a request leaves when the last is answered.
 
-    The next request of a lane leaves when the last is answered. A lane that is a generator is sent that
-    answer, and may let its next request depend on it.
+    A lane that is a generator is sent the bytes of that answer, and may let its next request depend on it.
     """
-    load, clock = Load(_ANY), time.perf_counter
+    load, clock = Load(status), time.perf_counter
     talks: dict[_Connection, Generator[bytes, Any, None]] = {}
-    answers: dict[_Connection, list[Answer]] = {}
+    answers: dict[_Connection, list[bytes]] = {}
 
     def begin() -> None:
         for connection, lane in zip(load.opened, lanes, strict=True):
             talks[connection] = lane if isinstance(lane, Generator) else (request for request in lane)
             answers[connection] = []
         for connection in load.opened:
-            go_on(connection, None)
+            send_next(connection, None)
 
     def on_answer(connection: _Connection, received: bytes) -> None:
-        load.latencies.append(clock() - connection.due)
-        answer = Answer(int(received[9:12]), received[received.find(_END) + len(_END) :])
-        answers[connection].append(answer)
-        go_on(connection, answer)
+        answers[connection].append(received)
+        send_next(connection, received)
 
-    def go_on(connection: _Connection, answer: Answer | None) -> None:
+    def send_next(connection: _Connection, received: bytes | None) -> None:
         try:
-            request = talks[connection].send(answer)
+            request = talks[connection].send(received)
         except StopIteration:
             del talks[connection]
             if not talks:
@@ -166,35 +162,26 @@ def send(address: Address, lanes: Sequence[Iterable[bytes]]) -> Load:
             connection.ask(request, clock())
 
     load.run(address, len(lanes), begin, on_answer)
-    load.answers = list(answers.values())
+    load.answers = [[Answer.parse(received) for received in lane] for lane in answers.values()]
     return load
 
 
 def flood(address: Address, requests: Sequence[bytes], connections: int, seconds: float) -> Load:
     """Send on every connection as soon as it has its answer, which must be 200."""
-    load, clock, todo = Load(_OK), time.perf_counter, itertools.cycle(requests)
-    note = load.latencies.append
+    todo, clock = itertools.cycle(requests), time.perf_counter
 
-    def begin() -> None:
-        for connection in load.opened:
-            connection.ask(next(todo), load.start)
+    def lane() -> Iterator[bytes]:
+        until = clock() + seconds
+        while clock() < until:
+            yield next(todo)
 
-    def on_answer(connection: _Connection, _: bytes) -> None:
-        now = clock()
-        note(now - connection.due)
-        if now < load.start + seconds:
-            connection.ask(next(todo), now)
-        else:
-            load.end()
-
-    return load.run(address, connections, begin, on_answer)
+    return send(address, [lane() for _ in range(connections)], _OK)
 
 
 def pace(address: Address, requests: Sequence[bytes], connections: int, seconds: float, rate: float) -> Load:
     """Send `rate` requests a second on a schedule, however long the answers take, which must be 200.
 
-    A request that finds no connection free waits in line, and its latency counts from when it was
-    due: a server that falls behind cannot hide it.
+    A request that finds no connection free waits, and its latency counts from when it was due.
     """
     load, clock, todo = Load(_OK), time.perf_counter, itertools.cycle(requests)
     waiting, free, count = deque[float](), list[_Connection](), max(1, int(rate * seconds))
@@ -204,7 +191,6 @@ def pace(address: Address, requests: Sequence[bytes], connections: int, seconds:
         send_due(0)
 
     def on_answer(connection: _Connection, _: bytes) -> None:
-        load.latencies.append(clock() - connection.due)
         if waiting:
             connection.ask(next(todo), waiting.popleft())
         else:

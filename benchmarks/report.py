@@ -1,11 +1,11 @@
-"""How figures are shown: tables for people, JSON for machines, and a Markdown page of a whole run."""
+"""How figures are shown: Markdown for people, on the terminal and as a page of a whole run, and JSON."""
 
-import contextlib
 import json
 import os
 import platform
+import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import polars as pl
 from rich.console import Console
-from rich.table import Table
+from rich.markdown import Markdown
 
 from benchmarks.contestants import OURS
 from benchmarks.figures import spread_text
@@ -34,15 +34,6 @@ _HEADINGS: Final = {
     "redis_us": "in Redis µs",
     "redis_process_us": "Redis process µs",
 }
-_MARKDOWN: Final[dict[str, Any]] = {
-    "tbl_formatting": "MARKDOWN",
-    "tbl_hide_column_data_types": True,
-    "tbl_hide_dataframe_shape": True,
-    "tbl_rows": -1,
-    "tbl_cols": -1,
-    "tbl_width_chars": 10_000,
-    "fmt_str_lengths": 10_000,
-}
 
 
 def document(result: Result) -> dict[str, Any]:
@@ -61,8 +52,8 @@ def document(result: Result) -> dict[str, Any]:
 
 def _about(result: Result) -> dict[str, Any]:
     """Return how much was measured, and what else must be known."""
-    fields = {name: value for name, value in vars(result.benchmark).items() if name[0] != "_"}
-    amounts = {name: value for name, value in fields.items() if isinstance(value, int | float)}
+    fields = vars(result.benchmark).items()
+    amounts = {name: value for name, value in fields if name[0] != "_" and isinstance(value, int | float)}
     return amounts | result.benchmark.notes()
 
 
@@ -73,27 +64,37 @@ def save(name: str, content: object, folder: Path) -> None:
     (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
 
 
-def show(result: Result) -> None:
-    """Print the tables of a benchmark."""
-    console, on = Console(highlight=False), machine()
-    console.print(f"\n{result.benchmark.title}", style="bold")
-    for title, table in _tables(result):
-        _print(console, title, table)
-    for name, value in _about(result).items():
-        console.print(f"{name}: {value}", markup=False)
-    console.print(f"{on['processor']}, {on['cores']} cores, {on['system']}, load {on['load']}")
+def show(text: str) -> None:
+    """Print Markdown, in a log as wide as its widest table needs."""
+    Console(highlight=False, width=None if sys.stdout.isatty() else 180).print(Markdown(text))
 
 
-def show_targets(verdicts: Sequence[Verdict]) -> None:
-    """Print what was required and what was reached."""
-    _print(Console(highlight=False), "Targets", target_table(verdicts))
+def page(results: Mapping[str, Result], documents: Mapping[str, Any], verdicts: Sequence[Verdict]) -> str:
+    """Return a whole run as one Markdown page."""
+    first = next(iter(documents.values()))  # all are of one run
+    used = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
+    sections = [target_section(verdicts), *map(section, results.values())]
+    explanation = "Medians, with the least and the most of all rounds in brackets."
+    return "\n\n".join(["# Figures", f"Finished {first['finished']}; {used}.", explanation, *sections]) + "\n"
 
 
-def _print(console: Console, title: str, frame: pl.DataFrame) -> None:
-    table = Table(*frame.columns, title=title, title_justify="left")
-    for row in frame.fill_null("").iter_rows():
-        table.add_row(*row)
-    console.print(table)
+def section(result: Result) -> str:
+    """Return a result as Markdown; tables have headings for people, and ours is in bold letters."""
+    about = _about(result) | {"machine": ", ".join(f"{name} {value}" for name, value in machine().items())}
+    blocks = [
+        f"## {result.benchmark.title}",
+        "\n".join(f"- {name}: {value}" for name, value in about.items()),
+    ]
+    for title, table in result.benchmark.tables(result.found):
+        names = pl.col(table.columns[0]).replace({OURS: f"**{OURS}**", **_HEADINGS}).str.replace_all("_", " ")
+        headings = {name: _HEADINGS.get(name, name.replace("_", " ")) for name in table.columns}
+        blocks += [f"### {title}", markdown(table.with_columns(names).rename(headings))]
+    return "\n\n".join(blocks)
+
+
+def target_section(verdicts: Sequence[Verdict]) -> str:
+    """Return what was required and what was reached as Markdown."""
+    return f"## Targets\n\n{markdown(target_table(verdicts))}"
 
 
 def target_table(verdicts: Sequence[Verdict]) -> pl.DataFrame:
@@ -106,65 +107,27 @@ def target_table(verdicts: Sequence[Verdict]) -> pl.DataFrame:
     return pl.DataFrame(rows, ["what", "required", "reached", "met"], orient="row")
 
 
-def page(results: Mapping[str, Result], documents: Mapping[str, Any], verdicts: Sequence[Verdict]) -> str:
-    """Return a whole run as one Markdown page."""
-    blocks = ["# Figures", *_machine_text(documents), "## Targets", markdown(target_table(verdicts))]
-    for result in results.values():
-        blocks.append(f"## {result.benchmark.title}")
-        blocks.append("\n".join(f"- {key}: {value}" for key, value in _about(result).items()))
-        for title, table in _tables(result):
-            blocks += [f"### {title}", markdown(table)]
-    return "\n\n".join(blocks) + "\n"
-
-
 def markdown(frame: pl.DataFrame) -> str:
     """Return a table as Markdown."""
     texts = frame.fill_null("").with_columns(pl.all().str.replace_all("|", r"\|", literal=True))
     texts = texts.rename(lambda name: name.replace("|", r"\|"))
-    with pl.Config(**_MARKDOWN):
+    hidden = pl.Config(tbl_hide_column_data_types=True, tbl_hide_dataframe_shape=True, fmt_str_lengths=10_000)
+    with hidden, pl.Config(tbl_formatting="MARKDOWN", tbl_rows=-1, tbl_cols=-1, tbl_width_chars=10_000):
         return str(texts)
 
 
-def _tables(result: Result) -> Iterator[tuple[str, pl.DataFrame]]:
-    """Give the tables of a result with headings for people, ours in bold letters."""
-    for title, table in result.benchmark.tables(result.found):
-        first = table.columns[0]
-        names = pl.col(first).replace({OURS: f"**{OURS}**", **_HEADINGS}).str.replace_all("_", " ")
-        headings = {name: _HEADINGS.get(name, name.replace("_", " ")) for name in table.columns}
-        yield title, table.with_columns(names).rename(headings)
-
-
-def _machine_text(documents: Mapping[str, Any]) -> Iterator[str]:
-    first = next(iter(documents.values()))  # all are of one run
-    on, loads = first["machine"], [document["machine"]["load"] for document in documents.values()]
-    yield (
-        f"{on['processor']}, {on['cores']} cores, {on['system']}, load {min(loads)} to {max(loads)}, "
-        f"finished {first['finished']}."
-    )
-    yield ", ".join(f"{name} {version}" for name, version in first["versions"].items()) + "."
-    yield "Medians, with the least and the most of all rounds in brackets."
-
-
 def machine() -> dict[str, Any]:
-    """Return what the figures were made on."""
+    """Return what the figures were made on. Its load explains a poor figure."""
+    path = Path("/proc/cpuinfo")
+    model = re.search(r"model name\s*: (.+)", path.read_text(encoding="utf-8")) if path.is_file() else None
+    processor = model[1] if model else platform.processor() or platform.machine()
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    # A busy machine explains a poor figure: what else ran on it belongs to the result.
     load = round(os.getloadavg()[0], 1)
-    return {"processor": _processor(), "cores": usable, "system": platform.system(), "load": load}
+    return {"processor": processor, "cores": usable, "system": platform.system(), "load": load}
 
 
 def versions() -> dict[str, str]:
     """Return the versions of what was measured."""
-    found = {"python": sys.version.split()[0]}
-    for package in _PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    installed = {package.name: package.version for package in metadata.distributions()}
+    measured: dict[str, str] = {name: installed[name] for name in _PACKAGES if name in installed}
+    return {"python": platform.python_version(), **measured}

@@ -1,11 +1,11 @@
 """The runner of every benchmark: starts child processes, takes turns, measures, shows progress.
 
-A benchmark declares cells and how to measure one (`Benchmark`). In a round every cell is visited, and in
-each cell every contestant, beginning with another one each round; every other round goes through the
-cells backwards. So whatever else the machine does, it does to all of them. Ratios are taken within a round.
+A round visits every cell, and in each cell every contestant, beginning with another one each round; every
+other round goes backwards through the cells. So noise slows all alike. Ratios are taken within a round.
 """
 
 import contextlib
+import itertools
 import multiprocessing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -21,12 +21,8 @@ from benchmarks.contestants import CONTESTANTS
 from benchmarks.figures import Cell, Found, percentile, tables
 from benchmarks.worker import Mode, Order, Sample, play
 
-WARM: Final = 2
-"""Calls of each thread or task before the clock starts: connections are made, scripts are loaded."""
-
-PATIENCE = 120.0
-"""Seconds for one order; the longest takes some ten. A contestant may wait in a call for ever."""
-
+WARM: Final = 2  # calls of each thread or task before the clock starts: to connect and to load scripts
+PATIENCE = 120.0  # seconds for one order; the longest takes about ten, but a call may wait for ever
 _SPAWN: Final = multiprocessing.get_context("spawn")  # a fork would inherit all that the parent has imported
 stderr: Final = Console(stderr=True, highlight=False)
 
@@ -43,39 +39,35 @@ class Worker:
         theirs.close()
 
     def run(self, order: Order) -> Sample:
-        """Carry out an order.
-
-        Raises:
-            BenchmarkError: the child is gone, and has said why on standard error; or it does not answer.
-        """
-        who = f"the process that plays {self.name}"
+        """Carry out an order; BenchmarkError if the child does not answer or has ended with a traceback."""
+        process = f"the process that plays {self.name}"
         try:
             self._pipe.send(order)
             if not self._pipe.poll(PATIENCE):
                 self._child.kill()
-                raise BenchmarkError(f"{who} said nothing for {PATIENCE:g} s")
+                raise BenchmarkError(f"{process} gave no answer for {PATIENCE:g} s")
             sample: Sample = self._pipe.recv()
         except (EOFError, BrokenPipeError, ConnectionResetError):
             self._child.join()
-            raise BenchmarkError(f"{who} ended with {self._child.exitcode}") from None
+            raise BenchmarkError(f"{process} ended with {self._child.exitcode}") from None
         return sample
 
     def warm(self, order: Order) -> None:
-        """Do the same for a moment, to a key that is not measured, for what only the first calls cost."""
+        """Make a few calls to a key that is not measured: the first calls cost more."""
         self.run(replace(order, prefix=f"warm-{order.prefix}", keys=1, calls=WARM * order.concurrency))
 
     def meet(self, order: Order) -> None:
-        """Ask for every key of an order once, so that the first use of a key is not measured."""
+        """Check every key of an order once, so that the first use of a key is not measured."""
         met = (order.quotas, order.prefix, order.keys)
         if met not in self._met:
             self._met.add(met)
             self.run(replace(order, calls=order.keys, seconds=float("inf")))
 
     def measure(self, target: server.Server, order: Order) -> dict[str, float]:
-        """Carry out an order while nobody else uses the server; return the figures of both sides.
+        """Carry out an order while no other contestant uses the server; return the figures of both sides.
 
-        Those in microseconds are for a decision: `redis_us` inside scripts and the contestant's own
-        commands, `redis_process_us` of the whole server, sockets and parsing too.
+        Microseconds are per decision: `redis_us` inside scripts and the contestant's own commands,
+        `redis_process_us` of the whole server, sockets and parsing included.
         """
         self.warm(order)
         target.forget()
@@ -97,26 +89,21 @@ class Worker:
         self._pipe.close()
 
 
-class Crew:
+class Crew(contextlib.ExitStack):
     """The child processes of a benchmark: all contestants of a phase, ready beside each other."""
 
-    def __init__(self) -> None:
-        self._hired: tuple[object, ...] = ()
-        self._workers: dict[str, list[Worker]] = {}
+    _hired: tuple[object, ...] = ()
+    _workers: Mapping[str, list[Worker]]
 
-    def hire(self, names: Sequence[str], mode: Mode, each: int = 1) -> dict[str, list[Worker]]:
-        """Return so many children for each name; those of another phase end, the same ones stay."""
+    def hire(self, names: Sequence[str], mode: Mode, each: int = 1) -> Mapping[str, list[Worker]]:
+        """Return `each` children for every name; those of another phase end, the same ones stay."""
         if self._hired != (names, mode, each):
             self.close()
             self._workers = {name: [Worker(name, mode) for _ in range(each)] for name in names}
+            for worker in itertools.chain(*self._workers.values()):
+                self.callback(worker.close)
             self._hired = (names, mode, each)
         return self._workers
-
-    def close(self) -> None:
-        for workers in self._workers.values():
-            for worker in workers:
-                worker.close()
-        self._workers, self._hired = {}, ()
 
 
 class Benchmark:
@@ -124,61 +111,56 @@ class Benchmark:
 
     name: ClassVar[str]
     title: ClassVar[str]
+    quick: ClassVar[Mapping[str, Any]]  # the fields of a run in small
+    cell: ClassVar[Cell]  # the only cell, unless `cells` returns others
+    rounds: int = 1
 
     @cached_property
-    def stack(self) -> contextlib.ExitStack:
-        """What is open until the benchmark ends."""
+    def stack(self) -> contextlib.ExitStack:  # what is open until the benchmark ends
         return contextlib.ExitStack()
 
     @cached_property
-    def server(self) -> server.Server:
-        """The real server, from when it is first used."""
+    def server(self) -> server.Server:  # the real server, started when it is first used
         return self.stack.enter_context(server.running())
 
     @cached_property
     def crew(self) -> Crew:
         _ = self.server  # it must be there first, to end after the children that use it
-        return self.stack.enter_context(contextlib.closing(Crew()))
+        return self.stack.enter_context(Crew())
 
-    def cells(self) -> Sequence[Cell]:
+    def cells(self) -> Iterable[Cell]:
         """Return the cells, in the order in which the first round visits them."""
-        raise NotImplementedError
+        return [self.cell]
 
     def prepare(self) -> None:
         """Start what is measured."""
 
-    def measure(self, cell: Any, contestant: str, number: int) -> Mapping[str, float]:  # noqa: ANN401 - of the subclass's own type
-        """Measure a contestant in a cell, in the round of that number; return figures by name."""
+    def measure(self, cell: Any, contestant: str, number: int) -> Mapping[str, float]:
+        """Measure a contestant in a cell in round `number`; return figures by name."""
         raise NotImplementedError
 
     def conclude(self, found: Found) -> Iterable[str]:
-        """Add the figures that follow from others; return what was wrong, a paragraph each."""
+        """Add the figures that follow from others; return the faults, a paragraph each."""
         raise NotImplementedError
 
     def notes(self) -> dict[str, object]:
-        """Return what must be known to read the figures beside how much was measured."""
+        """Return what a reader must know beside how much was measured."""
         return {}
 
     def tables(self, found: Found) -> Iterable[tuple[str, pl.DataFrame]]:
-        """Give titles and tables for people."""
         return tables(found.frame())
 
 
 class Result(NamedTuple):
-    """What a benchmark found; any fault makes the command fail."""
-
     benchmark: Benchmark
     found: Found
     faults: list[str]
 
 
 def run(benchmark: Benchmark) -> Result:
-    """Run a benchmark.
-
-    Raises:
-        BenchmarkError: it could not measure.
-    """
-    found, turns = Found(), list(_turns(benchmark.cells()))
+    """Run a benchmark; BenchmarkError if it could not measure."""
+    cells = [replace(cell, rounds=cell.rounds or benchmark.rounds) for cell in benchmark.cells()]
+    found, turns = Found(), list(_turns(cells))
     columns = (SpinnerColumn(), *Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
         task = bar.add_task(benchmark.name, total=len(turns))

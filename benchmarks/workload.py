@@ -7,10 +7,9 @@ from typing import Final
 
 MINUTE: Final = 60
 DAY: Final = 86_400
+# A burst that no run can use up, so that everything is admitted. The rates are modest: with a large rate
+# every bucket would be full again, and its key gone, before the key is asked about again.
 AMPLE: Final = 3_000_000
-"""A burst that no run can use up, so that everything is admitted. The rates are modest: with a large rate
-every bucket would be full again, and its key gone, before the key is asked about again."""
-
 _STRIDE: Final = 0x9E3779B97F4B  # odd, so that no two keys below 2^48 are the same
 
 

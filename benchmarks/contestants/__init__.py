@@ -1,19 +1,16 @@
 """The contestants: each used as its own documentation advises, all on the same server and socket.
 
 A contestant is a module with two functions, `blocking` and `asyncio`. Each returns a function
-`check(key, cost)` that takes the cost from every quota of the key and returns whether all admitted it.
-A child process (worker.py) imports only the module that it plays, so none pays for another's imports
-or threads; connections close when the child ends.
+`check(key, cost)` that takes the cost from every quota of the key and returns whether all admitted it. A
+child process imports only its own contestant, so none pays for another's imports or threads.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
+# As many as there are tasks at most. With redis-py's own 100 the 101st task fails, and waiting for one of 16
+# or 64 was no faster.
 CONNECTIONS: Final = 256
-"""As many as there are tasks at most. With redis-py's own 100 the 101st task fails, and waiting in
-line for one of 16 or 64 was no faster."""
-
 OURS: Final = "ratelimit"
 EMPTY: Final = "redis-py, empty script"
 BUCKET: Final = "redis-py, bucket script"
@@ -23,8 +20,7 @@ Check = Callable[[str, int], bool]
 AsyncCheck = Callable[[str, int], Awaitable[bool]]
 
 
-@dataclass(frozen=True, slots=True)
-class Contestant:
+class Contestant(NamedTuple):
     module: str  # in this package
     variant: str  # which of the module's several ways
     kind: Literal["ours", "peer", "plain"]  # `plain`: no limiter, but what one would write by hand
@@ -45,6 +41,6 @@ CONTESTANTS: Final[dict[str, Contestant]] = {
     "pyrate-limiter log": Contestant("pyrate", "log", "peer", ("zremrangebyscore",), bursts=False),
     "pyrate-limiter token bucket": Contestant("pyrate", "token-bucket", "peer"),
 }
-
 PEERS: Final = tuple(name for name, contestant in CONTESTANTS.items() if contestant.kind == "peer")
+FEW: Final = (OURS, "limits fixed window", THROTTLED)  # of a quick run
 DECIDERS: Final = tuple(name for name, contestant in CONTESTANTS.items() if contestant.decides)

@@ -1,12 +1,11 @@
 """pyrate-limiter: a `BucketFactory` that gives each key a bucket of its own, as its README has it.
 
 `log` is its `RedisBucket`, `token-bucket` its `StateBucket` on a `RedisStateStore`, which the README
-recommends for long windows. A bucket holds several rates of one unit and decides them together, so
-limits are grouped by unit: one limiter each.
+recommends for long windows. A bucket decides several rates of one unit together: one limiter for each unit.
 
-Tasks ask with `blocking=False`, which answers at once. Threads cannot: it then refuses whenever
-another thread holds the limiter's lock, nine calls of ten with 16 threads, whatever the limit. So
-threads ask with its default, which would wait for room, where the only thing to wait for is the lock.
+Tasks ask with `blocking=False`, which answers at once. For threads it would refuse whenever another thread
+holds the limiter's lock, nine calls of ten with 16 threads, whatever the limit. So threads ask with its
+default, which would wait for room, but here it only waits for the lock.
 """
 
 from collections.abc import Sequence
@@ -23,12 +22,9 @@ from benchmarks.workload import Quota
 
 
 class _Buckets(pyrate.BucketFactory):
-    """A bucket for each key, made when the key is first used."""
-
-    def __init__(self, client: Any, unit: str, rates: list[pyrate.Rate], variant: str, sha: str) -> None:  # noqa: ANN401 - either client
+    def __init__(self, client: Any, unit: str, rates: list[pyrate.Rate], variant: str, sha: str) -> None:
         self._client, self._unit, self._rates, self._variant, self._sha = client, unit, rates, variant, sha
-        self._clock = WallClock()
-        self._algorithm = pyrate.TokenBucket()
+        self._clock, self._algorithm = WallClock(), pyrate.TokenBucket()
         self._buckets: dict[str, pyrate.AbstractBucket] = {}
 
     def wrap_item(self, name: str, weight: int = 1) -> pyrate.RateItem:
@@ -48,7 +44,7 @@ class _Buckets(pyrate.BucketFactory):
         return self.create(pyrate.StateBucket, self._rates, self._algorithm, store)
 
 
-def _limiters(client: Any, quotas: Sequence[Quota], variant: str, sha: str) -> list[pyrate.Limiter]:  # noqa: ANN401 - either client
+def _limiters(client: Any, quotas: Sequence[Quota], variant: str, sha: str) -> list[pyrate.Limiter]:
     units: dict[str, list[pyrate.Rate]] = {}
     for quota in sorted(quotas, key=lambda quota: quota.period):
         # A log of a window has no burst apart from the count.

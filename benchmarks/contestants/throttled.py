@@ -1,7 +1,6 @@
 """throttled-py: `Throttled(using=…, quota=…, store=RedisStore(server=…)).limit(key, cost)`.
 
-That is its README's "function call" with its README's Redis store; one `Throttled` for each limit,
-because each has one quota.
+That is its README's "function call" and Redis store; a `Throttled` has one quota, so each limit has its own.
 """
 
 from collections.abc import Sequence
@@ -18,18 +17,15 @@ from benchmarks.workload import Quota
 _OPTIONS = {"CONNECTION_POOL_KWARGS": {"max_connections": CONNECTIONS}}
 
 
-def _limits(package: Any, url: str, quotas: Sequence[Quota], using: str) -> list[Any]:  # noqa: ANN401 - a module
+def _limits(package: Any, url: str, quotas: Sequence[Quota], using: str) -> list[Any]:
     """Make a `Throttled` for each quota on one store; both of its packages have the same names."""
     store = package.RedisStore(server=url, options=_OPTIONS)
-    return [
-        package.Throttled(
-            using=using,
-            quota=rate_limiter.per_duration(timedelta(seconds=quota.period), quota.count, quota.burst),
-            store=store,
-            key_prefix=f"throttled:{quota.name}",
-        )
-        for quota in quotas
-    ]
+
+    def make(q: Quota) -> Any:
+        quota = rate_limiter.per_duration(timedelta(seconds=q.period), q.count, q.burst)
+        return package.Throttled(using=using, quota=quota, store=store, key_prefix=f"throttled:{q.name}")
+
+    return [make(quota) for quota in quotas]
 
 
 def blocking(url: str, quotas: Sequence[Quota], variant: str) -> Check:

@@ -1,16 +1,15 @@
 """Four processes at one key at once: what was admitted ÷ what the limit allows.
 
-The limit is 1,000 a day and a burst of as many, which does not refill by one in the time it takes.
-Ours must admit exactly 1,000. A second limit shows how a small burst at a high rate is kept: more
-than the burst and what has refilled meanwhile must never pass.
+Ours must admit exactly the 1,000 of a day, which do not refill by one in the time it takes. With a small
+burst at a high rate, never more than the burst and what has refilled meanwhile may pass.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import ClassVar, Final
 
-from benchmarks.contestants import BUCKET, CONTESTANTS, OURS, THROTTLED
+from benchmarks.contestants import BUCKET, CONTESTANTS, FEW, OURS
 from benchmarks.figures import Cell, Found
 from benchmarks.runner import Benchmark, Worker
 from benchmarks.worker import Order, Sample
@@ -19,39 +18,29 @@ from benchmarks.workload import DAY, Quota
 PROCESSES: Final = 4
 TASKS: Final = 16
 DAILY: Final = Quota("requests", 1000, DAY)
-SHORT: Final = Quota("requests", 100, 1, burst=10)
-"""A burst that refills in a tenth of a second, for which some keep no key at all."""
-
+SHORT: Final = Quota("requests", 100, 1, burst=10)  # refills in a tenth of a second: some keep no key at all
 DAILY_CELL: Final = Cell(f"{DAILY.count:,} a day")
 SHORT_CELL: Final = Cell("100/second, burst 10")
 
-_MORE: Final = (
-    BUCKET,
-    "limits fixed window",
-    "limits moving window",
-    THROTTLED,
-    "pyrate-limiter token bucket",
-)
-"""One or two ways of each peer: four processes for each take a while to start."""
+# One or two ways of each peer: four processes for each take a while to start.
+_SOME: Final = (*FEW, BUCKET, "limits moving window", "pyrate-limiter token bucket")
 
 
 @dataclass
 class Accuracy(Benchmark):
     name = "accuracy"
     title = f"{PROCESSES} processes at one key at once"
+    quick: ClassVar = {"rounds": 1, "calls": 500, "names": FEW}
 
     rounds: int = 3  # each with a fresh key
     calls: int = 1000  # of each process
-    names: tuple[str, ...] = (OURS, *_MORE)
+    names: tuple[str, ...] = _SOME
 
-    def cells(self) -> list[Cell]:
-        # A phase for each contestant, whose processes then end.
-        pairs = [(cell, name) for name in self.names for cell in (DAILY_CELL, SHORT_CELL)]
-        return [
-            replace(cell, contestants=(name,), phase=name, rounds=self.rounds if cell is DAILY_CELL else 1)
-            for cell, name in pairs
-            if cell is DAILY_CELL or CONTESTANTS[name].bursts
-        ]
+    def cells(self) -> Iterator[Cell]:
+        for name in self.names:  # a phase for each contestant, whose processes then end
+            yield replace(DAILY_CELL, contestants=(name,), phase=name)
+            if CONTESTANTS[name].bursts:
+                yield replace(SHORT_CELL, contestants=(name,), phase=name, rounds=1)
 
     def measure(self, cell: Cell, contestant: str, number: int) -> Mapping[str, float]:
         workers = self.crew.hire([contestant], "asyncio", PROCESSES)[contestant]
@@ -81,7 +70,3 @@ def run_together(workers: Sequence[Worker], order: Order) -> list[Sample]:
         worker.run(replace(order, prefix="warm", calls=order.concurrency))
     with ThreadPoolExecutor(len(workers)) as pool:
         return list(pool.map(lambda worker: worker.run(order), workers))
-
-
-FULL: Final = (Accuracy(),)
-QUICK: Final = (Accuracy(rounds=1, calls=500, names=(OURS, "limits fixed window", THROTTLED)),)

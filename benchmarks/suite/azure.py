@@ -1,14 +1,11 @@
 """An hour of real requests through a running sidecar, every answer checked: `azure` and `azure-reserve`.
 
 `azure` sends each request to `POST /v1/check` with its own timestamp (`max_skew: none`) and the tokens it
-really used. `azure-reserve` does as a gateway does that meters tokens: how long an answer will be is not
-known when its request arrives, so each request reserves its context tokens and `ESTIMATE` tokens of output,
-and once it is admitted `POST /v1/settle` says what was really generated.
-
-Every decision and every settlement must equal the plain model's: allowed, violated, retry_after,
-timestamp, and of each limit remaining, reset_after and retry_after. At the end every bucket in the store
-must equal the model's to the last bit. A key's requests must arrive in the trace's order for that, so one
-key always travels on one connection. Connections run beside each other: keys share no buckets.
+really used. `azure-reserve` does as a gateway that meters tokens: the length of an answer is not known when
+its request arrives, so each request reserves its context tokens and `ESTIMATE` tokens of output, and if it is
+admitted, `POST /v1/settle` reports what was really generated. Every answer must equal the plain model's, and
+at the end of `azure-reserve` every bucket in the store, to the last bit. So a key's requests must arrive in
+the trace's order: one key always travels on one connection. Keys share no buckets.
 """
 
 import re
@@ -17,7 +14,7 @@ from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import polars as pl
 
@@ -31,16 +28,11 @@ TRACE: Final = programs.ROOT.parent / "shared" / "data" / "azure_llm_inference_2
 EXCERPT: Final = programs.HERE / "data" / "azure_excerpt.csv"
 POLICY: Final = programs.HERE / "policies" / "azure.yaml"
 SIDECAR: Final = "sidecar"
-
-ESTIMATE: Final = 512
-"""Output tokens that each request reserves, however long its answer will be."""
-
-CONNECTIONS: Final = 8
-"""Enough to keep one sidecar busy; with more, the busiest key's connection would work alone at the end."""
-
-_DEADLINE: Final = "5s"  # a busy machine is not an outage, and answers during an outage are no figure
-_SHORT: Final = 30 * 60 * 1_000_000  # microseconds; a shorter part of the trace gets the plan `minutes`
+ESTIMATE: Final = 512  # output tokens that each request reserves, however long its answer will be
+CONNECTIONS: Final = 8  # keep one sidecar busy; with more, the busiest key's would work alone at the end
+_SHORT: Final = 30 * 60 * model.MICROSECONDS  # a shorter part of the trace gets the plan `minutes`
 _SHOWN: Final = 5
+_NOT_SETTLED: Final[Facts] = {"answer": "no reservation"}
 
 
 def mismatch(request: Request, asked: str, model: Facts, sidecar: Facts) -> str:
@@ -65,19 +57,15 @@ def lanes_of(requests: Sequence[Request], lanes: int = CONNECTIONS) -> list[list
 class Azure(Benchmark):
     name = "azure"
     title = "The Azure trace through a running sidecar"
+    quick: ClassVar = {"rounds": 1}
+    cell = Cell("replay", contestants=(SIDECAR,))
 
     trace: Path | None = None  # unless given, the whole trace beside the checkout, or else the excerpt
     rounds: int = 5  # each with fresh keys
     mismatches: list[tuple[int, str]] = field(init=False, default_factory=list)  # with the row of each
     decisions: list[Facts] = field(init=False, default_factory=list)  # what the model expects
+    settlements: dict[int, Facts] = field(init=False, default_factory=dict)  # likewise, by row
     _latencies: list[float] = field(init=False, default_factory=list)
-
-    @property
-    def cell(self) -> Cell:
-        return Cell("replay", contestants=(SIDECAR,), rounds=self.rounds)
-
-    def cells(self) -> list[Cell]:
-        return [self.cell]
 
     def prepare(self, **settings: str) -> None:
         path = self.trace or (TRACE if TRACE.is_file() else EXCERPT)
@@ -91,8 +79,7 @@ class Azure(Benchmark):
         start = time.perf_counter()
         self.expect()
         self._plain = len(self.requests) / (time.perf_counter() - start)
-        sidecar = programs.sidecar(POLICY, max_skew="none", deadline=_DEADLINE, **settings)
-        self._address = self.stack.enter_context(sidecar)
+        self._address = self.stack.enter_context(programs.sidecar(POLICY, max_skew="none", **settings))
 
     def expect(self) -> None:
         """Let the model decide everything."""
@@ -106,23 +93,26 @@ class Azure(Benchmark):
         return {"requests_per_second": load.rate, "client_cores": load.client_cores}
 
     def talk(self, lane: list[Request], prefix: str) -> Iterable[bytes]:
-        """Return what to send for the requests of a lane, whose keys get a prefix."""
+        """Return what to send for a lane; keys get a prefix."""
         return [self.check(request, prefix, request.tokens) for request in lane]
 
     def check(self, request: Request, prefix: str, tokens: int, **more: object) -> bytes:
-        who = {"key": prefix + request.key, "plan": self.plan, "timestamp": request.timestamp}
-        return post("/v1/check", {**who, "cost": {"tokens": tokens}, **more})
+        identity = {"key": prefix + request.key, "plan": self.plan, "timestamp": request.timestamp}
+        return post("/v1/check", {**identity, "cost": {"tokens": tokens}, **more})
 
     def compare(self, lane: list[Request], answers: list[Answer]) -> None:
-        """Compare the answers to what `talk` gave with the model's."""
-        for request, answer in zip(lane, answers, strict=True):
-            decided = read_decision(answer)
-            self.hold(request, f"{request.tokens} tokens", self.decisions[request.row], decided)
+        """Note answers that differ from the model's; where the check does, its settlement is not compared."""
+        left = iter(answers)
+        for request in lane:
+            check = next(left)
+            settled = read_settlement(next(left)) if reservation_in(check.body) else _NOT_SETTLED
+            expected = self.decisions[request.row], self.settlements.get(request.row, _NOT_SETTLED)
+            sides = zip(self.describe(request), expected, (read_decision(check), settled), strict=True)
+            if differing := next((side for side in sides if side[1] != side[2]), None):
+                self.mismatches.append((request.row, mismatch(request, *differing)))
 
-    def hold(self, request: Request, asked: str, model: Facts, sidecar: Facts) -> None:
-        """Note a mismatch unless both sides have the same facts."""
-        if model != sidecar:
-            self.mismatches.append((request.row, mismatch(request, asked, model, sidecar)))
+    def describe(self, request: Request) -> tuple[str, str]:  # its check and its settlement
+        return f"{request.tokens} tokens", "settled"
 
     def conclude(self, found: Found) -> Iterator[str]:
         denied = [facts["violated"] for facts in self.decisions if not facts["allowed"]]
@@ -151,7 +141,6 @@ class AzureReserve(Azure):
     name = "azure-reserve"
     title = "The Azure trace, reserved and settled"
 
-    settlements: dict[int, Facts] = field(init=False, default_factory=dict)  # what the model expects, by row
     ends: list[str] = field(init=False, default_factory=list)  # buckets that differ at the end of a round
 
     def prepare(self, **settings: str) -> None:
@@ -161,43 +150,27 @@ class AzureReserve(Azure):
         for request in self.requests:
             self.decisions.append(self.model.decide(request, request.context + ESTIMATE))
             if self.decisions[-1]["allowed"]:
-                more = request.generated - ESTIMATE
-                self.settlements[request.row] = self.model.settle(request, more)
+                self.settlements[request.row] = self.model.settle(request, request.generated - ESTIMATE)
 
     def measure(self, cell: Cell, contestant: str, number: int) -> Mapping[str, float]:
         figures = super().measure(cell, contestant, number)
         keys = {request.key for request in self.requests}
-        self.ends += differences(
-            self.model.buckets, model.stored_buckets(self.server.client, keys, f"r{number}-")
-        )
+        store = model.stored_buckets(self.server.client, keys, f"r{number}-")
+        self.ends += differences(self.model.buckets, store)
         return figures
 
-    def talk(self, lane: list[Request], prefix: str) -> Generator[bytes, Answer, None]:
+    def talk(self, lane: list[Request], prefix: str) -> Generator[bytes, bytes, None]:
         """Check each request, and settle it before the next if the sidecar reserved something for it."""
         for request in lane:
-            check = yield self.check(request, prefix, request.context + ESTIMATE, reserve=True)
-            reservation = reservation_in(check)
-            if reservation is not None:
+            answer = yield self.check(request, prefix, request.context + ESTIMATE, reserve=True)
+            if reservation := reservation_in(answer):
                 tokens = {"input_tokens": request.context, "output_tokens": request.generated}
                 fields = {"reservation": reservation, "timestamp": request.timestamp, "status": 200}
                 yield post("/v1/settle", fields | tokens)
 
-    def compare(self, lane: list[Request], answers: list[Answer]) -> None:
-        """Compare both answers; where the check already differs there is no settlement to compare."""
-        left = iter(answers)
-        for request in lane:
-            check = next(left)
-            settlement = None if reservation_in(check) is None else read_settlement(next(left))
-            decided, model = read_decision(check), self.decisions[request.row]
-            reserved = request.context + ESTIMATE
-            if decided == model and request.row in self.settlements:
-                asked = f"{request.tokens} tokens settled for {reserved}"
-                settled = settlement or {"answer": "no reservation"}
-                self.hold(request, asked, self.settlements[request.row], settled)
-                continue
-            if decided == model and settlement is not None:
-                decided = {"answer": "a reservation for a denied check"}
-            self.hold(request, f"{reserved} tokens reserved", model, decided)
+    def describe(self, request: Request) -> tuple[str, str]:
+        reserved = request.context + ESTIMATE
+        return f"{reserved} tokens reserved", f"{request.tokens} tokens settled for {reserved}"
 
     def conclude(self, found: Found) -> Iterator[str]:
         yield from super().conclude(found)
@@ -212,9 +185,9 @@ class AzureReserve(Azure):
         return {**super().notes(), "estimate": ESTIMATE}
 
 
-def reservation_in(answer: Answer) -> str | None:
+def reservation_in(answer: bytes) -> str | None:
     """Return the reservation that a check made, if it made one."""
-    found = re.search(rb'"reservation": *"([^"]+)"', answer.body)
+    found = re.search(rb'"reservation": *"([^"]+)"', answer)
     return found[1].decode() if found else None
 
 
@@ -229,20 +202,11 @@ def differences(model: Buckets, store: Buckets) -> list[str]:
 
 def misses(estimate: int, generated: list[int]) -> dict[str, float]:
     """Return how often an estimate of output tokens was too much (over) or too little, and by how many."""
-    errors = estimate - pl.Series(generated, dtype=pl.Int64)
-    settled, used = len(generated), sum(generated)
-    figures: dict[str, Any] = {
-        "settlements_a_round": settled,
-        "output_estimated": estimate * settled,
-        "output_used": used,
-        "exact": (errors == 0).sum(),
-    }
+    errors, settled = estimate - pl.Series(generated, dtype=pl.Int64), len(generated)
+    figures: dict[str, Any] = {"settlements_a_round": settled, "output_estimated": estimate * settled}
+    figures |= {"output_used": sum(generated), "exact": (errors == 0).sum()}
     for name, missed in (("over", errors.filter(errors > 0)), ("under", -errors.filter(errors < 0))):
         figures |= {f"{name}_count": len(missed), f"{name}_share": len(missed) / max(1, settled)}
         figures |= {f"{name}_tokens": missed.sum(), f"{name}_median": missed.median() or 0}
         figures[f"{name}_most"] = missed.max() or 0
     return figures
-
-
-FULL = (Azure(), AzureReserve())
-QUICK = (Azure(rounds=1), AzureReserve(rounds=1))

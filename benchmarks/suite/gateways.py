@@ -1,23 +1,21 @@
 """What a limiter costs at a real gateway: nginx and Traefik, alone and asking the sidecar, and Traefik's own.
 
-Every request travels through the gateway to an answer that the gateway itself has ready, so what
-is measured is the gateway and its limiter. Traefik's own limiter and the sidecar use the same store.
-
-A limiter that is not asked is fast, so everything is checked. Every answer of a round must be a 200, and
-at the end some keys are driven over their limit: a bucket of `burst` that was asked about u times must
-deny exactly u of the next `burst` requests, or some of the rounds' requests went past it.
+The gateway has every answer ready, so only it and its limiter are measured; all limiters use the same store.
+A limiter that is not asked is fast, so this is checked: every answer of a round must be a 200, and at the end
+a bucket of `burst` that was asked about u times must deny exactly u of the next `burst` requests.
 """
 
 import contextlib
+import operator
 import random
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 from benchmarks import BenchmarkError, programs
 from benchmarks.figures import Cell, Found, percentile
@@ -25,27 +23,18 @@ from benchmarks.load import Load, get, send
 from benchmarks.runner import Benchmark
 
 NGINX: Final = programs.ROOT / "examples" / "nginx" / "nginx.conf"
-ANSWER: Final = "empty_gif;"
-"""nginx's own answer. Not `return`, which nginx obeys before it would ask any limiter."""
-
+ANSWER: Final = "empty_gif;"  # nginx's own; not `return`, which nginx obeys before it asks any limiter
 CONNECTIONS: Final = 16
-DRIVEN: Final = 16
-"""Keys that are driven over their limit."""
-
+DRIVEN: Final = 16  # keys that are driven over their limit
 _SPARE: Final = 50  # requests that each key could still have made after all rounds
+# Times as many requests where no limiter is asked, or a round would be too short. Not more: nginx closes a
+# connection after 1,000 requests.
 _FASTER: Final = 3
-"""Times as many requests where no limiter is asked, or a round would be over too soon. Not more: nginx closes
-a connection after 1,000 requests."""
 _PATIENCE: Final = "5s"
-_SETTINGS: Final = {"deadline": _PATIENCE, "key_pepper": "benchmark"}
-
-
 THREE: Final = {"X-RateLimit-Plan": "three", "X-RateLimit-Cost": "tokens=100"}
 
 
 class Gateway(NamedTuple):
-    """A gateway and what it asks."""
-
     path: str = "/"  # the route that leads past the limiter
     limits: int = 1  # how many are decided for a request, 0 where no limiter is asked
     alone: str = ""  # the contestant that is the same gateway without a limiter
@@ -74,27 +63,24 @@ P50: Final = "p50_ms_of_the_round"
 class Gateways(Benchmark):
     name = "gateways"
     title = "Requests through real gateways"
+    quick: ClassVar = {"rounds": 2, "times": 2}
+    cell = CELL
 
     rounds: int = 5
     keys: int = 1000
     times: int = 4  # each key in a round
-
-    def __post_init__(self) -> None:
-        self._latencies: dict[str, list[float]] = defaultdict(list)
-        self._wrong: dict[str, Counter[int]] = defaultdict(Counter)  # answers of rounds that were no 200
+    _latencies: dict[str, list[float]] = field(init=False, default_factory=lambda: defaultdict(list))
+    _wrong: dict[str, Counter[int]] = field(
+        init=False, default_factory=lambda: defaultdict(Counter)
+    )  # not 200
 
     @property
-    def uses(self) -> int:
-        """How often each key has been used after all rounds, and once before to warm up."""
+    def uses(self) -> int:  # of each key, in all rounds and once before to warm up
         return 1 + self.rounds * self.times
 
     @property
-    def burst(self) -> int:
-        """How many requests each key may make."""
+    def burst(self) -> int:  # requests that each key may make
         return self.uses + _SPARE
-
-    def cells(self) -> list[Cell]:
-        return [replace(CELL, rounds=self.rounds)]
 
     def prepare(self) -> None:
         self._ports = start(self.stack, self.server.port, self.burst)
@@ -153,23 +139,20 @@ class Gateways(Benchmark):
         over = {"requests": driven.total(), "denied": driven[429], "expected": keys * self.uses}
         found.note(CELL, name, {f"over_limit_{what}": count for what, count in over.items()})
         with_it, without = (found.rounds(CELL, one, P50) for one in (name, GATEWAYS[name].alone))
-        for one, other in zip(with_it, without, strict=True):
-            found.note(CELL, name, {"added_p50_ms": one - other})
+        found.add(CELL, name, "added_p50_ms", map(operator.sub, with_it, without))
         if name.startswith("traefik-sidecar"):
-            for value in found.ratio(CELL, name, "traefik-own", RATE):
-                found.note(CELL, name, {"requests_divided_by_traefik_own": value})
+            times = found.ratio(CELL, name, "traefik-own", RATE)
+            found.add(CELL, name, "requests_divided_by_traefik_own", times)
         if over["denied"] != over["expected"]:
-            yield (
-                f"{name}: the limiter was not asked about every request: of {over['requests']:,} "
-                f"beyond the limits {over['denied']:,} were denied, not {over['expected']:,}"
-            )
+            counts = f"{over['denied']:,} of {over['requests']:,} were denied, not {over['expected']:,}"
+            yield f"{name}: the limiter was not asked about every request: beyond the limits {counts}"
 
 
 def start(stack: contextlib.ExitStack, store: int, burst: int) -> dict[str, int]:
     """Start everything; return the port of each contestant's gateway."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gw-")))
     policy = _filled("gateways.yaml", folder, burst=burst)
-    settings = {"redis": f"redis://{programs.HOST}:{store}", **_SETTINGS}
+    settings = {"redis": f"redis://{programs.HOST}:{store}", "key_pepper": "benchmark"}
     host, port = stack.enter_context(programs.sidecar(policy, **settings))
     stack.enter_context(programs.sidecar(policy, uds=f"{folder}/sidecar.sock", **settings))
     sidecar, valkey = f"{host}:{port}", f"{programs.HOST}:{store}"
@@ -184,22 +167,19 @@ def start(stack: contextlib.ExitStack, store: int, burst: int) -> dict[str, int]
 
 
 def nginx_conf(port: int, upstream: str | None) -> str:
-    """Return the example's configuration, changed by what the benchmark must change and no more.
+    """Return the example's configuration with other ports, nginx's own answer and longer timeouts.
 
-    The ports are other ones, the API is an answer of nginx's own, and nginx has more patience: a busy
-    machine is not an outage, and what nginx lets through without a check is no figure of a limiter.
+    A busy machine is not an outage, and what nginx lets through without a check is no figure of a limiter.
     """
+    server = f"server {upstream};" if upstream else ""
     changes = {
         "listen 8000;": f"listen {programs.HOST}:{port};",
         "proxy_pass http://api;": ANSWER,
         "proxy_connect_timeout 50ms;": f"proxy_connect_timeout {_PATIENCE};",
         "proxy_send_timeout    50ms;": f"proxy_send_timeout {_PATIENCE};",
         "proxy_read_timeout    100ms;": f"proxy_read_timeout {_PATIENCE};",
+        "server 127.0.0.1:8080;" if upstream else "auth_request     /_ratelimit;": server,
     }
-    if upstream is None:
-        changes["auth_request     /_ratelimit;"] = ""
-    else:
-        changes["server 127.0.0.1:8080;"] = f"server {upstream};"
     text = NGINX.read_text(encoding="utf-8")
     for shipped, here in changes.items():
         if text.count(shipped) != 1:
@@ -209,11 +189,7 @@ def nginx_conf(port: int, upstream: str | None) -> str:
 
 
 def _filled(name: str, folder: Path, **values: object) -> Path:
-    template = Template((programs.HERE / "policies" / name).read_text(encoding="utf-8"))
-    path = folder / name
-    path.write_text(template.safe_substitute(values), encoding="utf-8")
+    template, path = programs.HERE / "policies" / name, folder / name
+    text = Template(template.read_text(encoding="utf-8")).safe_substitute(values)
+    path.write_text(text, encoding="utf-8")
     return path
-
-
-FULL: Final = (Gateways(),)
-QUICK: Final = (Gateways(rounds=2, times=2),)

@@ -1,13 +1,12 @@
-"""Whether a decision costs Redis more as things grow: keys, limits, bursts, and what a request costs.
+"""Whether a decision costs Redis more as keys, limits, bursts, and the cost of a request grow.
 
-Processor time inside Redis, of scripts and of whatever a contestant calls besides. Small and large
-are measured in turn within each round, all on one server that holds them all at once, so that
-noise falls on both alike; ratios are taken within a round.
+Processor time inside Redis, of scripts and all other commands. Small and large are measured in turn on one
+server that holds them all, so that noise falls on both alike; ratios are taken within a round.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import ClassVar, Final
 
 from benchmarks.contestants import OURS, THROTTLED
 from benchmarks.figures import Cell, Found, ratio
@@ -16,18 +15,13 @@ from benchmarks.worker import Order
 from benchmarks.workload import AMPLE, DAY, Quota, names
 
 TASKS: Final = 64
-SLOW: Final = (Quota("requests", 10, DAY, burst=30_000),)
-"""So slow that every key is in use to the end."""
+SLOW: Final = (Quota("requests", 10, DAY, burst=30_000),)  # so slow that every key is in use to the end
 LEVELS: Final = ("nothing used", "half used", "all but one used")
-KEPT: Final = (OURS, THROTTLED)
-"""Who has many keys in use: one each."""
-
+KEPT: Final = (OURS, THROTTLED)  # these have many keys in use: one each
 MOVING: Final = "limits moving window"
 NAMES: Final = (*KEPT, MOVING, "pyrate-limiter log")
-_SHARES: Final = {OURS: 4, MOVING: 1 / 5}
-"""Calls for each burst, more or fewer than the others': as many as take some hundredths of a second."""
-ROWS_AT_MOST: Final = 1_000
-"""A row for every unit taken is what the others keep: larger bursts and costs would take minutes."""
+ROWS_AT_MOST: Final = 1_000  # the others keep a row for every unit: larger bursts and costs take minutes
+_SHARES: Final = {OURS: 4, MOVING: 1 / 5}  # of the calls for a burst, to take some hundredths of a second
 
 RATIOS: Final = {"keys": Cell("many keys ÷ few"), "bursts": Cell("large burst ÷ small")}
 REDIS: Final = "redis_us"
@@ -44,6 +38,7 @@ class GrowthCell(Cell):
 class Growth(Benchmark):
     name = "growth"
     title = "Microseconds inside Redis a decision, as things grow"
+    quick: ClassVar = {"keys": (1_000, 50_000), "limits": (1, 3), "bursts": (10, 10**9), "costs": (1, 1_000)}
 
     keys: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000)  # how many are in use at once, in turn
     limits: tuple[int, ...] = (1, 2, 4, 8)  # of each key, in turn
@@ -53,9 +48,8 @@ class Growth(Benchmark):
     calls: int = 1_000  # of each measurement
 
     @property
-    def ends(self) -> dict[str, tuple[int, int]]:
-        """The least and the most of the sweeps whose ends are compared."""
-        small = 10 if 10 in self.bursts else self.bursts[0]  # noqa: PLR2004 - a burst of 1 has no half
+    def ends(self) -> dict[str, tuple[int, int]]:  # least and most of the sweeps whose ends are compared
+        small = 10 if 10 in self.bursts else self.bursts[0]  # a burst of 1 has no half
         return {"keys": (self.keys[0], self.keys[-1]), "bursts": (small, self.bursts[-1])}
 
     def cells(self) -> list[GrowthCell]:
@@ -72,22 +66,20 @@ class Growth(Benchmark):
             *(self._cell("costs", cost, NAMES) for cost in self.costs),
         ]
 
-    def _cell(self, sweep: str, at: int, who: tuple[str, ...], label: str = "", paid: int = 0) -> GrowthCell:
+    def _cell(
+        self, sweep: str, at: int, names: tuple[str, ...], label: str = "", paid: int = 0
+    ) -> GrowthCell:
         if sweep in {"bursts", "costs"} and at > ROWS_AT_MOST:
-            who = KEPT
-        label = label or sweep
-        return GrowthCell(label=label, at=at, contestants=who, rounds=self.rounds, sweep=sweep, paid=paid)
+            names = KEPT
+        return GrowthCell(label or sweep, at=at, contestants=names, sweep=sweep, paid=paid)
 
     def _turn(self, cell: GrowthCell) -> tuple[bool, str]:
-        """Put side by side what is compared: the machine's moods last for seconds, a measurement for less."""
+        """Put side by side what is compared: noise lasts for seconds, a measurement for less."""
         is_end = cell.at in self.ends[cell.sweep]
         return not is_end, cell.label if is_end else ""
 
     def prepare(self) -> None:
-        """Have so many keys in use in each database, by copying one that the contestant has made.
-
-        The first database is left to the other sweeps, whose keys would be added to the few.
-        """
+        """Have so many keys in use in each database but the first, which the other sweeps use."""
         for database, keys in enumerate(self.keys, 1):
             for name in KEPT:
                 [worker] = self.crew.hire(NAMES, "asyncio")[name]
@@ -126,13 +118,9 @@ class Growth(Benchmark):
                 [found.rounds(Cell(label, at=end), OURS, REDIS) for label in labels] for end in (least, most)
             )
             found.note(RATIOS[sweep], OURS, {"most": most, "least": least})
-            for value in ratio(map(sum, zip(*above, strict=True)), map(sum, zip(*below, strict=True))):
-                found.note(RATIOS[sweep], OURS, {"ratio": value})
+            ratios = ratio(map(sum, zip(*above, strict=True)), map(sum, zip(*below, strict=True)))
+            found.add(RATIOS[sweep], OURS, "ratio", ratios)
         for database, wanted in enumerate(self.keys, 1):
             kept = self.server.keys(database) // len(KEPT) - 1  # less the one that each has warmed up on
             if wanted != kept:  # the figure would be of another number
                 yield f"growth: {kept:,} keys in use where there should be {wanted:,}"
-
-
-FULL: Final = (Growth(),)
-QUICK: Final = (Growth((1_000, 50_000), (1, 3), (10, 10**9), (1, 1_000), rounds=4, calls=500),)

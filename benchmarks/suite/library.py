@@ -1,29 +1,21 @@
-"""The limiters beside their peers, and beside redis-py alone, on one real server.
-
-Each contestant plays in a child process of its own, one at a time.
-"""
+"""The limiters beside their peers and redis-py alone, each in a child process, one at a time."""
 
 import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Final
+from typing import ClassVar, Final
 
 import polars as pl
 
 from benchmarks.contestants import BUCKET, CONTESTANTS, EMPTY, OURS, THROTTLED
-from benchmarks.figures import Cell, Found, by_figure
+from benchmarks.figures import Cell, Found
 from benchmarks.runner import WARM, Benchmark
 from benchmarks.worker import Mode, Order
 from benchmarks.workload import ONE, THREE
 
-MANY: Final = 10_000
-"""Keys, where it is not one hot one."""
-
 RATE: Final = "decisions_per_second"
-_DETAILED: Final = (1, 256)
-"""Cells with many keys and so many callers: every figure of them is shown."""
-
+MANY: Final = 10_000  # keys, where it is not one hot one
 WAITING: Final = tuple(name for name in CONTESTANTS if name.startswith("pyrate"))
 """Not sent through all keys beforehand: with threads that run never ended, asleep inside a call. They keep
 an object for each key, so what is measured of them may include making it."""
@@ -60,11 +52,14 @@ MATRIX: Final = tuple(
     for concurrency, keys, limits in product(counts, (1, MANY), (1, 3))
 )
 
+FEW: Final = (OURS, EMPTY, BUCKET, "limits fixed window", THROTTLED, "pyrate-limiter token bucket")
+
 
 @dataclass
 class Library(Benchmark):
     name = "library"
     title = "Limiters in process, on one real Valkey over a Unix socket"
+    quick: ClassVar = {"matrix": HEADLINES, "seconds": 0.1, "headlines": 2, "names": FEW}
 
     matrix: tuple[LibraryCell, ...] = MATRIX
     seconds: float = 0.2  # for each contestant in each cell and round
@@ -73,15 +68,11 @@ class Library(Benchmark):
     names: tuple[str, ...] = tuple(CONTESTANTS)
 
     def cells(self) -> list[LibraryCell]:
-        # To decide nothing three times over is nothing to compare.
+        # The contestant that decides nothing is only compared with one limit.
         deciders = tuple(name for name in self.names if CONTESTANTS[name].decides)
+        names, rounds = {1: self.names, 3: deciders}, dict.fromkeys(HEADLINES, self.headlines)
         return [
-            replace(
-                cell,
-                contestants=self.names if cell.limits == 1 else deciders,
-                rounds=self.headlines if cell in HEADLINES else self.rounds,
-            )
-            for cell in self.matrix
+            replace(cell, contestants=names[cell.limits], rounds=rounds.get(cell, 0)) for cell in self.matrix
         ]
 
     def measure(self, cell: LibraryCell, contestant: str, _number: int) -> Mapping[str, float]:
@@ -110,7 +101,7 @@ class Library(Benchmark):
                 found.note(cell, name, {"ours_divided_by_it": rates[OURS] / rate})
 
     def tables(self, found: Found) -> Iterator[tuple[str, pl.DataFrame]]:
-        """Give the rates of all cells with as many limits, then every figure of some."""
+        """Give the rates of all cells with as many limits, then every figure of each cell."""
         frame = found.frame()
         for ending in ("1 limit", "3 limits"):
             cells = frame.filter(pl.col("cell").str.ends_with(f", {ending}"), figure=RATE)
@@ -119,11 +110,4 @@ class Library(Benchmark):
                 cells = cells.with_columns(rates, pl.col("cell").str.strip_suffix(f", {ending}"))
                 matrix = cells.pivot("cell", index="contestant", values="median")
                 yield f"Decisions a second, {ending} a check", matrix
-        for cell in self.matrix:
-            if cell.keys > 1 and cell.concurrency in _DETAILED:
-                yield cell.label, by_figure(frame.filter(cell=cell.label))
-
-
-_FEW: Final = (OURS, EMPTY, BUCKET, "limits fixed window", THROTTLED, "pyrate-limiter token bucket")
-FULL: Final = (Library(),)
-QUICK: Final = (Library(HEADLINES, seconds=0.1, headlines=2, names=_FEW),)
+        yield from super().tables(found)

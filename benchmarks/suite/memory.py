@@ -1,9 +1,8 @@
 """What a key costs in Redis while it is in use, and that nothing is left of it afterwards.
 
-Bytes are the growth of `used_memory`, less what connections take, over as many keys with three
-limits each: the tables of the keyspace, expiry and allocator's waste are all in it. Peers make
-their keys one call at a time and so make fewer; theirs are bytes per key all the same. The names of
-the limits are part of it.
+Bytes are the growth of `used_memory`, less what connections take, per key with three limits: tables of the
+keyspace, expiry, the allocator's waste and the limits' names are included. Peers make their keys one call at
+a time and so make fewer; theirs are bytes per key, too.
 """
 
 import asyncio
@@ -11,10 +10,11 @@ import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from functools import cached_property
+from typing import ClassVar, Final
 
 from benchmarks import server
-from benchmarks.contestants import DECIDERS, OURS, THROTTLED
+from benchmarks.contestants import DECIDERS, FEW, OURS
 from benchmarks.contestants.ours import DEADLINE, limits_of
 from benchmarks.figures import Cell, Found
 from benchmarks.runner import Benchmark, Worker
@@ -29,35 +29,29 @@ QUOTAS: Final = (
     Quota("tokens", 90_000, MINUTE, unit="tokens"),
     Quota("requests-daily", 100, DAY),  # so slow that the first key is still there when the last is made
 )
-BRIEF: Final = (Quota("requests", 20, 1), Quota("tokens", 100, 2, unit="tokens"))
-"""Full again within two seconds, whoever keeps them."""
-
+BRIEF: Final = (Quota("requests", 20, 1), Quota("tokens", 100, 2, unit="tokens"))  # full after 2 seconds
 ACTIVE: Final = Cell("keys in use, with three limits each")
 IDLE: Final = Cell("keys left idle", phase="idle")
 
 _IDLE: Final = 10.0  # seconds; the slowest peer keeps a window of two seconds twice as long
-_POLL: Final = 0.1
 
 
 @dataclass
 class Memory(Benchmark):
     name = "memory"
     title = "Memory of active keys, and of idle ones"
+    quick: ClassVar = {"keys": 50_000, "peers": 1_000, "idle": 200, "names": FEW}
 
     keys: int = 1_000_000  # of ours
     peers: int = 5_000  # keys of each peer
     idle: int = 500  # calls of each whose keys are left to expire
     names: tuple[str, ...] = DECIDERS
 
-    def __post_init__(self) -> None:
-        self._left: dict[str, dict[str, float]] = {}
-
     def cells(self) -> list[Cell]:
         return [replace(cell, contestants=self.names) for cell in (ACTIVE, IDLE)]
 
     def measure(self, cell: Cell, contestant: str, _number: int) -> Mapping[str, float]:
         if cell.label == IDLE.label:
-            self._left = self._left or self._leave_idle()
             return self._left[contestant]
         # A server for each: tables that held others' keys would shrink meanwhile.
         with server.running() as target:
@@ -66,28 +60,26 @@ class Memory(Benchmark):
             order = Order(target.url, QUOTAS, self.peers, concurrency=16, calls=self.peers)
             with contextlib.closing(Worker(contestant, "asyncio")) as worker:
                 worker.warm(order)
-                target.client.flushall(asynchronous=False)
-                before = target.memory()
+                before = target.empty()
                 worker.run(order)
                 return {"keys": self.peers, "bytes_per_key": (target.memory() - before) / self.peers}
 
-    def _leave_idle(self) -> dict[str, dict[str, float]]:
+    @cached_property
+    def _left(self) -> dict[str, dict[str, float]]:
         """Make keys of all contestants, each in a database of its own, and wait until they are gone."""
         for database, name in enumerate(self.names):
             with contextlib.closing(Worker(name, "asyncio")) as worker:
                 url = self.server.at(database)
                 worker.run(Order(url, BRIEF, self.idle, concurrency=16, calls=self.idle))
-        start, gone = time.perf_counter(), dict[str, float]()
-        while time.perf_counter() - start < _IDLE and len(gone) < len(self.names):
+        start, left = time.perf_counter(), dict[str, dict[str, float]]()
+        while (seconds := time.perf_counter() - start) < _IDLE and len(left) < len(self.names):
             for database, name in enumerate(self.names):
-                if name not in gone and not self.server.keys(database):
-                    gone[name] = time.perf_counter() - start
-            time.sleep(_POLL)
-        left = {name: {"keys_left": self.server.keys(n)} for n, name in enumerate(self.names)}
-        return {
-            name: figures | ({"seconds": gone[name]} if name in gone else {})
-            for name, figures in left.items()
-        }
+                if name not in left and not self.server.keys(database):
+                    left[name] = {"keys_left": 0, "seconds": seconds}
+            time.sleep(0.1)
+        for database, name in enumerate(self.names):
+            left.setdefault(name, {"keys_left": self.server.keys(database)})
+        return left
 
     def conclude(self, found: Found) -> Iterator[str]:
         figures = ("keys", "keys_kept", "refused")
@@ -105,8 +97,7 @@ async def fill(target: server.Server, keys: int) -> dict[str, float]:
     """Make our keys, and return what they cost."""
     async with AsyncLimiter(target.url, limits_of(QUOTAS), deadline=DEADLINE) as limiter:
         await limiter.check("warm", cost=COST)
-        target.client.flushall(asynchronous=False)
-        before, start, refused = target.memory(), time.perf_counter(), 0
+        before, start, refused = target.empty(), time.perf_counter(), 0
         everyone = names("", keys)
         for first in range(0, keys, BATCH):
             checks = [{"key": key, "cost": COST} for key in everyone[first : first + BATCH]]
@@ -114,7 +105,3 @@ async def fill(target: server.Server, keys: int) -> dict[str, float]:
         seconds, bytes_per_key = time.perf_counter() - start, (target.memory() - before) / keys
         figures = {"keys": keys, "keys_kept": target.keys(), "refused": refused}
         return {**figures, "bytes_per_key": bytes_per_key, "seconds_to_fill": seconds}
-
-
-FULL: Final = (Memory(),)
-QUICK: Final = (Memory(keys=50_000, peers=1_000, idle=200, names=(OURS, "limits fixed window", THROTTLED)),)

@@ -157,7 +157,7 @@ def test_a_denied_check_that_reserved_something_is_a_mismatch(expecting):
     expecting.compare(expecting.requests, [_answer(**answer, reservation="r"), _answer(404)])
     [(row, told)] = expecting.mismatches
     assert row == 0
-    assert "a reservation for a denied check" in told
+    assert "model    answer no reservation" in told
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_a_lane_may_let_its_next_request_depend_on_an_answer():
     heard = []
 
     def lane():
-        heard.append((yield load.post("/", {})).body)
+        heard.append(load.Answer.parse((yield load.post("/", {}))).body)
         yield load.post("/", {"last": heard[0].decode()})
 
     with server([b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nyo"]) as address:
