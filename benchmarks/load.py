@@ -1,14 +1,14 @@
 """A load client for HTTP: keep-alive connections, each with one request under way at the most.
 
-HTTP/1.1 by hand, with requests made beforehand and of each answer only status and length read: a few
-microseconds a request, where a general client costs more than the sidecar. The client's share of a core is
-part of the result, to show figures that measure the client. BenchmarkError for any answer that is missing or
-not as expected.
+Requests are made beforehand, and of each answer only status and length are read: a few microseconds a
+request, where a general client costs more than the sidecar. The client's share of a core is part of the
+result, to show figures that measure the client. BenchmarkError for any answer that is missing or unexpected.
 """
 
 import asyncio
 import itertools
 import json
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +20,8 @@ from benchmarks import BenchmarkError
 from benchmarks.programs import Address
 
 _END: Final = b"\r\n\r\n"
-_LENGTH: Final = b"content-length: "
+# The sidecar writes the name in small letters, gateways do not.
+_LENGTH: Final = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: (\d+)\r\n")
 _ANY: Final = b"HTTP/1.1 "
 _OK: Final = b"HTTP/1.1 200 "
 _TICK: Final = 0.001  # seconds, as fine as the loop's timers are; what falls due in between leaves together
@@ -37,7 +38,6 @@ class Answer(NamedTuple):
 
 
 def post(path: str, fields: object) -> bytes:
-    """Return the bytes of a request that posts JSON."""
     body = json.dumps(fields).encode()
     headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
     return get(path, headers, "POST") + body
@@ -67,13 +67,10 @@ class _Connection(asyncio.Protocol):
         head = received.find(_END)
         if head < 0:
             return
-        start = received.find(_LENGTH)
-        if start < 0:  # the sidecar writes it in small letters, gateways do not
-            start = received[:head].lower().find(_LENGTH)
-        start += len(_LENGTH)
-        if not received.startswith(self._status) or not len(_LENGTH) <= start < head:
+        length = _LENGTH.search(received, 0, head + len(_END))
+        if length is None or not received.startswith(self._status):
             self._load.end(f"an answer other than expected: {received[:300]!r}")
-        elif len(received) >= head + len(_END) + int(received[start : received.find(b"\r", start)]):
+        elif len(received) >= head + len(_END) + int(length[1]):
             self._received = b""
             self._load.latencies.append(time.perf_counter() - self.due)
             self._on_answer(self, received)
@@ -86,8 +83,6 @@ OnAnswer = Callable[[_Connection, bytes], None]
 
 
 class Load:
-    """Some load, and what it came to."""
-
     rate: float  # answers a second
     client_cores: float  # how much of a core the client took
     start: float
@@ -136,7 +131,7 @@ def send(address: Address, lanes: Sequence[Iterable[bytes]], status: bytes = _AN
 
     A lane that is a generator is sent the bytes of that answer, and may let its next request depend on it.
     """
-    load, clock = Load(status), time.perf_counter
+    load = Load(status)
     talks: dict[_Connection, Generator[bytes, Any, None]] = {}
     answers: dict[_Connection, list[bytes]] = {}
 
@@ -159,7 +154,7 @@ def send(address: Address, lanes: Sequence[Iterable[bytes]], status: bytes = _AN
             if not talks:
                 load.end()
         else:
-            connection.ask(request, clock())
+            connection.ask(request, time.perf_counter())
 
     load.run(address, len(lanes), begin, on_answer)
     load.answers = [[Answer.parse(received) for received in lane] for lane in answers.values()]

@@ -2,11 +2,11 @@
 
 Only the arithmetic of one bucket is the library's, and no other module of the benchmarks imports its inner
 parts. The policy, the loop over limits and the comparison are written again, so that an error of the library
-shows as a mismatch. The trace is an hour of real LLM requests; its timestamps have seven fractional digits
-and no offset, are read as UTC and rounded to the microsecond. It names no keys, so each row gets one by a
-rule that anybody can repeat: the first 48 bits of the SHA-256 of the row's number (decimal, from 0) are a
-uniform number in [0, 1), and key k of 0…99 takes a share of it proportional to 1/(k + 3). So the busiest key
-sends about 9 % of all requests, 34 times as many as the quietest.
+shows as a mismatch. The trace is an hour of real LLM requests.
+Its timestamps have seven fractional digits and no offset; they are read as UTC and rounded to microseconds.
+It names no keys, so each row gets one: the first 48 bits of the SHA-256 of the row's number (decimal, from 0)
+are a uniform number in [0, 1), and key k of 0…99 takes a share of it proportional to 1/(k + 3). So the
+busiest key sends about 9 % of all requests, 34 times as many as the quietest.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ import json
 import re
 from bisect import bisect
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
@@ -39,11 +40,11 @@ _PERIODS: Final = {"minute": 60 * MICROSECONDS, "day": 86_400 * MICROSECONDS}  #
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _HEADER: Final = "TIMESTAMP,ContextTokens,GeneratedTokens"
 _ROW: Final = re.compile(r"(\S+) ([\d:]+)\.(\d{7}),(\d+),(\d+)")
+_FIGURES: Final = ("remaining", "reset_after", "retry_after")  # of each limit
 
+# All of an answer that both sides must agree on, by name, such as `allowed`, `retry_after` and
+# `tokens.remaining`; times in microseconds, None for never. A response that is no answer is a fact `answer`.
 Facts = dict[str, object]
-"""All of an answer that both sides must agree on, by name, such as `allowed`, `retry_after` and
-`tokens.remaining`; times in microseconds, None for never. A response that is no answer is a fact `answer`."""
-
 Buckets = dict[tuple[str, str], Bucket]  # by key and limit
 
 
@@ -60,8 +61,7 @@ class Request(NamedTuple):
     generated: int  # tokens of the answer
 
     @property
-    def tokens(self) -> int:
-        """Context and generated tokens together: what it really used."""
+    def tokens(self) -> int:  # what it really used
         return self.context + self.generated
 
 
@@ -90,7 +90,6 @@ def _read_row(row: int, line: str) -> Request:
 
 
 def key_of(row: int) -> int:
-    """Return the key, 0 to 99, that a row is assigned to."""
     uniform = int.from_bytes(hashlib.sha256(str(row).encode()).digest()[:6], "big") / 2**48
     return bisect(_SHARES, uniform * _SHARES[-1])
 
@@ -102,33 +101,28 @@ class Limit(NamedTuple):
 
 
 def limits_of(policy: Path, plan: str) -> tuple[Limit, ...]:
-    """Read the limits of a plan."""
-
-    def read(name: str, fields: dict[str, Any]) -> Limit:
+    plans, limits = yaml.safe_load(policy.read_text(encoding="utf-8"))["plans"], list[Limit]()
+    for name, fields in plans[plan]["limits"].items():
         count, period = fields["rate"].split("/")
-        burst = float(fields.get("burst", count))
-        return Limit(
-            name, fields.get("unit", "requests"), Shape(float(count), float(_PERIODS[period]), burst)
-        )
-
-    plans = yaml.safe_load(policy.read_text(encoding="utf-8"))["plans"]
-    return tuple(read(name, fields) for name, fields in plans[plan]["limits"].items())
+        shape = Shape(float(count), float(_PERIODS[period]), float(fields.get("burst", count)))
+        limits.append(Limit(name, fields.get("unit", "requests"), shape))
+    return tuple(limits)
 
 
 @dataclass(slots=True)
 class Model:
-    """The plain model: buckets in a dictionary."""
-
     limits: tuple[Limit, ...]
     buckets: Buckets = field(default_factory=dict)
 
     def decide(self, request: Request, tokens: int) -> Facts:
         """Decide one request that asks for so many tokens: it takes from every bucket or from none."""
         t, costs = request.at, {"requests": 1.0, "tokens": float(tokens)}
-        violated, states, waits = list[str](), Facts(), list[int | None]()
-        for limit in self.limits:
-            if not self._bucket(request, limit).admits(limit.shape, t, costs[limit.unit]):
-                violated.append(limit.name)
+        states, waits = Facts(), list[int | None]()
+        violated = [
+            limit.name
+            for limit in self.limits
+            if not self._bucket(request, limit).admits(limit.shape, t, costs[limit.unit])
+        ]
         for limit in self.limits:
             bucket, cost = self._bucket(request, limit), costs[limit.unit]
             waits.append(bucket.compute_wait(limit.shape, t, cost))
@@ -159,42 +153,34 @@ class Model:
 
 
 def _state(name: str, *values: int | None) -> Facts:
-    figures = ("remaining", "reset_after", "retry_after")
-    return {f"{name}.{figure}": value for figure, value in zip(figures, values, strict=True)}
+    return {f"{name}.{figure}": value for figure, value in zip(_FIGURES, values, strict=True)}
 
 
 def read_decision(answer: Answer) -> Facts:
-    """Read the sidecar's answer to a check."""
+    def is_decision(fields: dict[str, Any]) -> bool:
+        return fields["source"] != "outage" and answer.status == (200 if fields["allowed"] else 429)
 
-    def read(fields: dict[str, Any]) -> Facts | None:
-        if fields["source"] == "outage" or answer.status != (200 if fields["allowed"] else 429):
-            return None
-        facts = {name: fields[name] for name in ("allowed", "violated", "timestamp")}
-        return {**facts, "retry_after": _to_microseconds(fields["retry_after"])}
-
-    return _read(answer, read)
+    return _read(answer, is_decision, "allowed", "violated", "timestamp", "retry_after")
 
 
 def read_settlement(answer: Answer) -> Facts:
-    """Read the sidecar's answer to a settlement."""
-    names = ("settled", "replayed")
-    return _read(answer, lambda fields: {n: fields[n] for n in names} if answer.status == 200 else None)
+    return _read(answer, lambda _: answer.status == 200, "settled", "replayed")
 
 
-def _read(answer: Answer, read: Callable[[dict[str, Any]], Facts | None]) -> Facts:
-    try:
+def _read(answer: Answer, is_answer: Callable[[dict[str, Any]], bool], *names: str) -> Facts:
+    with suppress(ValueError, KeyError, TypeError):
         fields = json.loads(answer.body)
-        facts = read(fields)
-        for limit in fields["limits"] if facts else ():
-            times = (_to_microseconds(limit[name]) for name in ("reset_after", "retry_after"))
-            facts = {**(facts or {}), **_state(limit["name"], limit["remaining"], *times)}
-    except (ValueError, KeyError, TypeError):
-        facts = None
-    return facts or {"answer": f"HTTP {answer.status}: {answer.body[:300].decode(errors='replace')}"}
+        if is_answer(fields):
+            facts = {name: _fact(fields, name) for name in names}
+            for limit in fields["limits"]:
+                facts |= _state(limit["name"], *(_fact(limit, figure) for figure in _FIGURES))
+            return facts
+    return {"answer": f"HTTP {answer.status}: {answer.body[:300].decode(errors='replace')}"}
 
 
-def _to_microseconds(seconds: float | None) -> int | None:
-    return None if seconds is None else round(seconds * MICROSECONDS)
+def _fact(fields: dict[str, Any], name: str) -> Any:
+    value = fields[name]
+    return round(value * MICROSECONDS) if name.endswith("_after") and value is not None else value
 
 
 def stored_buckets(client: Any, keys: Iterable[str], prefix: str) -> Buckets:

@@ -22,19 +22,16 @@ SHORT: Final = Quota("requests", 100, 1, burst=10)  # refills in a tenth of a se
 DAILY_CELL: Final = Cell(f"{DAILY.count:,} a day")
 SHORT_CELL: Final = Cell("100/second, burst 10")
 
-# One or two ways of each peer: four processes for each take a while to start.
-_SOME: Final = (*FEW, BUCKET, "limits moving window", "pyrate-limiter token bucket")
-
 
 @dataclass
 class Accuracy(Benchmark):
     name = "accuracy"
     title = f"{PROCESSES} processes at one key at once"
     quick: ClassVar = {"rounds": 1, "calls": 500, "names": FEW}
-
     rounds: int = 3  # each with a fresh key
     calls: int = 1000  # of each process
-    names: tuple[str, ...] = _SOME
+    # One or two ways of each peer: four processes for each take a while to start.
+    names: tuple[str, ...] = (*FEW, BUCKET, "limits moving window", "pyrate-limiter token bucket")
 
     def cells(self) -> Iterator[Cell]:
         for name in self.names:  # a phase for each contestant, whose processes then end

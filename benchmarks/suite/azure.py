@@ -1,11 +1,10 @@
 """An hour of real requests through a running sidecar, every answer checked: `azure` and `azure-reserve`.
 
 `azure` sends each request to `POST /v1/check` with its own timestamp (`max_skew: none`) and the tokens it
-really used. `azure-reserve` does as a gateway that meters tokens: the length of an answer is not known when
-its request arrives, so each request reserves its context tokens and `ESTIMATE` tokens of output, and if it is
-admitted, `POST /v1/settle` reports what was really generated. Every answer must equal the plain model's, and
-at the end of `azure-reserve` every bucket in the store, to the last bit. So a key's requests must arrive in
-the trace's order: one key always travels on one connection. Keys share no buckets.
+really used. `azure-reserve` does as a gateway that meters tokens: each request reserves its context tokens
+and `ESTIMATE` tokens of output, and if it is admitted, `POST /v1/settle` reports what was really generated.
+Every answer must equal the plain model's, and at the end of `azure-reserve` every bucket, to the last bit. So
+a key's requests must arrive in the trace's order: one key always uses one connection. Keys share no buckets.
 """
 
 import re
@@ -36,7 +35,6 @@ _NOT_SETTLED: Final[Facts] = {"answer": "no reservation"}
 
 
 def mismatch(request: Request, asked: str, model: Facts, sidecar: Facts) -> str:
-    """Write what the two sides answered differently to what was asked."""
     differ = [name for name in {**model, **sidecar} if model.get(name) != sidecar.get(name)]
     sides = [", ".join(f"{name} {side.get(name)}" for name in differ) for side in (model, sidecar)]
     asked = f"row {request.row}: {request.key} at {request.timestamp}, {asked}"
@@ -59,7 +57,6 @@ class Azure(Benchmark):
     title = "The Azure trace through a running sidecar"
     quick: ClassVar = {"rounds": 1}
     cell = Cell("replay", contestants=(SIDECAR,))
-
     trace: Path | None = None  # unless given, the whole trace beside the checkout, or else the excerpt
     rounds: int = 5  # each with fresh keys
     mismatches: list[tuple[int, str]] = field(init=False, default_factory=list)  # with the row of each
@@ -82,7 +79,6 @@ class Azure(Benchmark):
         self._address = self.stack.enter_context(programs.sidecar(POLICY, max_skew="none", **settings))
 
     def expect(self) -> None:
-        """Let the model decide everything."""
         self.decisions = [self.model.decide(request, request.tokens) for request in self.requests]
 
     def measure(self, _cell: Cell, _contestant: str, number: int) -> Mapping[str, float]:
@@ -93,7 +89,6 @@ class Azure(Benchmark):
         return {"requests_per_second": load.rate, "client_cores": load.client_cores}
 
     def talk(self, lane: list[Request], prefix: str) -> Iterable[bytes]:
-        """Return what to send for a lane; keys get a prefix."""
         return [self.check(request, prefix, request.tokens) for request in lane]
 
     def check(self, request: Request, prefix: str, tokens: int, **more: object) -> bytes:
@@ -140,7 +135,6 @@ class Azure(Benchmark):
 class AzureReserve(Azure):
     name = "azure-reserve"
     title = "The Azure trace, reserved and settled"
-
     ends: list[str] = field(init=False, default_factory=list)  # buckets that differ at the end of a round
 
     def prepare(self, **settings: str) -> None:
@@ -186,7 +180,6 @@ class AzureReserve(Azure):
 
 
 def reservation_in(answer: bytes) -> str | None:
-    """Return the reservation that a check made, if it made one."""
     found = re.search(rb'"reservation": *"([^"]+)"', answer)
     return found[1].decode() if found else None
 

@@ -6,12 +6,11 @@ a bucket of `burst` that was asked about u times must deny exactly u of the next
 """
 
 import contextlib
-import operator
 import random
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 from types import MappingProxyType
@@ -30,7 +29,6 @@ _SPARE: Final = 50  # requests that each key could still have made after all rou
 # Times as many requests where no limiter is asked, or a round would be too short. Not more: nginx closes a
 # connection after 1,000 requests.
 _FASTER: Final = 3
-_PATIENCE: Final = "5s"
 THREE: Final = {"X-RateLimit-Plan": "three", "X-RateLimit-Cost": "tokens=100"}
 
 
@@ -40,8 +38,7 @@ class Gateway(NamedTuple):
     alone: str = ""  # the contestant that is the same gateway without a limiter
     headers: Mapping[str, str] = MappingProxyType({})  # what a request carries beside its key
 
-    def request(self, key: str) -> bytes:
-        """Return the bytes of a request: nginx reads the key as a secret, Traefik as an identifier."""
+    def request(self, key: str) -> bytes:  # nginx reads the key as a secret, Traefik as an identifier
         return get(self.path, {"Authorization": f"Bearer {key}", "X-RateLimit-Key": key, **self.headers})
 
 
@@ -65,14 +62,9 @@ class Gateways(Benchmark):
     title = "Requests through real gateways"
     quick: ClassVar = {"rounds": 2, "times": 2}
     cell = CELL
-
     rounds: int = 5
     keys: int = 1000
     times: int = 4  # each key in a round
-    _latencies: dict[str, list[float]] = field(init=False, default_factory=lambda: defaultdict(list))
-    _wrong: dict[str, Counter[int]] = field(
-        init=False, default_factory=lambda: defaultdict(Counter)
-    )  # not 200
 
     @property
     def uses(self) -> int:  # of each key, in all rounds and once before to warm up
@@ -83,6 +75,8 @@ class Gateways(Benchmark):
         return self.uses + _SPARE
 
     def prepare(self) -> None:
+        self._latencies: dict[str, list[float]] = defaultdict(list)
+        self._wrong: dict[str, Counter[int]] = defaultdict(Counter)  # not 200
         self._ports = start(self.stack, self.server.port, self.burst)
         for name in GATEWAYS:
             self._ask(name, self.keys, 1)
@@ -138,8 +132,8 @@ class Gateways(Benchmark):
         _, driven = self._ask(name, keys, self.burst)
         over = {"requests": driven.total(), "denied": driven[429], "expected": keys * self.uses}
         found.note(CELL, name, {f"over_limit_{what}": count for what, count in over.items()})
-        with_it, without = (found.rounds(CELL, one, P50) for one in (name, GATEWAYS[name].alone))
-        found.add(CELL, name, "added_p50_ms", map(operator.sub, with_it, without))
+        rounds = zip(*(found.rounds(CELL, one, P50) for one in (name, GATEWAYS[name].alone)), strict=True)
+        found.add(CELL, name, "added_p50_ms", (with_it - without for with_it, without in rounds))
         if name.startswith("traefik-sidecar"):
             times = found.ratio(CELL, name, "traefik-own", RATE)
             found.add(CELL, name, "requests_divided_by_traefik_own", times)
@@ -175,9 +169,9 @@ def nginx_conf(port: int, upstream: str | None) -> str:
     changes = {
         "listen 8000;": f"listen {programs.HOST}:{port};",
         "proxy_pass http://api;": ANSWER,
-        "proxy_connect_timeout 50ms;": f"proxy_connect_timeout {_PATIENCE};",
-        "proxy_send_timeout    50ms;": f"proxy_send_timeout {_PATIENCE};",
-        "proxy_read_timeout    100ms;": f"proxy_read_timeout {_PATIENCE};",
+        "proxy_connect_timeout 50ms;": "proxy_connect_timeout 5s;",
+        "proxy_send_timeout    50ms;": "proxy_send_timeout 5s;",
+        "proxy_read_timeout    100ms;": "proxy_read_timeout 5s;",
         "server 127.0.0.1:8080;" if upstream else "auth_request     /_ratelimit;": server,
     }
     text = NGINX.read_text(encoding="utf-8")
@@ -189,7 +183,6 @@ def nginx_conf(port: int, upstream: str | None) -> str:
 
 
 def _filled(name: str, folder: Path, **values: object) -> Path:
-    template, path = programs.HERE / "policies" / name, folder / name
-    text = Template(template.read_text(encoding="utf-8")).safe_substitute(values)
-    path.write_text(text, encoding="utf-8")
+    template = Template((programs.HERE / "policies" / name).read_text(encoding="utf-8"))
+    (path := folder / name).write_text(template.safe_substitute(values), encoding="utf-8")
     return path

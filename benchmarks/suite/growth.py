@@ -22,9 +22,9 @@ MOVING: Final = "limits moving window"
 NAMES: Final = (*KEPT, MOVING, "pyrate-limiter log")
 ROWS_AT_MOST: Final = 1_000  # the others keep a row for every unit: larger bursts and costs take minutes
 _SHARES: Final = {OURS: 4, MOVING: 1 / 5}  # of the calls for a burst, to take some hundredths of a second
-
 RATIOS: Final = {"keys": Cell("many keys ÷ few"), "bursts": Cell("large burst ÷ small")}
 REDIS: Final = "redis_us"
+Names = tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,6 @@ class Growth(Benchmark):
     name = "growth"
     title = "Microseconds inside Redis a decision, as things grow"
     quick: ClassVar = {"keys": (1_000, 50_000), "limits": (1, 3), "bursts": (10, 10**9), "costs": (1, 1_000)}
-
     keys: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000)  # how many are in use at once, in turn
     limits: tuple[int, ...] = (1, 2, 4, 8)  # of each key, in turn
     bursts: tuple[int, ...] = tuple(10**n for n in range(10))
@@ -66,9 +65,7 @@ class Growth(Benchmark):
             *(self._cell("costs", cost, NAMES) for cost in self.costs),
         ]
 
-    def _cell(
-        self, sweep: str, at: int, names: tuple[str, ...], label: str = "", paid: int = 0
-    ) -> GrowthCell:
+    def _cell(self, sweep: str, at: int, names: Names, label: str = "", paid: int = 0) -> GrowthCell:
         if sweep in {"bursts", "costs"} and at > ROWS_AT_MOST:
             names = KEPT
         return GrowthCell(label or sweep, at=at, contestants=names, sweep=sweep, paid=paid)
@@ -111,7 +108,6 @@ class Growth(Benchmark):
         return {"tasks": TASKS}
 
     def conclude(self, found: Found) -> Iterator[str]:
-        """Add large ÷ small, for bursts over all levels that both have."""
         for sweep, (least, most) in self.ends.items():
             labels = [sweep] if sweep == "keys" else [f"{sweep}, {level}" for level in LEVELS]
             below, above = (

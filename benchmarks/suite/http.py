@@ -5,6 +5,7 @@ endpoint with the same models on the same server with the same flags. First as m
 at half of that, sent on a schedule that does not wait for answers.
 """
 
+import itertools
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -44,7 +45,6 @@ class Http(Benchmark):
     name = "http"
     title = "The sidecar beside a FastAPI endpoint that decides nothing"
     quick: ClassVar = {"rounds": 2, "flood": 0.3, "pace": 0.8}
-
     rounds: int = 5
     flood: float = 0.7  # seconds of each
     pace: float = 1.2  # likewise
@@ -73,8 +73,6 @@ class Http(Benchmark):
         return {"half load": f"{CONNECTIONS[-1]} connections, counted from when a request was due"}
 
     def conclude(self, found: Found) -> Iterable[str]:
-        """Add the ratios to the no-op's rate of the same round."""
-        for cell in (replace(BUSIEST, at=count) for count in CONNECTIONS):
-            for name in cell.contestants[1:]:
-                found.add(cell, name, "ratio", found.ratio(cell, name, BASE, RATE))
+        for cell, name in itertools.product(self.cells()[:-1], BUSIEST.contestants[1:]):
+            found.add(cell, name, "ratio", found.ratio(cell, name, BASE, RATE))
         return ()

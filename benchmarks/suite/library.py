@@ -16,9 +16,9 @@ from benchmarks.workload import ONE, THREE
 
 RATE: Final = "decisions_per_second"
 MANY: Final = 10_000  # keys, where it is not one hot one
+# Not sent through all keys beforehand: with threads that run never ended, asleep inside a call. They keep
+# an object for each key, so what is measured of them may include making it.
 WAITING: Final = tuple(name for name in CONTESTANTS if name.startswith("pyrate"))
-"""Not sent through all keys beforehand: with threads that run never ended, asleep inside a call. They keep
-an object for each key, so what is measured of them may include making it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,17 +41,12 @@ THREE_EACH: Final = cell_of("asyncio", 256, MANY, 3)
 ALONE: Final = cell_of("asyncio", 1, MANY, 1)
 ALONE_THREE: Final = cell_of("asyncio", 1, MANY, 3)
 THREAD: Final = cell_of("blocking", 1, MANY, 1)
-
+# What the required ratios are taken from; measured in more rounds than the others.
 HEADLINES: Final = (ONE_EACH, THREE_EACH, ALONE, ALONE_THREE, THREAD)
-"""What the required ratios are taken from; measured in more rounds than the others."""
-
-_MODES: Final[dict[Mode, tuple[int, ...]]] = {"asyncio": (1, 16, 256), "blocking": (1, 16)}
-MATRIX: Final = tuple(
-    cell_of(mode, concurrency, keys, limits)
-    for mode, counts in _MODES.items()
-    for concurrency, keys, limits in product(counts, (1, MANY), (1, 3))
+MATRIX: Final = (
+    *(cell_of("asyncio", *counts) for counts in product((1, 16, 256), (1, MANY), (1, 3))),
+    *(cell_of("blocking", *counts) for counts in product((1, 16), (1, MANY), (1, 3))),
 )
-
 FEW: Final = (OURS, EMPTY, BUCKET, "limits fixed window", THROTTLED, "pyrate-limiter token bucket")
 
 
@@ -60,7 +55,6 @@ class Library(Benchmark):
     name = "library"
     title = "Limiters in process, on one real Valkey over a Unix socket"
     quick: ClassVar = {"matrix": HEADLINES, "seconds": 0.1, "headlines": 2, "names": FEW}
-
     matrix: tuple[LibraryCell, ...] = MATRIX
     seconds: float = 0.2  # for each contestant in each cell and round
     rounds: int = 3
@@ -71,9 +65,7 @@ class Library(Benchmark):
         # The contestant that decides nothing is only compared with one limit.
         deciders = tuple(name for name in self.names if CONTESTANTS[name].decides)
         names, rounds = {1: self.names, 3: deciders}, dict.fromkeys(HEADLINES, self.headlines)
-        return [
-            replace(cell, contestants=names[cell.limits], rounds=rounds.get(cell, 0)) for cell in self.matrix
-        ]
+        return [replace(c, contestants=names[c.limits], rounds=rounds.get(c, 0)) for c in self.matrix]
 
     def measure(self, cell: LibraryCell, contestant: str, _number: int) -> Mapping[str, float]:
         [worker] = self.crew.hire(self.names, cell.mode)[contestant]
@@ -93,8 +85,7 @@ class Library(Benchmark):
 
     def conclude(self, found: Found) -> Iterator[str]:
         for cell in self.cells():
-            refused = sum(found.rounds(cell, OURS, "refused"))
-            if refused:  # although there was room for everything
+            if refused := sum(found.rounds(cell, OURS, "refused")):  # although there was room for everything
                 yield f"library: {refused:,.0f} wrongly refused with {cell.label}"
             rates = {name: statistics.median(found.rounds(cell, name, RATE)) for name in cell.contestants}
             for name, rate in rates.items():

@@ -32,7 +32,6 @@ QUOTAS: Final = (
 BRIEF: Final = (Quota("requests", 20, 1), Quota("tokens", 100, 2, unit="tokens"))  # full after 2 seconds
 ACTIVE: Final = Cell("keys in use, with three limits each")
 IDLE: Final = Cell("keys left idle", phase="idle")
-
 _IDLE: Final = 10.0  # seconds; the slowest peer keeps a window of two seconds twice as long
 
 
@@ -41,7 +40,6 @@ class Memory(Benchmark):
     name = "memory"
     title = "Memory of active keys, and of idle ones"
     quick: ClassVar = {"keys": 50_000, "peers": 1_000, "idle": 200, "names": FEW}
-
     keys: int = 1_000_000  # of ours
     peers: int = 5_000  # keys of each peer
     idle: int = 500  # calls of each whose keys are left to expire
@@ -77,9 +75,8 @@ class Memory(Benchmark):
                 if name not in left and not self.server.keys(database):
                     left[name] = {"keys_left": 0, "seconds": seconds}
             time.sleep(0.1)
-        for database, name in enumerate(self.names):
-            left.setdefault(name, {"keys_left": self.server.keys(database)})
-        return left
+        kept = {name: {"keys_left": float(self.server.keys(at))} for at, name in enumerate(self.names)}
+        return kept | left
 
     def conclude(self, found: Found) -> Iterator[str]:
         figures = ("keys", "keys_kept", "refused")
@@ -94,7 +91,6 @@ class Memory(Benchmark):
 
 
 async def fill(target: server.Server, keys: int) -> dict[str, float]:
-    """Make our keys, and return what they cost."""
     async with AsyncLimiter(target.url, limits_of(QUOTAS), deadline=DEADLINE) as limiter:
         await limiter.check("warm", cost=COST)
         before, start, refused = target.empty(), time.perf_counter(), 0
@@ -102,6 +98,6 @@ async def fill(target: server.Server, keys: int) -> dict[str, float]:
         for first in range(0, keys, BATCH):
             checks = [{"key": key, "cost": COST} for key in everyone[first : first + BATCH]]
             refused += sum(not decision for decision in await limiter.check_many(checks))
-        seconds, bytes_per_key = time.perf_counter() - start, (target.memory() - before) / keys
-        figures = {"keys": keys, "keys_kept": target.keys(), "refused": refused}
-        return {**figures, "bytes_per_key": bytes_per_key, "seconds_to_fill": seconds}
+        figures = {"seconds_to_fill": time.perf_counter() - start, "refused": refused}
+        figures["bytes_per_key"] = (target.memory() - before) / keys
+        return {**figures, "keys": keys, "keys_kept": target.keys()}

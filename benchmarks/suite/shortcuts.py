@@ -31,6 +31,7 @@ HOT: Final = {
     "leased": Limit("requests", RATE, lease={"share": 0.05, "ttl": "1s"}),
 }
 CELL: Final = Cell("decisions", contestants=(*DENIED, *HOT))
+_Measured = tuple[Sample, Decision]
 
 
 @dataclass
@@ -39,7 +40,6 @@ class Shortcuts(Benchmark):
     title = "Answers that need no Redis"
     quick: ClassVar = {"rounds": 2, "seconds": 0.3}
     cell = CELL
-
     rounds: int = 5
     seconds: float = 0.5  # a denial is remembered for one, and the first calls warm up
     # The source of the last answer of each round. To note that of every answer would take a tenth of the time
@@ -65,7 +65,7 @@ class Shortcuts(Benchmark):
             "calls": sample.calls,
         }
 
-    def _call_in_thread(self, key: str) -> tuple[Sample, Decision]:
+    def _call_in_thread(self, key: str) -> _Measured:
         """Measure a key that is denied; return the sample, and the answer to the call after it."""
         with Limiter(self.server.url, SCARCE, deadline=DEADLINE) as limiter:
             for _ in range(ASKED):
@@ -73,9 +73,7 @@ class Shortcuts(Benchmark):
             self.server.forget()
             return call_in_threads(limiter.check, itertools.repeat(key), 1, self.seconds), limiter.check(key)
 
-    async def _call_in_tasks(
-        self, limit: Limit, key: str, tasks: int, warm: int | None
-    ) -> tuple[Sample, Decision]:
+    async def _call_in_tasks(self, limit: Limit, key: str, tasks: int, warm: int | None) -> _Measured:
         """Do the same in tasks after `warm` calls, or as many as `WARM` seconds allow."""
         keys = itertools.repeat(key)
         async with AsyncLimiter(self.server.url, limit, deadline=DEADLINE) as limiter:
