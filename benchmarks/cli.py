@@ -1,7 +1,6 @@
 """`python -m benchmarks [NAME …]`: only a run of all writes the page and plots and judges the targets.
 
-Exit 0: done, even if a target was missed, because machines are noisy. 1: a benchmark found a fault. 2: the
-command line or the trace is wrong.
+Exit 0: done, even if a target was missed, because machines are noisy. 1: a fault. 2: a wrong option or trace.
 """
 
 import dataclasses
@@ -30,43 +29,31 @@ QUICK: Final = {benchmark.name: benchmark(**benchmark.quick) for benchmark in _B
 app: Final = typer.Typer(add_completion=False)
 
 
-def _check_names(names: list[str] | None) -> list[str] | None:
-    for name in names or ():
-        if name not in FULL:
-            raise typer.BadParameter(f"there is no benchmark {name!r}; any of: {', '.join(FULL)}")
-    return names
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command and exit."""
     app(arguments, prog_name="python -m benchmarks")
-
-
-Names = Annotated[
-    list[str] | None, typer.Argument(metavar="NAME", callback=_check_names, help=f"Of: {', '.join(FULL)}.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-Quick = Annotated[bool, typer.Option("--quick", help="A minute: fewer rounds, smaller sizes.")]
-Rounds = Annotated[int | None, typer.Option(min=1, help="Repeat each replay N times (5; quick: 1).")]
-Trace = Annotated[Path | None, typer.Option(help="The Azure trace (../shared/data/, else the excerpt).")]
-Results = Annotated[Path, typer.Option(help="Folder for the figures.")]
 
 
 @app.command(help="Make the project's figures.")
 def command(
-    names: Names = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help=f"Of: {', '.join(FULL)}.")] = None,
     *,
-    as_json: Json = False,
-    quick: Quick = False,
-    rounds: Rounds = None,
-    trace: Trace = None,
-    results: Results = HERE / "results",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A minute: fewer rounds, smaller sizes.")] = False,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of each replay (5; quick: 1).")] = None,
+    trace: Annotated[
+        Path | None, typer.Option(help="Azure trace (../shared/data/, else an excerpt).")
+    ] = None,
+    results: Annotated[Path, typer.Option(help="Folder for the figures.")] = HERE / "results",
 ) -> None:
+    if unknown := ", ".join(name for name in names or () if name not in FULL):
+        raise typer.BadParameter(f"there is no benchmark {unknown}; any of: {', '.join(FULL)}")
     found, documents = dict[str, Result](), dict[str, Any]()
     for name in names or FULL:
-        benchmark = _with_options((QUICK if quick else FULL)[name], rounds, trace)
+        benchmark: Any = (QUICK if quick else FULL)[name]
+        replay = {"trace": trace, "rounds": rounds or benchmark.rounds}
+        options = replay if isinstance(benchmark, azure.Azure) else {}
         try:
-            result = found[name] = run(benchmark)
+            result = found[name] = run(dataclasses.replace(benchmark, **options))
         except (TraceError, BenchmarkError, StoreUnavailable) as error:
             stderr.print(f"{name}: {error}", markup=False, soft_wrap=True)
             raise typer.Exit(2 if isinstance(error, TraceError) else 1) from None
@@ -87,10 +74,3 @@ def command(
         if not as_json:
             report.show(report.target_section(verdicts))
     raise typer.Exit(int(any(result.faults for result in found.values())))
-
-
-def _with_options(benchmark: Benchmark, rounds: int | None, trace: Path | None) -> Benchmark:
-    """Return a fresh benchmark; the options are those of the replays of the trace."""
-    if isinstance(benchmark, azure.Azure):
-        return dataclasses.replace(benchmark, trace=trace, rounds=rounds or benchmark.rounds)
-    return dataclasses.replace(benchmark)  # type: ignore[type-var]  # all are dataclasses

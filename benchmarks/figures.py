@@ -21,8 +21,6 @@ class Cell:
 
 
 class Place(NamedTuple):
-    """What a figure is of."""
-
     cell: str
     at: int | None
     contestant: str
@@ -33,12 +31,10 @@ class Found(dict[Place, list[float]]):
     """All figures of a benchmark, a value for each round."""
 
     def note(self, cell: Cell, contestant: str, figures: Mapping[str, float]) -> None:
-        """Add one round of a contestant in a cell."""
         for figure, value in figures.items():
             self.setdefault(Place(cell.label, cell.at, contestant, figure), []).append(float(value))
 
     def add(self, cell: Cell, contestant: str, figure: str, rounds: Iterable[float]) -> None:
-        """Add all rounds of a figure that follows from others."""
         for value in rounds:
             self.note(cell, contestant, {figure: value})
 
@@ -47,14 +43,13 @@ class Found(dict[Place, list[float]]):
         return self[Place(cell.label, cell.at, contestant, figure)]
 
     def ratio(self, cell: Cell, above: str, below: str, figure: str) -> list[float]:
-        """Divide a figure of one contestant by another's, round by round."""
         return ratio(self.rounds(cell, above, figure), self.rounds(cell, below, figure))
 
     def frame(self) -> pl.DataFrame:
         """Return a row for each figure: its place, its rounds, and their median, min and max."""
-        schema = {"cell": pl.String, "at": pl.Int64, "contestant": pl.String, "figure": pl.String}
         rows = [(*place, rounds) for place, rounds in self.items()]
-        frame = pl.DataFrame(rows, {**schema, "rounds": pl.List(pl.Float64)}, orient="row")
+        schema: dict[str, Any] = dict.fromkeys(Place._fields, pl.String) | {"at": pl.Int64}
+        frame = pl.DataFrame(rows, schema | {"rounds": pl.List(pl.Float64)}, orient="row")
         rounds = pl.col("rounds").list
         return frame.with_columns(median=rounds.median(), min=rounds.min(), max=rounds.max())
 

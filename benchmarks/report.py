@@ -38,12 +38,14 @@ _HEADINGS: Final = {
 
 def document(result: Result) -> dict[str, Any]:
     """Return a result with all that is needed to read its figures elsewhere."""
+    installed = {package.name: package.version for package in metadata.distributions()}
+    packages = {name: installed[name] for name in _PACKAGES if name in installed}
     return {
         "benchmark": result.benchmark.name,
         "title": result.benchmark.title,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
-        "versions": versions(),
+        "versions": {"python": platform.python_version(), **packages},
         "about": _about(result),
         "figures": result.found.frame().to_dicts(),
         "faults": result.faults,
@@ -51,14 +53,12 @@ def document(result: Result) -> dict[str, Any]:
 
 
 def _about(result: Result) -> dict[str, Any]:
-    """Return how much was measured, and what else must be known."""
     fields = vars(result.benchmark).items()
     amounts = {name: value for name, value in fields if name[0] != "_" and isinstance(value, int | float)}
     return amounts | result.benchmark.notes()
 
 
 def save(name: str, content: object, folder: Path) -> None:
-    """Write a file of JSON."""
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(content, indent=2, ensure_ascii=False)
     (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
@@ -70,7 +70,6 @@ def show(text: str) -> None:
 
 
 def page(results: Mapping[str, Result], documents: Mapping[str, Any], verdicts: Sequence[Verdict]) -> str:
-    """Return a whole run as one Markdown page."""
     first = next(iter(documents.values()))  # all are of one run
     used = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
     sections = [target_section(verdicts), *map(section, results.values())]
@@ -81,10 +80,8 @@ def page(results: Mapping[str, Result], documents: Mapping[str, Any], verdicts: 
 def section(result: Result) -> str:
     """Return a result as Markdown; tables have headings for people, and ours is in bold letters."""
     about = _about(result) | {"machine": ", ".join(f"{name} {value}" for name, value in machine().items())}
-    blocks = [
-        f"## {result.benchmark.title}",
-        "\n".join(f"- {name}: {value}" for name, value in about.items()),
-    ]
+    notes = "\n".join(f"- {name}: {value}" for name, value in about.items())
+    blocks = [f"## {result.benchmark.title}", notes]
     for title, table in result.benchmark.tables(result.found):
         names = pl.col(table.columns[0]).replace({OURS: f"**{OURS}**", **_HEADINGS}).str.replace_all("_", " ")
         headings = {name: _HEADINGS.get(name, name.replace("_", " ")) for name in table.columns}
@@ -93,7 +90,6 @@ def section(result: Result) -> str:
 
 
 def target_section(verdicts: Sequence[Verdict]) -> str:
-    """Return what was required and what was reached as Markdown."""
     return f"## Targets\n\n{markdown(target_table(verdicts))}"
 
 
@@ -108,7 +104,6 @@ def target_table(verdicts: Sequence[Verdict]) -> pl.DataFrame:
 
 
 def markdown(frame: pl.DataFrame) -> str:
-    """Return a table as Markdown."""
     texts = frame.fill_null("").with_columns(pl.all().str.replace_all("|", r"\|", literal=True))
     texts = texts.rename(lambda name: name.replace("|", r"\|"))
     hidden = pl.Config(tbl_hide_column_data_types=True, tbl_hide_dataframe_shape=True, fmt_str_lengths=10_000)
@@ -124,10 +119,3 @@ def machine() -> dict[str, Any]:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     load = round(os.getloadavg()[0], 1)
     return {"processor": processor, "cores": usable, "system": platform.system(), "load": load}
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what was measured."""
-    installed = {package.name: package.version for package in metadata.distributions()}
-    measured: dict[str, str] = {name: installed[name] for name in _PACKAGES if name in installed}
-    return {"python": platform.python_version(), **measured}

@@ -1,11 +1,6 @@
-"""The runner of every benchmark: starts child processes, takes turns, measures, shows progress.
-
-A round visits every cell, and in each cell every contestant, beginning with another one each round; every
-other round goes backwards through the cells. So noise slows all alike. Ratios are taken within a round.
-"""
+"""The runner of every benchmark: starts child processes, takes turns, measures, shows progress."""
 
 import contextlib
-import itertools
 import multiprocessing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -28,8 +23,6 @@ stderr: Final = Console(stderr=True, highlight=False)
 
 
 class Worker:
-    """One child process that plays one contestant."""
-
     def __init__(self, name: str, mode: Mode) -> None:
         self.name = name
         self._met: set[tuple[object, ...]] = set()
@@ -40,20 +33,19 @@ class Worker:
 
     def run(self, order: Order) -> Sample:
         """Carry out an order; BenchmarkError if the child does not answer or has ended with a traceback."""
-        process = f"the process that plays {self.name}"
         try:
             self._pipe.send(order)
-            if not self._pipe.poll(PATIENCE):
-                self._child.kill()
-                raise BenchmarkError(f"{process} gave no answer for {PATIENCE:g} s")
-            sample: Sample = self._pipe.recv()
+            if self._pipe.poll(PATIENCE):
+                sample: Sample = self._pipe.recv()
+                return sample
+            self._child.kill()
+            problem = f"gave no answer for {PATIENCE:g} s"
         except (EOFError, BrokenPipeError, ConnectionResetError):
             self._child.join()
-            raise BenchmarkError(f"{process} ended with {self._child.exitcode}") from None
-        return sample
+            problem = f"ended with {self._child.exitcode}"
+        raise BenchmarkError(f"the process that plays {self.name} {problem}")
 
-    def warm(self, order: Order) -> None:
-        """Make a few calls to a key that is not measured: the first calls cost more."""
+    def warm(self, order: Order) -> None:  # on a key that is not measured: the first calls cost more
         self.run(replace(order, prefix=f"warm-{order.prefix}", keys=1, calls=WARM * order.concurrency))
 
     def meet(self, order: Order) -> None:
@@ -93,15 +85,15 @@ class Crew(contextlib.ExitStack):
     """The child processes of a benchmark: all contestants of a phase, ready beside each other."""
 
     _hired: tuple[object, ...] = ()
-    _workers: Mapping[str, list[Worker]]
 
     def hire(self, names: Sequence[str], mode: Mode, each: int = 1) -> Mapping[str, list[Worker]]:
         """Return `each` children for every name; those of another phase end, the same ones stay."""
         if self._hired != (names, mode, each):
             self.close()
-            self._workers = {name: [Worker(name, mode) for _ in range(each)] for name in names}
-            for worker in itertools.chain(*self._workers.values()):
-                self.callback(worker.close)
+            self._workers = {
+                name: [self.enter_context(contextlib.closing(Worker(name, mode))) for _ in range(each)]
+                for name in names
+            }
             self._hired = (names, mode, each)
         return self._workers
 
@@ -128,23 +120,20 @@ class Benchmark:
         _ = self.server  # it must be there first, to end after the children that use it
         return self.stack.enter_context(Crew())
 
-    def cells(self) -> Iterable[Cell]:
-        """Return the cells, in the order in which the first round visits them."""
+    def cells(self) -> Iterable[Cell]:  # in the order in which the first round visits them
         return [self.cell]
 
     def prepare(self) -> None:
         """Start what is measured."""
 
-    def measure(self, cell: Any, contestant: str, number: int) -> Mapping[str, float]:
-        """Measure a contestant in a cell in round `number`; return figures by name."""
+    def measure(self, cell: Any, contestant: str, number: int) -> Mapping[str, float]:  # in a round
         raise NotImplementedError
 
     def conclude(self, found: Found) -> Iterable[str]:
         """Add the figures that follow from others; return the faults, a paragraph each."""
         raise NotImplementedError
 
-    def notes(self) -> dict[str, object]:
-        """Return what a reader must know beside how much was measured."""
+    def notes(self) -> dict[str, object]:  # what a reader must know beside how much was measured
         return {}
 
     def tables(self, found: Found) -> Iterable[tuple[str, pl.DataFrame]]:
@@ -173,6 +162,10 @@ def run(benchmark: Benchmark) -> Result:
 
 
 def _turns(cells: Sequence[Cell]) -> Iterator[tuple[int, Cell, str]]:
+    """Give the round, cell and contestant of each turn; noise should slow all alike.
+
+    Each round begins with another contestant, and every other round goes backwards through the cells.
+    """
     for phase in dict.fromkeys(cell.phase for cell in cells):
         among = [cell for cell in cells if cell.phase == phase]
         for number in range(max(cell.rounds for cell in among)):

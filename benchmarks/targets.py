@@ -1,7 +1,4 @@
-"""What the figures of one run have to reach, and whether they did.
-
-A missed target is only shown, because machines are noisy. The median counts, of a ratio within each round.
-"""
+"""What the figures of one run have to reach, and whether they did."""
 
 import operator
 import statistics
@@ -27,7 +24,6 @@ Verdict = dict[str, Any]  # `reached` is median, min and max; without a measurem
 
 
 def judge(run: Found) -> list[Verdict]:
-    """Compare the figures of one run with every target."""
     return [target._asdict() | _judge(target, run) for target in TARGETS]
 
 
@@ -40,7 +36,6 @@ def _judge(target: Target, run: Found) -> Verdict:
     reached = {"median": statistics.median(rounds), "min": min(rounds), "max": max(rounds)}
     sense, required = target.required[0], float(target.required[2:].replace(",", ""))
     compare = {"≥": operator.ge, "≤": operator.le, "<": operator.lt, "=": operator.eq}[sense]
-    # What must be exact must be so in every round.
     counting = reached.values() if sense == "=" else [reached["median"]]
     return {"reached": reached, "met": all(compare(value, required) for value in counting), "note": note}
 
@@ -60,18 +55,12 @@ def _against(cell: Cell, *names: str, figure: str = RATE) -> Reached:
     return reached
 
 
+def _note(text: str, cell: Cell, *figures: str) -> Callable[[Found], str]:
+    return lambda run: text.format(*(run.rounds(cell, OURS, figure)[0] for figure in figures))
+
+
 def _ratio(figure: str, above: tuple[Cell, str], below: tuple[Cell, str]) -> Reached:
-    """Divide a figure of one contestant in a cell by another's, round by round."""
     return lambda run: ratio(run.rounds(*above, figure), run.rounds(*below, figure))
-
-
-def _note_ends(sweep: str) -> Callable[[Found], str]:
-    ends = [_rounds(growth.RATIOS[sweep], end, OURS) for end in ("most", "least")]
-    return lambda run: " ÷ ".join(f"{end(run)[0]:,.0f}" for end in ends)
-
-
-def _note_keys(run: Found) -> str:
-    return f"with {run.rounds(memory.ACTIVE, OURS, 'keys')[0]:,.0f} keys"
 
 
 _KEYS, _BURSTS = (_rounds(growth.RATIOS[sweep], "ratio", OURS) for sweep in ("keys", "bursts"))
@@ -79,6 +68,8 @@ _CHECK, _AUTHORIZE = (_rounds(http.BUSIEST, "ratio", name) for name in ("check",
 _FAST: Final = shortcuts.CELL
 _LEASED: Final = _ratio(RATE, (_FAST, "leased"), (_FAST, "coalesced"))
 _COMMANDS: Final = _rounds(_FAST, "redis_commands", *shortcuts.DENIED)
+_ENDS: Final = {s: _note("{:,.0f} ÷ {:,.0f}", cell, "most", "least") for s, cell in growth.RATIOS.items()}
+_KEYS_MEASURED: Final = _note("with {:,.0f} keys", memory.ACTIVE, "keys")
 _BYTES: Final = _rounds(memory.ACTIVE, "bytes_per_key", OURS)
 _ADMITTED: Final = _rounds(accuracy.DAILY_CELL, "admitted_to_allowed", OURS)
 _THREE_ALONE: Final = "1 task, 3 limits in 1 check: time in Redis ÷ 1 bucket of throttled-py"
@@ -100,9 +91,9 @@ TARGETS: Final = (
     Target("/v1/authorize ÷ a FastAPI POST that does nothing", "≥ 1.80", _AUTHORIZE),
     Target("POST /v1/check at half load: p99 in ms", "< 10", _rounds(http.HALF, "p99_ms", "check")),
     Target("/v1/authorize at half load: p99 in ms", "< 10", _rounds(http.HALF, "p99_ms", "authorize")),
-    Target("bytes per active key with 3 limits", "≤ 220", _BYTES, _note_keys),
+    Target("bytes per active key with 3 limits", "≤ 220", _BYTES, _KEYS_MEASURED),
     Target("keys left when idle", "= 0", _rounds(memory.IDLE, "keys_left", OURS)),
-    Target("CPU in Redis: many keys ÷ few", "≤ 1.30", _KEYS, _note_ends("keys")),
-    Target("CPU in Redis: large burst ÷ small", "≤ 1.10", _BURSTS, _note_ends("bursts")),
+    Target("CPU in Redis: many keys ÷ few", "≤ 1.30", _KEYS, _ENDS["keys"]),
+    Target("CPU in Redis: large burst ÷ small", "≤ 1.10", _BURSTS, _ENDS["bursts"]),
     Target("4 processes at one key: admitted ÷ allowed", "= 1", _ADMITTED),
 )

@@ -1,7 +1,6 @@
 """What runs in a child process: one contestant, its loops of calls, and their clock.
 
-A child takes orders from a pipe and returns a sample for each. So the processor time is the contestant's
-own, and it shares threads, garbage and event loop with no other. All run on uvloop, as the sidecar does.
+So the processor time is the contestant's own, and it shares threads, garbage and event loop with no other.
 """
 
 import asyncio
@@ -87,14 +86,12 @@ def call_in_threads(
         return clock.sample(call())
     with ThreadPoolExecutor(concurrency) as pool:
         called = [pool.submit(call) for _ in range(concurrency)]
-        admitted = sum(future.result() for future in called)
-    return clock.sample(admitted)
+    return clock.sample(sum(future.result() for future in called))
 
 
 async def call_in_tasks(
     check: Callable[[str], Awaitable[object]], keys: Iterator[str], concurrency: int, seconds: float
 ) -> Sample:
-    """Do the same in tasks of the running loop."""
     clock = _Clock(seconds)
     now, note, until = time.perf_counter, clock.latencies.append, clock.until
 
@@ -123,14 +120,12 @@ def play(name: str, mode: Mode, pipe: Connection) -> None:
         finish: Callable[[Any], Any] = runner.run if mode == "asyncio" else lambda result: result
         opened = functools.cache(lambda url, quotas: finish(connect(url, quotas, contestant.variant)))
 
-        def carry_out(order: Order) -> Sample:
+        def carry_out(order: Order) -> None:
             check, cost = opened(order.url, order.quotas), order.cost
             # Threads may share the keys: `cycle` is one step of the interpreter.
             keys = itertools.islice(walk(order.prefix, order.keys), order.calls)
-            sample: Sample = finish(
-                call(lambda key: check(key, cost), keys, order.concurrency, order.seconds)
-            )
-            return sample
+            called = call(lambda key: check(key, cost), keys, order.concurrency, order.seconds)
+            pipe.send(finish(called))
 
         while True:
-            pipe.send(carry_out(pipe.recv()))
+            carry_out(pipe.recv())

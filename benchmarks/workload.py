@@ -15,8 +15,6 @@ _STRIDE: Final = 0x9E3779B97F4B  # odd, so that no two keys below 2^48 are the s
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """One limit, in terms that every contestant understands."""
-
     name: str
     count: int  # units a period
     period: int  # seconds

@@ -1,8 +1,7 @@
 """The contestants: each used as its own documentation advises, all on the same server and socket.
 
-A contestant is a module with two functions, `blocking` and `asyncio`. Each returns a function
-`check(key, cost)` that takes the cost from every quota of the key and returns whether all admitted it. A
-child process imports only its own contestant, so none pays for another's imports or threads.
+The functions `blocking` and `asyncio` of a module return a `check(key, cost)` that takes the cost from every
+quota of the key and returns whether all admitted it. A child process imports only its own contestant.
 """
 
 from collections.abc import Awaitable, Callable

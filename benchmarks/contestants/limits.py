@@ -1,8 +1,7 @@
 """limits: `strategy.hit(item, *identifiers)`, the one call its quickstart has for consuming a request.
 
-Several limits are several hits, one after the other, as slowapi and flask-limiter do it. Its asyncio storage
-takes the client by name; `redispy` is the driver of all others too. Each strategy has a prefix of its own,
-because two of them on one key end in WRONGTYPE. A window has no burst apart from the count.
+Several limits are several hits, one after the other, as slowapi and flask-limiter do it. Each strategy has a
+prefix of its own, because two of them on one key end in WRONGTYPE.
 """
 
 from collections.abc import Sequence

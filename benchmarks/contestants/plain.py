@@ -19,8 +19,6 @@ SCRIPTS: Final = {"empty": "return 1", "bucket": BUCKET.read_text(encoding="utf-
 
 
 def _caller(client: Any, sha: str, quotas: Sequence[Quota]) -> Callable[[str, int], Any]:
-    """Return what calls the script once, or for several limits in a pipeline, with either client."""
-
     def call(key: str, cost: int) -> Any:
         calls = [(sha, 1, f"{key}:{q.name}", q.count, q.period, q.capacity, cost) for q in quotas]
         if len(calls) == 1:

@@ -8,6 +8,7 @@ holds the limiter's lock, nine calls of ten with 16 threads, whatever the limit.
 default, which would wait for room, but here it only waits for the lock.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,25 +24,22 @@ from benchmarks.workload import Quota
 
 class _Buckets(pyrate.BucketFactory):
     def __init__(self, client: Any, unit: str, rates: list[pyrate.Rate], variant: str, sha: str) -> None:
-        self._client, self._unit, self._rates, self._variant, self._sha = client, unit, rates, variant, sha
-        self._clock, self._algorithm = WallClock(), pyrate.TokenBucket()
-        self._buckets: dict[str, pyrate.AbstractBucket] = {}
+        self._clock, algorithm = WallClock(), pyrate.TokenBucket()
+
+        def make(name: str) -> pyrate.AbstractBucket:
+            key = f"{variant}:{name}:{unit}"
+            if variant == "log":
+                # What `RedisBucket.init` does, less one round trip for each key to load the same script.
+                return self.create(pyrate.RedisBucket, rates, client, key, sha)
+            return self.create(pyrate.StateBucket, rates, algorithm, pyrate.RedisStateStore(client, key))
+
+        self._make = functools.cache(make)
 
     def wrap_item(self, name: str, weight: int = 1) -> pyrate.RateItem:
         return pyrate.RateItem(name, self._clock.now(), weight=weight)
 
     def get(self, item: pyrate.RateItem) -> pyrate.AbstractBucket:
-        bucket = self._buckets.get(item.name)
-        if bucket is None:
-            bucket = self._buckets[item.name] = self._make(f"{self._variant}:{item.name}:{self._unit}")
-        return bucket
-
-    def _make(self, key: str) -> pyrate.AbstractBucket:
-        if self._variant == "log":
-            # What `RedisBucket.init` does, less one round trip for each key to load the same script.
-            return self.create(pyrate.RedisBucket, self._rates, self._client, key, self._sha)
-        store = pyrate.RedisStateStore(self._client, key)
-        return self.create(pyrate.StateBucket, self._rates, self._algorithm, store)
+        return self._make(item.name)
 
 
 def _limiters(client: Any, quotas: Sequence[Quota], variant: str, sha: str) -> list[pyrate.Limiter]:

@@ -18,14 +18,13 @@ _OPTIONS = {"CONNECTION_POOL_KWARGS": {"max_connections": CONNECTIONS}}
 
 
 def _limits(package: Any, url: str, quotas: Sequence[Quota], using: str) -> list[Any]:
-    """Make a `Throttled` for each quota on one store; both of its packages have the same names."""
+    # Both of its packages have the same names.
     store = package.RedisStore(server=url, options=_OPTIONS)
-
-    def make(q: Quota) -> Any:
-        quota = rate_limiter.per_duration(timedelta(seconds=q.period), q.count, q.burst)
-        return package.Throttled(using=using, quota=quota, store=store, key_prefix=f"throttled:{q.name}")
-
-    return [make(quota) for quota in quotas]
+    rates = [rate_limiter.per_duration(timedelta(seconds=q.period), q.count, q.burst) for q in quotas]
+    return [
+        package.Throttled(using=using, quota=rate, store=store, key_prefix=f"throttled:{q.name}")
+        for q, rate in zip(quotas, rates, strict=True)
+    ]
 
 
 def blocking(url: str, quotas: Sequence[Quota], variant: str) -> Check:
