@@ -51,6 +51,9 @@ def get(path: str, headers: Mapping[str, str], method: str = "GET") -> bytes:
 class _Connection(asyncio.Protocol):
     transport: asyncio.Transport
     due = 0.0  # when the request under way should have left
+    is_done = (
+        False  # no request follows, so the server may close the connection: it does after 5 idle seconds
+    )
 
     def __init__(self, load: "Load", on_answer: "OnAnswer") -> None:
         self._load, self._status, self._on_answer, self._received = load, load.status, on_answer, b""
@@ -76,7 +79,8 @@ class _Connection(asyncio.Protocol):
             self._on_answer(self, received)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._load.end(f"the server closed a connection: {exc}")
+        if not self.is_done:
+            self._load.end(f"the server closed a connection: {exc}")
 
 
 OnAnswer = Callable[[_Connection, bytes], None]
@@ -151,6 +155,7 @@ def send(address: Address, lanes: Sequence[Iterable[bytes]], status: bytes = _AN
             request = talks[connection].send(received)
         except StopIteration:
             del talks[connection]
+            connection.is_done = True
             if not talks:
                 load.end()
         else:
