@@ -6,7 +6,6 @@ without a lease, round by round, where checks travel together but all travel.
 """
 
 import asyncio
-import gc
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
@@ -48,8 +47,6 @@ class Shortcuts(Benchmark):
     _sources: dict[str, Counter[str]] = field(init=False, default_factory=lambda: defaultdict(Counter))
 
     def prepare(self) -> None:
-        gc.collect()
-        gc.freeze()  # what other benchmarks keep in this process is not for these decisions to walk through
         self._runner = self.stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
 
     def measure(self, _cell: Cell, name: str, number: int) -> Mapping[str, float]:
