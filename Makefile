@@ -32,7 +32,7 @@ format: $(VENV)/.dev  ## let ruff rewrite what it can
 bench: $(VENV)/.dev  ## run every benchmark (ten minutes)
 	@$(BIN)/python -m benchmarks
 
-bench-quick: $(VENV)/.dev  ## run every benchmark in small (a minute)
+bench-quick: $(VENV)/.dev  ## run every benchmark in small (three minutes)
 	@$(BIN)/python -m benchmarks --quick
 
 clean:  ## remove the environment and every cache
