@@ -38,7 +38,9 @@ def command(
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help=f"Of: {', '.join(FULL)}.")] = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="Three minutes: fewer rounds, smaller sizes.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Three minutes: fewer rounds, smaller sizes.")
+    ] = False,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of each replay (5; quick: 1).")] = None,
     trace: Annotated[
         Path | None, typer.Option(help="Azure trace (../shared/data/, else an excerpt).")
