@@ -6,12 +6,12 @@ result, to show figures that measure the client. BenchmarkError for any answer t
 """
 
 import asyncio
+import contextlib
 import itertools
 import json
 import re
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Self, cast
 
 import uvloop
@@ -24,7 +24,7 @@ _END: Final = b"\r\n\r\n"
 _LENGTH: Final = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: (\d+)\r\n")
 _ANY: Final = b"HTTP/1.1 "
 _OK: Final = b"HTTP/1.1 200 "
-_TICK: Final = 0.001  # seconds, as fine as the loop's timers are; what falls due in between leaves together
+_TICK: Final = 0.001  # seconds: the resolution of the loop's timers
 _PATIENCE: Final = 300.0  # seconds until everything must be answered
 
 
@@ -35,6 +35,13 @@ class Answer(NamedTuple):
     @classmethod
     def parse(cls, received: bytes) -> Self:
         return cls(int(received[9:12]), received[received.find(_END) + len(_END) :])
+
+
+class Load(NamedTuple):
+    latencies: list[float]  # seconds to each answer, from when its request should have left
+    rate: float  # answers a second
+    client_cores: float  # how much of a core the client took
+    answers: list[list[Answer]]  # lane by lane
 
 
 def post(path: str, fields: object) -> bytes:
@@ -50,20 +57,23 @@ def get(path: str, headers: Mapping[str, str], method: str = "GET") -> bytes:
 
 class _Connection(asyncio.Protocol):
     transport: asyncio.Transport
-    due = 0.0  # when the request under way should have left
-    is_done = (
-        False  # no request follows, so the server may close the connection: it does after 5 idle seconds
-    )
+    _answer: "asyncio.Future[bytes] | None" = None  # of the request under way
 
-    def __init__(self, load: "Load", on_answer: "OnAnswer") -> None:
-        self._load, self._status, self._on_answer, self._received = load, load.status, on_answer, b""
+    def __init__(self, status: bytes, latencies: list[float]) -> None:
+        self._status, self._latencies, self._received = status, latencies, b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
 
-    def ask(self, request: bytes, due: float) -> None:
-        self.due = due
+    async def exchange(self, request: bytes, due: float) -> bytes:
+        """Send a request that should have left at `due`; return its answer."""
+        if self.transport.is_closing():
+            raise BenchmarkError("the server closed a connection")
+        self._answer = asyncio.get_running_loop().create_future()
         self.transport.write(request)
+        received = await self._answer
+        self._latencies.append(time.perf_counter() - due)
+        return received
 
     def data_received(self, data: bytes) -> None:
         received = self._received = self._received + data if self._received else data
@@ -72,62 +82,47 @@ class _Connection(asyncio.Protocol):
             return
         length = _LENGTH.search(received, 0, head + len(_END))
         if length is None or not received.startswith(self._status):
-            self._load.end(f"an answer other than expected: {received[:300]!r}")
-        elif len(received) >= head + len(_END) + int(length[1]):
+            self._fail(f"an answer other than expected: {received[:300]!r}")
+        elif self._answer and len(received) >= head + len(_END) + int(length[1]):
             self._received = b""
-            self._load.latencies.append(time.perf_counter() - self.due)
-            self._on_answer(self, received)
+            self._answer.set_result(received)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self.is_done:
-            self._load.end(f"the server closed a connection: {exc}")
+        self._fail(f"the server closed a connection: {exc}")
+
+    def _fail(self, fault: str) -> None:
+        if self._answer and not self._answer.done():  # an idle connection may be closed
+            self._answer.set_exception(BenchmarkError(fault))
 
 
-OnAnswer = Callable[[_Connection, bytes], None]
+Talk = Callable[[_Connection, float], Coroutine[None, None, list[Answer]]]  # from its start on
 
 
-class Load:
-    rate: float  # answers a second
-    client_cores: float  # how much of a core the client took
-    start: float
+def _run(address: Address, talks: Sequence[Talk], status: bytes) -> Load:
+    """Hold each talk over its own connection; every answer must begin with the status."""
 
-    def __init__(self, status: bytes) -> None:
-        self.status = status  # how every answer must begin
-        self.latencies: list[float] = []  # seconds to each answer, from when its request should have left
-        self.answers: list[list[Answer]] = []  # lane by lane, if the load has lanes
-        self.opened: list[_Connection] = []
-
-    def end(self, fault: str = "") -> None:
-        if not self._ended.done():
-            self._ended.set_result(fault)
-
-    def run(self, address: Address, connections: int, begin: Callable[[], None], on_answer: OnAnswer) -> Self:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(self._run(address, connections, begin, on_answer))
-        return self
-
-    async def _run(self, address: Address, connections: int, begin: Any, on_answer: OnAnswer) -> None:
-        loop = asyncio.get_running_loop()
-        self._ended: asyncio.Future[str] = loop.create_future()
+    async def run() -> Load:
+        loop, latencies, opened = asyncio.get_running_loop(), list[float](), list[_Connection]()
         try:
-            for _ in range(connections):
-                made = await loop.create_connection(lambda: _Connection(self, on_answer), *address)
-                self.opened.append(made[1])
-            cpu, self.start = time.process_time(), time.perf_counter()
-            begin()
+            for _ in talks:
+                _, made = await loop.create_connection(lambda: _Connection(status, latencies), *address)
+                opened.append(made)
+            cpu, start = time.process_time(), time.perf_counter()
             async with asyncio.timeout(_PATIENCE):
-                fault = await self._ended
-            seconds, cpu = time.perf_counter() - self.start, time.process_time() - cpu
-            self.rate, self.client_cores = len(self.latencies) / seconds, cpu / seconds
+                talking = (talk(connection, start) for talk, connection in zip(talks, opened, strict=True))
+                answers = await asyncio.gather(*talking)
+            seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+            return Load(latencies, len(latencies) / seconds, cpu / seconds, answers)
         except TimeoutError:
-            fault = f"not everything was answered within {_PATIENCE:g} s"
+            raise BenchmarkError(f"not everything was answered within {_PATIENCE:g} s") from None
         except OSError as error:
-            fault = f"{address[0]}:{address[1]}: {error}"
+            raise BenchmarkError(f"{address[0]}:{address[1]}: {error}") from None
         finally:
-            for connection in self.opened:
+            for connection in opened:
                 connection.transport.abort()
-        if fault:
-            raise BenchmarkError(fault)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(run())
 
 
 def send(address: Address, lanes: Sequence[Iterable[bytes]], status: bytes = _ANY) -> Load:
@@ -135,35 +130,21 @@ def send(address: Address, lanes: Sequence[Iterable[bytes]], status: bytes = _AN
 
     A lane that is a generator is sent the bytes of that answer, and may let its next request depend on it.
     """
-    load = Load(status)
-    talks: dict[_Connection, Generator[bytes, Any, None]] = {}
-    answers: dict[_Connection, list[bytes]] = {}
 
-    def begin() -> None:
-        for connection, lane in zip(load.opened, lanes, strict=True):
-            talks[connection] = lane if isinstance(lane, Generator) else (request for request in lane)
-            answers[connection] = []
-        for connection in load.opened:
-            send_next(connection, None)
+    def talk_along(lane: Iterable[bytes]) -> Talk:
+        requests = lane if isinstance(lane, Generator) else (request for request in lane)
 
-    def on_answer(connection: _Connection, received: bytes) -> None:
-        answers[connection].append(received)
-        send_next(connection, received)
+        async def talk(connection: _Connection, _start: float) -> list[Answer]:
+            answers, received = list[bytes](), cast("Any", None)  # before the first request
+            with contextlib.suppress(StopIteration):
+                while True:
+                    received = await connection.exchange(requests.send(received), time.perf_counter())
+                    answers.append(received)
+            return [Answer.parse(answer) for answer in answers]
 
-    def send_next(connection: _Connection, received: bytes | None) -> None:
-        try:
-            request = talks[connection].send(received)
-        except StopIteration:
-            del talks[connection]
-            connection.is_done = True
-            if not talks:
-                load.end()
-        else:
-            connection.ask(request, time.perf_counter())
+        return talk
 
-    load.run(address, len(lanes), begin, on_answer)
-    load.answers = [[Answer.parse(received) for received in lane] for lane in answers.values()]
-    return load
+    return _run(address, [talk_along(lane) for lane in lanes], status)
 
 
 def flood(address: Address, requests: Sequence[bytes], connections: int, seconds: float) -> Load:
@@ -171,7 +152,7 @@ def flood(address: Address, requests: Sequence[bytes], connections: int, seconds
     todo, clock = itertools.cycle(requests), time.perf_counter
 
     def lane() -> Iterator[bytes]:
-        until = clock() + seconds
+        until = clock() + seconds  # from its first request on
         while clock() < until:
             yield next(todo)
 
@@ -183,28 +164,14 @@ def pace(address: Address, requests: Sequence[bytes], connections: int, seconds:
 
     A request that finds no connection free waits, and its latency counts from when it was due.
     """
-    load, clock, todo = Load(_OK), time.perf_counter, itertools.cycle(requests)
-    waiting, free, count = deque[float](), list[_Connection](), max(1, int(rate * seconds))
+    todo = zip(range(max(1, int(rate * seconds))), itertools.cycle(requests), strict=False)
 
-    def begin() -> None:
-        free.extend(load.opened)
-        send_due(0)
+    async def talk(connection: _Connection, start: float) -> list[Answer]:
+        for number, request in todo:
+            due = start + number / rate
+            if (early := due - time.perf_counter()) > 0:
+                await asyncio.sleep(early + _TICK / 2)  # the loop rounds to a tick: never leave early
+            await connection.exchange(request, due)
+        return []
 
-    def on_answer(connection: _Connection, _: bytes) -> None:
-        if waiting:
-            connection.ask(next(todo), waiting.popleft())
-        else:
-            free.append(connection)
-        if len(load.latencies) == count:
-            load.end()
-
-    def send_due(sent: int) -> None:
-        due = min(count, 1 + int((clock() - load.start) * rate))
-        waiting.extend(load.start + number / rate for number in range(sent, due))
-        while waiting and free:
-            free.pop().ask(next(todo), waiting.popleft())
-        if due < count:
-            delay = max(_TICK, load.start + due / rate - clock())
-            asyncio.get_running_loop().call_later(delay, send_due, due)
-
-    return load.run(address, connections, begin, on_answer)
+    return _run(address, [talk] * connections, _OK)

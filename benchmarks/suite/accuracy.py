@@ -1,8 +1,4 @@
-"""Four processes at one key at once: what was admitted ÷ what the limit allows.
-
-Ours must admit exactly the 1,000 of a day, which do not refill by one in the time it takes. With a small
-burst at a high rate, never more than the burst and what has refilled meanwhile may pass.
-"""
+"""Four processes at one key at once: what was admitted ÷ what the limit allows."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor

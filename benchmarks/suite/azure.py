@@ -1,16 +1,9 @@
-"""An hour of real requests through a running sidecar, every answer checked: `azure` and `azure-reserve`.
-
-`azure` sends each request to `POST /v1/check` with its own timestamp (`max_skew: none`) and the tokens it
-really used. `azure-reserve` does as a gateway that meters tokens: each request reserves its context tokens
-and `ESTIMATE` tokens of output, and if it is admitted, `POST /v1/settle` reports what was really generated.
-Every answer must equal the plain model's, and at the end of `azure-reserve` every bucket, to the last bit. So
-a key's requests must arrive in the trace's order: one key always uses one connection. Keys share no buckets.
-"""
+"""An hour of real requests through a running sidecar, every answer checked: `azure` and `azure-reserve`."""
 
 import re
 import time
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -34,11 +27,11 @@ _SHOWN: Final = 5
 _NOT_SETTLED: Final[Facts] = {"answer": "no reservation"}
 
 
-def mismatch(request: Request, asked: str, model: Facts, sidecar: Facts) -> str:
+def mismatch(request: Request, what: str, model: Facts, sidecar: Facts) -> str:
     differ = [name for name in {**model, **sidecar} if model.get(name) != sidecar.get(name)]
     sides = [", ".join(f"{name} {side.get(name)}" for name in differ) for side in (model, sidecar)]
-    asked = f"row {request.row}: {request.key} at {request.timestamp}, {asked}"
-    return f"{asked}\n  model    {sides[0]}\n  sidecar  {sides[1]}"
+    place = f"row {request.row}: {request.key} at {request.timestamp}, {what}"
+    return f"{place}\n  model    {sides[0]}\n  sidecar  {sides[1]}"
 
 
 def lanes_of(requests: Sequence[Request], lanes: int = CONNECTIONS) -> list[list[Request]]:
@@ -57,14 +50,16 @@ class Azure(Benchmark):
     title = "The Azure trace through a running sidecar"
     quick: ClassVar = {"rounds": 1}
     cell = Cell("replay", contestants=(SIDECAR,))
+    reserves: ClassVar = False  # whether a check reserves an estimate, which is settled afterwards
     trace: Path | None = None  # unless given, the whole trace beside the checkout, or else the excerpt
     rounds: int = 5  # each with fresh keys
     mismatches: list[tuple[int, str]] = field(init=False, default_factory=list)  # with the row of each
     decisions: list[Facts] = field(init=False, default_factory=list)  # what the model expects
     settlements: dict[int, Facts] = field(init=False, default_factory=dict)  # likewise, by row
+    ends: list[str] = field(init=False, default_factory=list)  # buckets that differ at the end of a round
     _latencies: list[float] = field(init=False, default_factory=list)
 
-    def prepare(self, **settings: str) -> None:
+    def prepare(self) -> None:
         path = self.trace or (TRACE if TRACE.is_file() else EXCERPT)
         self.requests = model.read_trace(path)
         self._lanes = lanes_of(self.requests)
@@ -76,38 +71,60 @@ class Azure(Benchmark):
         start = time.perf_counter()
         self.expect()
         self._plain = len(self.requests) / (time.perf_counter() - start)
-        self._address = self.stack.enter_context(programs.sidecar(POLICY, max_skew="none", **settings))
+        sidecar = programs.sidecar(POLICY, max_skew="none", redis=self.server.url)
+        self._address = self.stack.enter_context(sidecar)
 
     def expect(self) -> None:
-        self.decisions = [self.model.decide(request, request.tokens) for request in self.requests]
+        for request in self.requests:
+            self.decisions.append(self.model.decide(request, self.cost_of(request)))
+            if self.reserves and self.decisions[-1]["allowed"]:
+                more = request.tokens - self.cost_of(request)
+                self.settlements[request.row] = self.model.settle(request, more)
+
+    def cost_of(self, request: Request) -> int:
+        return request.context + ESTIMATE if self.reserves else request.tokens
 
     def measure(self, _cell: Cell, _contestant: str, number: int) -> Mapping[str, float]:
-        load = send(self._address, [self.talk(lane, f"r{number}-") for lane in self._lanes])
+        prefix = f"r{number}-"
+        load = send(self._address, [self.talk(lane, prefix) for lane in self._lanes])
         self._latencies += load.latencies
         for lane, answers in zip(self._lanes, load.answers, strict=True):
             self.compare(lane, answers)
+        store = model.stored_buckets(self.server.client, {request.key for request in self.requests}, prefix)
+        self.ends += differences(self.model.buckets, store)
         return {"requests_per_second": load.rate, "client_cores": load.client_cores}
 
-    def talk(self, lane: list[Request], prefix: str) -> Iterable[bytes]:
-        return [self.check(request, prefix, request.tokens) for request in lane]
-
-    def check(self, request: Request, prefix: str, tokens: int, **more: object) -> bytes:
-        identity = {"key": prefix + request.key, "plan": self.plan, "timestamp": request.timestamp}
-        return post("/v1/check", {**identity, "cost": {"tokens": tokens}, **more})
+    def talk(self, lane: list[Request], prefix: str) -> Generator[bytes, bytes, None]:
+        """Check each request, and settle it before the next if the sidecar reserved something for it."""
+        for request in lane:
+            check: dict[str, object] = {
+                "key": prefix + request.key,
+                "plan": self.plan,
+                "timestamp": request.timestamp,
+            }
+            check |= {"cost": {"tokens": self.cost_of(request)}} | (
+                {"reserve": True} if self.reserves else {}
+            )
+            if reservation := reservation_in((yield post("/v1/check", check))):
+                tokens = {"input_tokens": request.context, "output_tokens": request.generated}
+                fields = {"reservation": reservation, "timestamp": request.timestamp, "status": 200}
+                yield post("/v1/settle", fields | tokens)
 
     def compare(self, lane: list[Request], answers: list[Answer]) -> None:
         """Note answers that differ from the model's; where the check does, its settlement is not compared."""
         left = iter(answers)
         for request in lane:
-            check = next(left)
+            check, cost = next(left), f"{self.cost_of(request)} tokens"
             settled = read_settlement(next(left)) if reservation_in(check.body) else _NOT_SETTLED
-            expected = self.decisions[request.row], self.settlements.get(request.row, _NOT_SETTLED)
-            sides = zip(self.describe(request), expected, (read_decision(check), settled), strict=True)
-            if differing := next((side for side in sides if side[1] != side[2]), None):
-                self.mismatches.append((request.row, mismatch(request, *differing)))
-
-    def describe(self, request: Request) -> tuple[str, str]:  # its check and its settlement
-        return f"{request.tokens} tokens", "settled"
+            decision, settlement = (
+                self.decisions[request.row],
+                self.settlements.get(request.row, _NOT_SETTLED),
+            )
+            if decision != (sidecar := read_decision(check)):
+                self.mismatches.append((request.row, mismatch(request, cost, decision, sidecar)))
+            elif settlement != settled:
+                what = f"{request.tokens} tokens settled for {cost}"
+                self.mismatches.append((request.row, mismatch(request, what, settlement, settled)))
 
     def conclude(self, found: Found) -> Iterator[str]:
         denied = [facts["violated"] for facts in self.decisions if not facts["allowed"]]
@@ -120,63 +137,28 @@ class Azure(Benchmark):
             **{f"denied_by_{limit.name}_a_round": by_limit[limit.name] for limit in self.model.limits},
             "plain_python_decisions_per_second": self._plain,
             "mismatches": len(self.mismatches),
+            "buckets_a_round": len(self.model.buckets),
+            "bucket_mismatches": len(self.ends),
         }
+        if self.reserves:
+            figures |= misses(ESTIMATE, [self.requests[row].generated for row in self.settlements])
         found.note(self.cell, SIDECAR, figures)
         if self.mismatches:  # what follows may follow from the first
             yield f"{len(self.mismatches):,} answers differ from the model's, such as:"
             yield from (text for _, text in sorted(self.mismatches)[:_SHOWN])
-
-    def notes(self) -> dict[str, object]:
-        keys = f"{model.KEYS}: {model.RULE}"
-        return {"trace": self._source, "keys": keys, "plan": self.plan, "connections": CONNECTIONS}
-
-
-@dataclass
-class AzureReserve(Azure):
-    name = "azure-reserve"
-    title = "The Azure trace, reserved and settled"
-    ends: list[str] = field(init=False, default_factory=list)  # buckets that differ at the end of a round
-
-    def prepare(self, **settings: str) -> None:
-        super().prepare(redis=self.server.url, **settings)
-
-    def expect(self) -> None:
-        for request in self.requests:
-            self.decisions.append(self.model.decide(request, request.context + ESTIMATE))
-            if self.decisions[-1]["allowed"]:
-                self.settlements[request.row] = self.model.settle(request, request.generated - ESTIMATE)
-
-    def measure(self, cell: Cell, contestant: str, number: int) -> Mapping[str, float]:
-        figures = super().measure(cell, contestant, number)
-        keys = {request.key for request in self.requests}
-        store = model.stored_buckets(self.server.client, keys, f"r{number}-")
-        self.ends += differences(self.model.buckets, store)
-        return figures
-
-    def talk(self, lane: list[Request], prefix: str) -> Generator[bytes, bytes, None]:
-        """Check each request, and settle it before the next if the sidecar reserved something for it."""
-        for request in lane:
-            answer = yield self.check(request, prefix, request.context + ESTIMATE, reserve=True)
-            if reservation := reservation_in(answer):
-                tokens = {"input_tokens": request.context, "output_tokens": request.generated}
-                fields = {"reservation": reservation, "timestamp": request.timestamp, "status": 200}
-                yield post("/v1/settle", fields | tokens)
-
-    def describe(self, request: Request) -> tuple[str, str]:
-        reserved = request.context + ESTIMATE
-        return f"{reserved} tokens reserved", f"{request.tokens} tokens settled for {reserved}"
-
-    def conclude(self, found: Found) -> Iterator[str]:
-        yield from super().conclude(found)
-        generated = [self.requests[row].generated for row in self.settlements]
-        ends = {"buckets_a_round": len(self.model.buckets), "bucket_mismatches": len(self.ends)}
-        found.note(self.cell, SIDECAR, {**ends, **misses(ESTIMATE, generated)})
         if self.ends:
             yield f"{len(self.ends):,} buckets differ from the model's at the end, such as:"
             yield from self.ends[:_SHOWN]
 
     def notes(self) -> dict[str, object]:
-        return {**super().notes(), "estimate": ESTIMATE}
+        notes = {"trace": self._source, "keys": f"{model.KEYS}: {model.RULE}", "plan": self.plan}
+        return {**notes, "connections": CONNECTIONS, **({"estimate": ESTIMATE} if self.reserves else {})}
+
+
+class AzureReserve(Azure):
+    name = "azure-reserve"
+    title = "The Azure trace, reserved and settled"
+    reserves = True
 
 
 def reservation_in(answer: bytes) -> str | None:

@@ -1,8 +1,4 @@
-"""Whether a decision costs Redis more as keys, limits, bursts, and the cost of a request grow.
-
-Processor time inside Redis, of scripts and all other commands. Small and large are measured in turn on one
-server that holds them all, so that noise falls on both alike; ratios are taken within a round.
-"""
+"""Whether a decision costs Redis more as keys, limits, bursts, and the cost of a request grow."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace

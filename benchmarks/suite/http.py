@@ -1,9 +1,4 @@
-"""What the sidecar's two hot endpoints cost, beside an endpoint that decides nothing.
-
-`POST /v1/check` and `/v1/authorize` on a real embedded Valkey are compared in turn with a no-op FastAPI
-endpoint with the same models on the same server with the same flags. First as much as each takes, then p99
-at half of that, sent on a schedule that does not wait for answers.
-"""
+"""What the sidecar's two hot endpoints cost, beside an endpoint that decides nothing."""
 
 import itertools
 import statistics

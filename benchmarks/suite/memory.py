@@ -1,11 +1,5 @@
-"""What a key costs in Redis while it is in use, and that nothing is left of it afterwards.
+"""What a key costs in Redis while it is in use, and that nothing is left of it afterwards."""
 
-Bytes are the growth of `used_memory`, less what connections take, per key with three limits: tables of the
-keyspace, expiry, the allocator's waste and the limits' names are included. Peers make their keys one call at
-a time and so make fewer; theirs are bytes per key, too.
-"""
-
-import asyncio
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
@@ -15,15 +9,12 @@ from typing import ClassVar, Final
 
 from benchmarks import server
 from benchmarks.contestants import DECIDERS, FEW, OURS
-from benchmarks.contestants.ours import DEADLINE, limits_of
 from benchmarks.figures import Cell, Found
 from benchmarks.runner import Benchmark, Worker
 from benchmarks.worker import Order
-from benchmarks.workload import DAY, MINUTE, Quota, names
-from ratelimit import AsyncLimiter
+from benchmarks.workload import DAY, MINUTE, Quota
 
-BATCH: Final = 256
-COST: Final = {"requests": 1, "tokens": 850}
+TASKS: Final = 64
 QUOTAS: Final = (
     Quota("requests", 60, MINUTE),
     Quota("tokens", 90_000, MINUTE, unit="tokens"),
@@ -51,16 +42,16 @@ class Memory(Benchmark):
     def measure(self, cell: Cell, contestant: str, _number: int) -> Mapping[str, float]:
         if cell.label == IDLE.label:
             return self._left[contestant]
+        keys = self.keys if contestant == OURS else self.peers
         # A server for each: tables that held others' keys would shrink meanwhile.
-        with server.running() as target:
-            if contestant == OURS:
-                return asyncio.run(fill(target, self.keys))
-            order = Order(target.url, QUOTAS, self.peers, concurrency=16, calls=self.peers)
-            with contextlib.closing(Worker(contestant, "asyncio")) as worker:
-                worker.warm(order)
-                before = target.empty()
-                worker.run(order)
-                return {"keys": self.peers, "bytes_per_key": (target.memory() - before) / self.peers}
+        with server.running() as target, contextlib.closing(Worker(contestant, "asyncio")) as worker:
+            order = Order(target.url, QUOTAS, keys, concurrency=TASKS, calls=keys)
+            worker.warm(order)
+            before = target.empty()
+            sample = worker.run(order)
+            per_key = (target.memory() - before) / keys
+            kept, refused = target.keys(), sample.calls - sample.admitted
+            return {"keys": keys, "bytes_per_key": per_key, "keys_in_redis": kept, "refused": refused}
 
     @cached_property
     def _left(self) -> dict[str, dict[str, float]]:
@@ -68,7 +59,7 @@ class Memory(Benchmark):
         for database, name in enumerate(self.names):
             with contextlib.closing(Worker(name, "asyncio")) as worker:
                 url = self.server.at(database)
-                worker.run(Order(url, BRIEF, self.idle, concurrency=16, calls=self.idle))
+                worker.run(Order(url, BRIEF, self.idle, concurrency=TASKS, calls=self.idle))
         start, left = time.perf_counter(), dict[str, dict[str, float]]()
         while (seconds := time.perf_counter() - start) < _IDLE and len(left) < len(self.names):
             for database, name in enumerate(self.names):
@@ -79,7 +70,7 @@ class Memory(Benchmark):
         return kept | left
 
     def conclude(self, found: Found) -> Iterator[str]:
-        figures = ("keys", "keys_kept", "refused")
+        figures = ("keys", "keys_in_redis", "refused")
         [keys], [kept], [refused] = (found.rounds(ACTIVE, OURS, figure) for figure in figures)
         [left] = found.rounds(IDLE, OURS, "keys_left")
         if refused:
@@ -88,16 +79,3 @@ class Memory(Benchmark):
             yield f"memory: {kept:,.0f} keys kept of {keys:,.0f} that are in use"
         if left:
             yield f"memory: {left:,.0f} idle keys never expired"
-
-
-async def fill(target: server.Server, keys: int) -> dict[str, float]:
-    async with AsyncLimiter(target.url, limits_of(QUOTAS), deadline=DEADLINE) as limiter:
-        await limiter.check("warm", cost=COST)
-        before, start, refused = target.empty(), time.perf_counter(), 0
-        everyone = names("", keys)
-        for first in range(0, keys, BATCH):
-            checks = [{"key": key, "cost": COST} for key in everyone[first : first + BATCH]]
-            refused += sum(not decision for decision in await limiter.check_many(checks))
-        figures = {"seconds_to_fill": time.perf_counter() - start, "refused": refused}
-        figures["bytes_per_key"] = (target.memory() - before) / keys
-        return {**figures, "keys": keys, "keys_kept": target.keys()}

@@ -1,9 +1,4 @@
-"""What is answered without asking Redis: denials that are remembered, and keys that are leased.
-
-A key that was just denied is denied again from memory, for a second at most; meanwhile no command may reach
-Redis. A hot key that is leased is answered from what was taken in advance; it is compared with the same key
-without a lease, round by round, where checks travel together but all travel.
-"""
+"""What is answered without a call to Redis: denials that are remembered, and keys that are leased."""
 
 import asyncio
 import itertools

@@ -55,7 +55,7 @@ def test_every_limiter_is_measured_and_denies(capfd, tmp_path, run_command, figu
 def test_a_limiter_of_traefik_that_nobody_asks_is_a_fault(name, astray):
     astray(name, "/plain")
     (fault,) = faults()
-    assert fault.startswith(f"{name}: the limiter was not asked about every request")
+    assert fault.startswith(f"{name}: the limiter did not decide every request")
 
 
 def test_an_answer_that_nginx_gives_without_asking_is_a_fault(monkeypatch):

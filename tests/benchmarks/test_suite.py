@@ -74,7 +74,7 @@ def _accuracy(written, figure):
 
 
 def _memory(written, figure):
-    assert [figure(OURS, name)[0] for name in ("keys", "keys_kept", "refused")] == [600, 600, 0]
+    assert [figure(OURS, name)[0] for name in ("keys", "keys_in_redis", "refused")] == [600, 600, 0]
     assert figure(OURS, "bytes_per_key")[0] > 0
     assert _contestants(written, memory.ACTIVE) == _contestants(written, memory.IDLE) == {OURS, BUCKET}
     assert figure(OURS, "keys_left") == [0]
@@ -163,7 +163,7 @@ def test_a_burst_that_is_exceeded_is_a_fault():
 
 
 def test_keys_that_stay_or_go_too_soon_are_faults():
-    active = {"keys": 10, "keys_kept": 9, "refused": 1}
+    active = {"keys": 10, "keys_in_redis": 9, "refused": 1}
     found = _found((memory.ACTIVE, OURS, active), (memory.IDLE, OURS, {"keys_left": 1}))
     assert len([*memory.Memory().conclude(found)]) == 3
 

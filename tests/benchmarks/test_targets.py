@@ -182,11 +182,9 @@ def test_a_whole_run_succeeds_with_targets_missed_and_shows_so(
 ):
     made_up["memory"] |= found((memory.ACTIVE, OURS, "bytes_per_key", [999.0]))
     made = results(made_up)
-    for name in [*cli.FULL]:
-        monkeypatch.delitem(cli.FULL, name)
-    for name, result in made.items():
-        monkeypatch.setitem(cli.QUICK, name, result.benchmark)
-        monkeypatch.setitem(cli.FULL, name, result.benchmark)
+    benchmarks = {name: result.benchmark for name, result in made.items()}
+    monkeypatch.setattr(cli, "QUICK", benchmarks)
+    monkeypatch.setattr(cli, "FULL", benchmarks)
     monkeypatch.setattr(cli, "run", lambda benchmark: made[benchmark.name])
     assert run_command("--quick") == 0
     printed = " ".join(capfd.readouterr().out.split())
