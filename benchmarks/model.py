@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from bisect import bisect
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -153,20 +153,18 @@ def _state(name: str, *values: int | None) -> Facts:
 
 
 def read_decision(answer: Answer) -> Facts:
-    def is_decision(fields: dict[str, Any]) -> bool:
-        return fields["source"] != "outage" and answer.status == (200 if fields["allowed"] else 429)
-
-    return _read(answer, is_decision, "allowed", "violated", "timestamp", "retry_after")
+    return _read(answer, "allowed", "violated", "timestamp", "retry_after")
 
 
 def read_settlement(answer: Answer) -> Facts:
-    return _read(answer, lambda _: answer.status == 200, "settled", "replayed")
+    return _read(answer, "settled", "replayed")
 
 
-def _read(answer: Answer, is_answer: Callable[[dict[str, Any]], bool], *names: str) -> Facts:
+def _read(answer: Answer, *names: str) -> Facts:
     with suppress(ValueError, KeyError, TypeError):
         fields = json.loads(answer.body)
-        if is_answer(fields):
+        status = 200 if fields.get("allowed", True) else 429
+        if answer.status == status and fields.get("source") != "outage":
             facts = {name: _fact(fields, name) for name in names}
             for limit in fields["limits"]:
                 facts |= _state(limit["name"], *(_fact(limit, figure) for figure in _FIGURES))
