@@ -85,6 +85,7 @@ def sidecar(policy: Path, **settings: str) -> AbstractContextManager[Address]:
     port, uds = free_port(), settings.get("uds")
     place = {} if uds else {"port": str(port)}
     flags = {"redis": "embedded://", "log_format": "json", "deadline": "5s", "policy": str(policy)}
+    flags |= {"grpc_port": "0"}
     flags |= place | settings
     options = [text for name, value in flags.items() for text in (f"--{name.replace('_', '-')}", value)]
     command = [sys.executable, "-m", "service", "serve", *options]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from importlib import metadata
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             limiter,
             reload.watch_policy(settings.policy, limiter, settings.last_policy),
             assignments.watch_assignments(limiter),
+            _run_rls(app.state.sidecar),
         ):
             yield
 
@@ -74,6 +76,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(operators.router)
     app.include_router(health.router)
     return app
+
+
+def _run_rls(sidecar: Sidecar) -> contextlib.AbstractAsyncContextManager[None]:
+    """Serve Envoy's rate-limit service beside HTTP, unless it is off or not installed."""
+    if sidecar.settings.grpc_port == 0 or importlib.util.find_spec("envoy") is None:
+        return contextlib.nullcontext()
+    from service.rls.server import run_server  # noqa: PLC0415 - needs an extra
+
+    return run_server(sidecar)
 
 
 _AUTHORIZE_RESPONSES: dict[int | str, dict[str, str]] = {

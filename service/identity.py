@@ -49,19 +49,40 @@ def identify(request: HTTPConnection, headers: Headers, sidecar: Sidecar) -> Ide
     """
     if b"x-ratelimit-key" in headers:
         return Identity(headers.get(b"x-ratelimit-key"))
-    policy = sidecar.limiter.policy
-    if secret := _find_secret(headers):
-        key = key_of_secret(secret, sidecar.pepper)
-        if policy.unknown_keys == "default_plan" or sidecar.limiter.is_known(key):
-            return Identity(key)
-        if policy.unknown_keys == "deny":
-            raise _refuse_unknown_key(sidecar)
-    if ANONYMOUS not in policy.plans:
+    secret = _find_secret(headers)
+    if secret and (identity := identify_secret(secret, sidecar)):
+        return identity
+    return identify_address(find_client_address(request, headers, sidecar.settings.trusted_proxies), sidecar)
+
+
+def identify_secret(secret: str, sidecar: Sidecar) -> Identity | None:
+    """Return the key of a secret; None if nobody has assigned it and its client's address counts instead.
+
+    Raises:
+        InvalidRequest: the secret is empty.
+        Problem: 401 where the policy denies unknown keys; 503 where assignments cannot be read, so that
+            nobody can tell which keys are known.
+    """
+    key = key_of_secret(secret, sidecar.pepper)
+    unknown_keys = sidecar.limiter.policy.unknown_keys
+    if unknown_keys == "default_plan" or sidecar.limiter.is_known(key):
+        return Identity(key)
+    if unknown_keys == "deny":
+        raise _refuse_unknown_key(sidecar)
+    return None
+
+
+def identify_address(address: str, sidecar: Sidecar) -> Identity:
+    """Return the key of an address, on the plan `anonymous`. Of an IPv6 address, the /64 network counts.
+
+    Raises:
+        Problem: 401 where the policy has no such plan.
+    """
+    if ANONYMOUS not in sidecar.limiter.policy.plans:
         raise _unauthorized(
             "the request carries no key, and the policy has no plan `anonymous` for such requests"
         )
-    address = find_client_address(request, headers, sidecar.settings.trusted_proxies)
-    return Identity(identifier_of(address, sidecar.pepper, "anon_"), is_anonymous=True)
+    return Identity(identifier_of(_find_network(address), sidecar.pepper, "anon_"), is_anonymous=True)
 
 
 def key_of_secret(secret: str, pepper: str) -> str:
@@ -99,17 +120,17 @@ def _unauthorized(detail: str) -> Problem:
 
 
 def find_client_address(request: HTTPConnection, headers: Headers, trusted: Sequence[Network]) -> str:
-    """Return the client's IPv4 address, or its IPv6 network.
+    """Return the client's address, or `unknown`.
 
     X-Forwarded-For is read from the right, past every trusted proxy: everything further left may have
-    been written by the client. Of an IPv6 address the /64 counts, because a site gets at least that many.
+    been written by the client.
     """
     hops = [hop.strip() for value in headers.all(b"x-forwarded-for") for hop in value.split(",")]
     # A Unix socket has no address: its other end is on this machine, so it counts as trusted.
     address = request.client.host if request.client else None
     while hops and (address is None or _is_trusted(address, trusted)):
         address = hops.pop()
-    return _find_network(address or _UNKNOWN_ADDRESS)
+    return address or _UNKNOWN_ADDRESS
 
 
 def _is_trusted(address: str, trusted: Sequence[Network]) -> bool:
@@ -121,6 +142,7 @@ def _is_trusted(address: str, trusted: Sequence[Network]) -> bool:
 
 
 def _find_network(address: str) -> str:
+    """Return an IPv4 address, or the /64 network of an IPv6 address: a site gets at least that many."""
     try:
         parsed = ip_address(address)
     except ValueError:

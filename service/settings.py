@@ -54,6 +54,8 @@ class Settings(BaseSettings):
         redis: the store's URL.
         host: the address to listen on.
         port: the TCP port to listen on; 0 chooses a free one.
+        grpc_port: the TCP port of Envoy's rate-limit service; 0 turns it off.
+        grpc_domains: the domains that the rate-limit service knows; empty means every domain.
         uds: the path of a Unix socket to listen on, instead of host and port.
         workers: how many processes answer requests.
         admin_token: the token of the operators' endpoints, which do not exist (404) without it.
@@ -80,6 +82,8 @@ class Settings(BaseSettings):
     redis: Annotated[str, Field(repr=False)] = "embedded://"
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    grpc_port: Annotated[int, Field(ge=0, le=65535)] = 8081
+    grpc_domains: Annotated[list[str], NoDecode, BeforeValidator(_split_list)] = []
     uds: Path | None = None
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     admin_token: SecretStr | None = None

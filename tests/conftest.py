@@ -23,6 +23,7 @@ from .stored import buckets
 for _name in [name for name in os.environ if name.startswith("RATELIMIT_")]:
     # Settings in the environment of the tests must not reach the sidecars and commands that tests start.
     del os.environ[_name]
+os.environ["RATELIMIT_GRPC_PORT"] = "0"  # off unless a test turns it on: two sidecars cannot share the port
 
 DEADLINE = 20.0
 """The deadline of the tests' limiters, in seconds: long, so that a slow machine is no outage."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import importlib.util
 import os
 import signal
 import socket
@@ -59,6 +60,13 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter for each setting
     port: Annotated[
         str | None, typer.Option(help="The port to listen on; 0 chooses a free one. [default: 8080]")
     ] = None,
+    grpc_port: Annotated[
+        str | None,
+        typer.Option(help="The port of Envoy's rate-limit service (gRPC); 0 turns it off. [default: 8081]"),
+    ] = None,
+    grpc_domains: Annotated[
+        str | None, typer.Option(help="The domains that this service knows. [default: every domain]")
+    ] = None,
     uds: Annotated[str | None, typer.Option(help="A Unix socket to listen on instead.")] = None,
     workers: Annotated[
         str | None, typer.Option(help="How many processes answer requests. [default: 1]")
@@ -100,6 +108,7 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter for each setting
         # This limiter decides nothing. It stays open because an embedded server stops after its last user.
         with Limiter(settings.redis, policy_to_serve) as limiter:
             _ping_store(limiter)
+            _check_grpc(settings)
             listener = _open_listener(settings)
             print_banner(settings, listener, limiter)
             _run_server(settings, listener, limiter)
@@ -143,6 +152,25 @@ def _open_listener(settings: Settings) -> socket.socket:
         address = settings.uds or f"{settings.host}:{settings.port}"
         reason = os.strerror(error.errno) if error.errno else error
         fail(f"cannot listen on {address}: {reason}; choose another with --port or --uds")
+
+
+def _check_grpc(settings: Settings) -> None:
+    """Exit if gRPC cannot run as set. Without its packages, only an explicit port is an error."""
+    if settings.grpc_port == 0:
+        return
+    if importlib.util.find_spec("envoy") is None or importlib.util.find_spec("grpc_health") is None:
+        if "grpc_port" in settings.model_fields_set:
+            fail("--grpc-port: the packages of gRPC are missing; pip install 'ratelimit-sidecar[grpc]'")
+        return
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        socket.create_server((settings.host, settings.grpc_port), family=family).close()
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else error
+        fail(
+            f"cannot listen on {settings.host}:{settings.grpc_port} for gRPC: {reason};"
+            " choose another port with --grpc-port, or 0 to turn it off"
+        )
 
 
 def _open_unix_listener(path: Path) -> socket.socket:

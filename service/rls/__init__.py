@@ -1,0 +1,1 @@
+"""Envoy's rate-limit service (gRPC), answered by the same limiter as HTTP."""
