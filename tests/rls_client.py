@@ -10,6 +10,8 @@ from google.protobuf.wrappers_pb2 import UInt64Value
 from .processes import find_free_port
 from .sidecars import run_sidecar
 
+METHOD = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
+
 
 def make_request(*descriptors, domain="tests", hits_addend=0):
     """Make a request; a descriptor is a dictionary of entries, or a pair of that and its `hits_addend`."""
@@ -35,6 +37,10 @@ class RateLimitClient:
         """Send a request with metadata, whose names may have `_` for `-`; return the response."""
         pairs = [(name.replace("_", "-"), value) for name, value in metadata.items()]
         return self._stub.ShouldRateLimit(request, metadata=pairs, timeout=20)
+
+    def send_bytes(self, message):
+        """Send any bytes as a request; return those of the response."""
+        return self.channel.unary_unary(METHOD)(message, timeout=20)
 
     def ask(self, *descriptors, **options):
         """Send a request with these descriptors; return the response."""

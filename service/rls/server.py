@@ -6,7 +6,6 @@ import contextlib
 from typing import TYPE_CHECKING, Final
 
 import grpc
-from envoy.service.ratelimit.v3.rls_pb2_grpc import add_RateLimitServiceServicer_to_server
 from grpc_health.v1.health import OVERALL_HEALTH
 from grpc_health.v1.health import aio as health
 from grpc_health.v1.health_pb2 import HealthCheckResponse
@@ -41,7 +40,9 @@ async def run_server(sidecar: Sidecar) -> AsyncIterator[None]:
     server = grpc.aio.server(
         options=[("grpc.so_reuseport", int(shared)), ("grpc.max_receive_message_length", _MAX_MESSAGE)]
     )
-    add_RateLimitServiceServicer_to_server(RateLimitService(sidecar), server)
+    # Without the generated handler: it answers UNKNOWN for a message that cannot be read.
+    method = grpc.unary_unary_rpc_method_handler(RateLimitService(sidecar).handle)
+    server.add_registered_method_handlers(SERVICE, {"ShouldRateLimit": method})
     add_HealthServicer_to_server(servicer := health.HealthServicer(), server)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     server.add_insecure_port(f"{host}:{settings.grpc_port}")

@@ -8,7 +8,9 @@ import hmac
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from envoy.service.ratelimit.v3.rls_pb2_grpc import RateLimitServiceServicer
+import structlog
+from envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest
+from google.protobuf.message import DecodeError
 
 from ratelimit import InvalidRequest, StoreUnavailable
 from service.problems import Problem
@@ -19,15 +21,17 @@ from service.tokens import GATEWAY_HEADER
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest, RateLimitResponse
+    from envoy.service.ratelimit.v3.rls_pb2 import RateLimitResponse
 
     from ratelimit import AsyncLimiter, Decision
     from service.sidecar import Sidecar
 
+log = structlog.get_logger("ratelimit")
+
 _TOKEN_KEY = GATEWAY_HEADER.lower()
 
 
-class RateLimitService(RateLimitServiceServicer):  # type: ignore[misc] # without types
+class RateLimitService:
     """Answers Envoy by the sidecar's limiter.
 
     Args:
@@ -39,27 +43,38 @@ class RateLimitService(RateLimitServiceServicer):  # type: ignore[misc] # withou
         self._domains = frozenset(sidecar.settings.grpc_domains)
         self._token = sidecar.settings.gateway_token
 
-    async def ShouldRateLimit(  # noqa: N802 - the protocol's name
-        self, request: RateLimitRequest, context: grpc.aio.ServicerContext
-    ) -> RateLimitResponse:
-        """Decide one request of Envoy, or settle one that is over.
+    async def handle(self, message: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        """Answer `ShouldRateLimit`, in protobuf's wire format: decide a request, or settle one that is over.
 
         A gRPC error is raised only for what no client can cause: UNAUTHENTICATED for a wrong gateway token,
-        UNAVAILABLE if the store does not answer a settlement, whose outcome is then unknown.
+        UNAVAILABLE if the store does not answer a settlement, whose outcome is then unknown, and INTERNAL
+        for a bug.
         """
         if self._token is not None and not self._has_token(context):
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, f"{_TOKEN_KEY} is missing or wrong")
+        try:
+            return bytes((await self._answer(message)).SerializeToString())
+        except StoreUnavailable as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        except Exception as error:
+            log.exception("a bug in the rate-limit service", exc_info=error)
+            await context.abort(grpc.StatusCode.INTERNAL, "the sidecar has a bug; see its log")
+        raise AssertionError("abort does not return")
+
+    async def _answer(self, message: bytes) -> RateLimitResponse:
+        try:
+            request = RateLimitRequest.FromString(message)
+        except DecodeError:
+            # A client can cause this, too: Envoy forwards a header that is not UTF-8 as it is.
+            error = Problem(400, "the request is not protobuf, or one of its texts is not UTF-8")
+            return answers.make_refusal(0, error)
         count = len(request.descriptors)
         if self._domains and request.domain not in self._domains:
             return answers.make_response(count, {}, None, {})
         try:
-            charges = read_charges(request, self._sidecar)
-            return await self._answer(count, charges)
+            return await self._charge(count, read_charges(request, self._sidecar))
         except (InvalidRequest, Problem) as error:
             return answers.make_refusal(count, error)
-        except StoreUnavailable as error:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
-            raise AssertionError("abort does not return") from None
 
     def _has_token(self, context: grpc.aio.ServicerContext) -> bool:
         expected = self._token.get_secret_value().encode() if self._token else b""
@@ -69,7 +84,7 @@ class RateLimitService(RateLimitServiceServicer):  # type: ignore[misc] # withou
             for value in sent
         )
 
-    async def _answer(self, count: int, charges: list[Charge]) -> RateLimitResponse:
+    async def _charge(self, count: int, charges: list[Charge]) -> RateLimitResponse:
         limiter = self._sidecar.limiter
         statuses: dict[int, Any] = {}
         checks = [charge for charge in charges if not charge.settles]
