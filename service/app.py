@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 from importlib import metadata
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ratelimit import AsyncLimiter
-from service import assignments, problems, reload
+from service import assignments, problems, reload, rls
 from service.fast_path import AUTHORIZE, FastPathAPI
 from service.routes import check, health, operators, settle
 from service.settings import Settings
@@ -80,7 +79,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 def _run_rls(sidecar: Sidecar) -> contextlib.AbstractAsyncContextManager[None]:
     """Serve Envoy's rate-limit service beside HTTP, unless it is off or not installed."""
-    if sidecar.settings.grpc_port == 0 or importlib.util.find_spec("envoy") is None:
+    if sidecar.settings.grpc_port == 0 or not rls.is_installed():
         return contextlib.nullcontext()
     from service.rls.server import run_server  # noqa: PLC0415 - needs an extra
 

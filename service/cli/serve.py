@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import gc
-import importlib.util
 import os
 import signal
 import socket
@@ -20,7 +19,7 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from ratelimit import Limiter, Policy, RateLimitError, StoreUnavailable
-from service import logs
+from service import logs, rls
 from service.app import create_app
 from service.cli.banner import print_banner
 from service.cli.output import fail
@@ -158,7 +157,7 @@ def _check_grpc(settings: Settings) -> None:
     """Exit if gRPC cannot run as set. Without its packages, only an explicit port is an error."""
     if settings.grpc_port == 0:
         return
-    if importlib.util.find_spec("envoy") is None or importlib.util.find_spec("grpc_health") is None:
+    if not rls.is_installed():
         if "grpc_port" in settings.model_fields_set:
             fail("--grpc-port: the packages of gRPC are missing; pip install 'ratelimit-sidecar[grpc]'")
         return

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any, Final
 from envoy.config.core.v3.base_pb2 import HeaderValue
 from envoy.service.ratelimit.v3.rls_pb2 import RateLimitResponse
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
 from service import problems
+from service.rls.struct_wire import write_bytes, write_struct
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from starlette.responses import Response
 
     from ratelimit import Decision, LimitState
     from service.rls.charges import Charge
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
 _Status: Any = RateLimitResponse.DescriptorStatus
 _Limit: Any = RateLimitResponse.RateLimit
 
+_METADATA_NUMBER: Final = RateLimitResponse.DYNAMIC_METADATA_FIELD_NUMBER
+_DYNAMIC_METADATA: Final = bytes([_METADATA_NUMBER << 3 | 2])
+
+_NO_HEADERS: Final[dict[str, str]] = {}
 OK: Final = RateLimitResponse.OK
 OVER_LIMIT: Final = RateLimitResponse.OVER_LIMIT
 _UNITS: Final = {
@@ -84,16 +90,18 @@ def _make_status(
 def make_response(
     count: int,
     statuses: Mapping[int, RateLimitResponse.DescriptorStatus],
-    decision: Decision | None,
-    headers: Mapping[str, str],
-) -> RateLimitResponse:
-    """Return the response to a request of `count` descriptors.
+    decision: Decision | None = None,
+    headers: Mapping[str, str] = _NO_HEADERS,
+    key: str = "",
+) -> bytes:
+    """Return the response to a request of `count` descriptors, in protobuf's wire format.
 
     Args:
         count: how many descriptors the request has.
         statuses: those of the descriptors that have a limit; the others are OK.
         decision: the decision to show, if something was checked.
         headers: the headers of that decision, which Envoy adds to the client's response.
+        key: the identifier of its key, which Envoy adds to an allowed request as X-RateLimit-Key.
     """
     unlimited = _Status(code=OK)
     allowed = decision is None or decision.allowed
@@ -102,44 +110,31 @@ def make_response(
         statuses=[statuses.get(index, unlimited) for index in range(count)],
         response_headers_to_add=[HeaderValue(key=name, value=value) for name, value in headers.items()],
     )
-    if decision is not None:
-        response.dynamic_metadata.CopyFrom(_make_struct(decision.as_dict()))
-        if not allowed:
-            response.raw_body = bytes(problems.make_denial_response(decision, {}).body)
-    return response
+    if decision is None:
+        return bytes(response.SerializeToString())
+    if allowed:
+        response.request_headers_to_add.add(key="X-RateLimit-Key", value=key)
+    else:
+        _add_problem(response, problems.make_denial_response(decision, {}))
+    metadata = write_bytes(_DYNAMIC_METADATA, write_struct(decision.as_dict()))
+    return bytes(response.SerializeToString() + metadata)  # the order of fields does not matter
 
 
-def make_refusal(count: int, error: Exception) -> RateLimitResponse:
+def make_refusal(count: int, error: Exception) -> bytes:
     """Return the response to a request that cannot be read: a denial with the problem as its body.
 
     A gRPC error would let the request pass wherever Envoy is configured to let failures pass, so a client
     could send a malformed key to have no limit.
     """
-    problem = problems.make_error_response(error)
-    return RateLimitResponse(
+    response = RateLimitResponse(
         overall_code=OVER_LIMIT,
         statuses=[_Status(code=OVER_LIMIT) for _ in range(count)],
-        raw_body=bytes(problem.body),
     )
+    _add_problem(response, problems.make_error_response(error))
+    return bytes(response.SerializeToString())
 
 
-def _make_struct(members: Mapping[str, Any]) -> Struct:
-    return Struct(fields={name: _make_value(value) for name, value in members.items()})
-
-
-def _make_value(value: object) -> Value:
-    match value:
-        case None:
-            return Value(null_value=0)
-        case bool():
-            return Value(bool_value=value)
-        case int() | float():
-            return Value(number_value=value)
-        case str():
-            return Value(string_value=value)
-        case list():
-            return Value(list_value=ListValue(values=[_make_value(item) for item in value]))
-        case dict():
-            return Value(struct_value=_make_struct(value))
-        case _:
-            raise TypeError(f"{type(value).__name__} has no place in a decision")
+def _add_problem(response: RateLimitResponse, problem: Response) -> None:
+    """Make a problem the body of the client's response."""
+    response.raw_body = bytes(problem.body)
+    response.response_headers_to_add.add(key="Content-Type", value=problems.MEDIA_TYPE)

@@ -16,12 +16,11 @@ from ratelimit import InvalidRequest, StoreUnavailable
 from service.problems import Problem
 from service.rls import answers
 from service.rls.charges import Charge, read_charges
+from service.rls.turns import Turns
 from service.tokens import GATEWAY_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from envoy.service.ratelimit.v3.rls_pb2 import RateLimitResponse
 
     from ratelimit import AsyncLimiter, Decision
     from service.sidecar import Sidecar
@@ -41,6 +40,7 @@ class RateLimitService:
     def __init__(self, sidecar: Sidecar) -> None:
         self._sidecar = sidecar
         self._domains = frozenset(sidecar.settings.grpc_domains)
+        self._turns = Turns()
         self._token = sidecar.settings.gateway_token
 
     async def handle(self, message: bytes, context: grpc.aio.ServicerContext) -> bytes:
@@ -53,7 +53,7 @@ class RateLimitService:
         if self._token is not None and not self._has_token(context):
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, f"{_TOKEN_KEY} is missing or wrong")
         try:
-            return bytes((await self._answer(message)).SerializeToString())
+            return await self._answer(message)
         except StoreUnavailable as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         except Exception as error:
@@ -61,7 +61,7 @@ class RateLimitService:
             await context.abort(grpc.StatusCode.INTERNAL, "the sidecar has a bug; see its log")
         raise AssertionError("abort does not return")
 
-    async def _answer(self, message: bytes) -> RateLimitResponse:
+    async def _answer(self, message: bytes) -> bytes:
         try:
             request = RateLimitRequest.FromString(message)
         except DecodeError:
@@ -70,9 +70,11 @@ class RateLimitService:
             return answers.make_refusal(0, error)
         count = len(request.descriptors)
         if self._domains and request.domain not in self._domains:
-            return answers.make_response(count, {}, None, {})
+            return answers.make_response(count, {})
         try:
-            return await self._charge(count, read_charges(request, self._sidecar))
+            charges = read_charges(request, self._sidecar)
+            await self._turns.wait()
+            return await self._charge(count, charges)
         except (InvalidRequest, Problem) as error:
             return answers.make_refusal(count, error)
 
@@ -84,7 +86,7 @@ class RateLimitService:
             for value in sent
         )
 
-    async def _charge(self, count: int, charges: list[Charge]) -> RateLimitResponse:
+    async def _charge(self, count: int, charges: list[Charge]) -> bytes:
         limiter = self._sidecar.limiter
         statuses: dict[int, Any] = {}
         checks = [charge for charge in charges if not charge.settles]
@@ -94,11 +96,10 @@ class RateLimitService:
         for charge in charges:
             if charge.settles:
                 statuses |= await _settle(limiter, charge)
-        shown = next(
-            (decision for decision in decisions if not decision), decisions[0] if decisions else None
-        )
-        headers = self._sidecar.make_headers(shown) if shown is not None else {}
-        return answers.make_response(count, statuses, shown, headers)
+        if not decisions:
+            return answers.make_response(count, statuses)
+        key, shown = checks[0].key, next((one for one in decisions if not one), decisions[0])
+        return answers.make_response(count, statuses, shown, self._sidecar.make_headers(shown), key)
 
 
 async def _settle(limiter: AsyncLimiter, charge: Charge) -> dict[int, Any]:
