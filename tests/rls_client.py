@@ -52,6 +52,7 @@ def run_rls_sidecar(*flags, policy):
     """Run a sidecar with the rate-limit service; gives the sidecar, a client and the port."""
     port = find_free_port()
     with run_sidecar("--grpc-port", str(port), "--deadline", "5s", *flags, policy=policy) as sidecar:
+        sidecar.grpc_port = port
         client = RateLimitClient(port)
         grpc.channel_ready_future(client.channel).result(timeout=20)
         try:

@@ -34,11 +34,14 @@ def build_envoy_command(config, *options):
 
 
 @contextmanager
-def run_envoy_grpc(grpc_port, upstream_port, folder):
-    """Run Envoy until the end of the block, with a sidecar on a gRPC port; gives its URL."""
+def run_envoy_grpc(grpc_port, upstream_port, folder, config=None):
+    """Run Envoy until the end of the block, with a sidecar on a gRPC port; gives its URL.
+
+    Its configuration is the shipped one, or another text.
+    """
     port = find_free_port()
     text = replace_addresses(
-        CONFIG.read_text(),
+        config or CONFIG.read_text(),
         {
             "{address: 0.0.0.0, port_value: 8000}": f"{{address: 127.0.0.1, port_value: {port}}}",
             "{address: 127.0.0.1, port_value: 8081}": f"{{address: 127.0.0.1, port_value: {grpc_port}}}",

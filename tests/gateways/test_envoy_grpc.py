@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import threading
 from itertools import count
 
 import httpx
@@ -206,6 +207,43 @@ def test_a_large_body_passes_and_an_upgrade_is_counted(running, upstream, secret
     upgrade = {"Connection": "Upgrade", "Upgrade": "websocket"}
     left = client.get("/", headers=headers | upgrade).headers["RateLimit"]
     assert '"requests";r=2' in left
+
+
+def test_a_header_of_the_response_can_be_the_addend_as_the_readme_says(
+    running, tmp_path, secret, read_tokens
+):
+    shipped = "%DYNAMIC_METADATA(ratelimit:tokens)%"
+    assert CONFIG.read_text().count(shipped) == 1
+    config = CONFIG.read_text().replace(shipped, "%RESP(x-total-tokens)%")
+    assert "%RESP(x-total-tokens)%" in CONFIG.with_name("README.md").read_text()
+    with (
+        run_recording_server() as upstream,
+        run_envoy_grpc(running[0].grpc_port, upstream.port, tmp_path, config) as url,
+        httpx.Client(base_url=url, trust_env=False, timeout=20) as client,
+    ):
+        upstream.set_answer(200, {"X-Total-Tokens": "123"})
+        assert client.get("/", headers={"Authorization": f"Bearer {secret}"}).status_code == 200
+        wait_until(lambda: read_tokens() == TOKENS - 123)
+
+
+def test_a_client_that_disconnects_early_is_charged_no_tokens(running, upstream, secret, read_tokens, get):
+    started, go_on = threading.Event(), threading.Event()
+
+    def stream():
+        yield b"data: x\n\n"
+        started.set()
+        go_on.wait(20)
+        yield b'data: {"usage": {"total_tokens": 300}}\n\n'
+
+    upstream.set_answer(200, body=stream())
+    with running[2].stream("GET", "/", headers={"Authorization": f"Bearer {secret}"}) as answer:
+        assert next(answer.iter_bytes()) == b"data: x\n\n"
+        started.wait(20)
+    go_on.set()
+    upstream.set_answer(200, body=b'{"usage": {"total_tokens": 7}}')
+    assert get().status_code == 200
+    wait_until(lambda: read_tokens() < TOKENS)
+    assert read_tokens() == TOKENS - 7
 
 
 def test_without_the_sidecar_requests_pass(tmp_path):

@@ -1,4 +1,4 @@
-"""10,000 malformed requests of Envoy's rate-limit service: each is denied clearly, and nothing changes."""
+"""10,000 malformed requests each of gRPC and `/v1/authorize`: each has a clear answer, nothing changes."""
 
 import json
 
@@ -59,9 +59,14 @@ def requests(draw):
 
 
 @pytest.fixture(scope="module")
-def service(valkey_url):
-    with run_rls_sidecar("--redis", valkey_url, policy=POLICY) as (_, client, _):
-        yield client
+def running(valkey_url):
+    with run_rls_sidecar("--redis", valkey_url, policy=POLICY) as (sidecar, client, _):
+        yield sidecar, client
+
+
+@pytest.fixture(scope="module")
+def service(running):
+    return running[1]
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +101,38 @@ def test_a_text_that_is_not_utf_8_is_denied(service):
     answer = RateLimitResponse.FromString(service.send_bytes(message))
     assert answer.overall_code == RateLimitResponse.OVER_LIMIT
     assert json.loads(answer.raw_body)["status"] == 400
+
+
+# What a header can carry and the field cannot be. Empty values are like none.
+texts = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_categories=["Cc"]), min_size=1)
+bad_headers = st.one_of(
+    st.tuples(st.just("Key"), texts.filter(lambda text: " " in text.strip(" ") or not text.isascii())),
+    st.tuples(st.just("Key"), st.integers(257, 4000).map(lambda length: "x" * length)),
+    st.tuples(st.just("Plan"), visible.filter(lambda plan: plan not in {"free", "anonymous"})),
+    st.tuples(st.sampled_from(["Model", "Tenant", "Request-Id"]), visible.map(lambda text: f"{text} {text}")),
+    st.tuples(st.just("Request-Id"), st.integers(129, 4000).map(lambda length: "x" * length)),
+    st.tuples(
+        st.just("Timestamp"), st.sampled_from(["now", "2026-02-20T15:30:00", "1e400", "-", "nan", "0x10"])
+    ),
+    st.tuples(
+        st.just("Cost"),
+        st.sampled_from(
+            ["tokens=-1", "tokens=1e3", "bananas=1", "tokens", "=", "tokens=?1", 'tokens="1"', "(1 2)"]
+        ),
+    ),
+    st.tuples(st.just("Reserve"), visible.filter(lambda text: text not in {"?0", "?1"})),
+)
+
+
+@settings(max_examples=500)
+@given(sent=st.lists(st.tuples(bad_headers, visible), min_size=REQUESTS, max_size=REQUESTS))
+def test_p2_headers_that_cannot_be_read_are_refused_and_change_nothing(running, read_state, sent):
+    client, before = running[0].client, read_state()
+    for (name, value), key in sent:
+        headers = [] if name == "Key" else [(b"X-RateLimit-Key", key.encode())]
+        answer = client.get(
+            "/v1/authorize", headers=[*headers, (f"X-RateLimit-{name}", value.strip(" ").encode("latin-1"))]
+        )
+        assert answer.status_code in {400, 422}, (name, value)
+        assert answer.json()["status"] == answer.status_code
+    assert read_state() == before
