@@ -93,9 +93,9 @@ def sidecar(policy: Path, **settings: str) -> AbstractContextManager[Address]:
     return running("the sidecar", port, command, is_ready)
 
 
-def noop() -> AbstractContextManager[Address]:
+def noop(module: str = "noop") -> AbstractContextManager[Address]:
     port = free_port()
-    return running("the no-op server", port, [sys.executable, "-m", "benchmarks.noop", str(port)])
+    return running("the no-op server", port, [sys.executable, "-m", f"benchmarks.{module}", str(port)])
 
 
 @contextlib.contextmanager

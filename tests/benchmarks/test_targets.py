@@ -8,7 +8,7 @@ from benchmarks import cli, plots, report, targets
 from benchmarks.contestants import BUCKET, EMPTY, OURS, THROTTLED
 from benchmarks.figures import Cell, Found
 from benchmarks.runner import Benchmark, Result
-from benchmarks.suite import accuracy, growth, http, memory, shortcuts
+from benchmarks.suite import accuracy, growth, grpc, http, memory, shortcuts
 from benchmarks.suite.library import ALONE, ALONE_THREE, ONE_EACH, RATE, THREAD, THREE_EACH
 
 FIXED = "limits fixed window"
@@ -80,6 +80,10 @@ def made_up():
         (http.HALF, "check", "p99_ms", [5, 9.9, 12]),
         (http.HALF, "authorize", "p99_ms", [3, 4, 5]),
     )
+    calls = (
+        (grpc.FULL, grpc.OURS, "ratio", [0.6, 0.7]),
+        (grpc.HALF, grpc.OURS, "share_after_20_ms", [0, 0, 0.1]),
+    )
     return {
         "library": found(*library),
         "accuracy": found((accuracy.DAILY_CELL, OURS, "admitted_to_allowed", [1, 1])),
@@ -87,6 +91,7 @@ def made_up():
         "growth": found(*sweeps),
         "shortcuts": found(*ways),
         "http": found(*routes),
+        "grpc": found(*calls),
     }
 
 
@@ -100,7 +105,7 @@ def judged(run):
 
 def test_everything_that_is_reached_is_met(made_up):
     assert {verdict["met"] for verdict in targets.judge(merged(made_up))} == {True}
-    assert len(targets.TARGETS) == 20
+    assert len(targets.TARGETS) == 22
 
 
 def test_ratios_are_taken_round_by_round_against_the_fastest_of_the_round(made_up):
