@@ -13,7 +13,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from ratelimit.request.privacy import identifier_of
 
 from ..processes import find_free_port, run_ratelimit
-from ..rls_client import RateLimitClient, make_request, run_rls_sidecar
+from ..rls_client import METHOD, RateLimitClient, make_request, run_rls_sidecar
 
 OK, OVER_LIMIT = RateLimitResponse.OK, RateLimitResponse.OVER_LIMIT
 LIMIT = RateLimitResponse.RateLimit
@@ -76,6 +76,10 @@ def test_a_request_within_its_limits_is_ok_with_limits_headers_and_the_decision(
 
 def test_p10_the_decision_in_the_metadata_has_the_masked_key(service, key):
     answer = service.ask({"key": key})
+    # Only the API gets the identifier, as from /v1/authorize.
+    [header] = answer.request_headers_to_add
+    assert (header.key, header.value) == ("X-RateLimit-Key", key)
+    answer.ClearField("request_headers_to_add")
     assert key not in str(answer)
     assert MessageToDict(answer.dynamic_metadata)["key"].endswith("…")
 
@@ -299,3 +303,28 @@ def test_a_port_that_is_taken_is_a_clear_error(service, tmp_path):
     assert done.returncode != 0
     assert f"cannot listen on 127.0.0.1:{port} for gRPC" in done.stderr
     assert "--grpc-port" in done.stderr
+
+
+def test_calls_under_way_are_answered_when_the_sidecar_stops(valkey_url, key):
+    with run_rls_sidecar("--redis", valkey_url, policy=POLICY) as (sidecar, client, _):
+        call = client.channel.unary_unary(METHOD)
+        message = make_request({"key": key, "plan": "vast"}).SerializeToString()
+        calls = [call.future(message, timeout=20) for _ in range(200)]
+        calls[0].result()
+        code = sidecar.stop()
+        ended = [one.exception() is None or one.code() for one in calls]
+    assert code == 0
+    assert set(ended) <= {True, grpc.StatusCode.UNAVAILABLE}
+    assert ended.count(True) >= 1
+
+
+def test_concurrent_calls_share_calls_to_the_store(valkey_url, key, open_client):
+    store = open_client(valkey_url)
+    with run_rls_sidecar("--redis", valkey_url, policy=POLICY) as (_, client, _):
+        call = client.channel.unary_unary(METHOD)
+        message = make_request({"key": key, "plan": "vast"}).SerializeToString()
+        call(message, timeout=20)
+        store.config_resetstat()
+        for one in [call.future(message, timeout=20) for _ in range(500)]:
+            one.result()
+        assert store.info("commandstats")["cmdstat_evalsha"]["calls"] < 250
