@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ratelimit import AsyncLimiter
-from service import assignments, problems, reload, rls
+from service import assignments, openapi, problems, reload, rls
 from service.fast_path import AUTHORIZE, FastPathAPI
 from service.routes import check, health, operators, settle
 from service.settings import Settings
@@ -57,19 +57,26 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         title="ratelimit",
         version=metadata.version("ratelimit-sidecar"),
         summary="Decides for gateways whether a request passes.",
+        docs_url=None,
+        redoc_url=None,
         lifespan=lifespan,
     )
     problems.install_handlers(app)
+    openapi.add_pages(app)
     for path in ("/v1/authorize", "/v1/authorize/{rest:path}"):
         app.router.routes.append(Route(path, AUTHORIZE))
-    app.add_api_route(
-        "/v1/authorize",
-        _document_authorize,
-        name="authorize",
-        summary="Check one request by its headers",
-        tags=["checks"],
-        responses=_AUTHORIZE_RESPONSES,
-    )
+    for method in _METHODS:
+        app.add_api_route(
+            "/v1/authorize",
+            _document_authorize,
+            methods=[method],
+            name="authorize",
+            operation_id=f"authorize_{method.lower()}",
+            summary="Check one request by its headers",
+            tags=["checks"],
+            response_class=Response,
+            responses=_AUTHORIZE_RESPONSES,
+        )
     app.include_router(check.router)
     app.include_router(settle.router)
     app.include_router(operators.router)
@@ -86,10 +93,15 @@ def _run_rls(sidecar: Sidecar) -> contextlib.AbstractAsyncContextManager[None]:
     return run_server(sidecar)
 
 
-_AUTHORIZE_RESPONSES: dict[int | str, dict[str, str]] = {
-    200: {"description": "allowed: RateLimit headers, X-RateLimit-Key and an empty body"},
-    429: {"description": "denied: a problem, with Retry-After if waiting helps"},
-    503: {"description": "denied because the store does not answer"},
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
+"""The methods that OpenAPI can name. `/v1/authorize` answers any other method, too."""
+
+_AUTHORIZE_RESPONSES: openapi.Responses = {
+    200: {"description": "allowed; the body is empty", "headers": openapi.KEY_HEADERS},
+    403: openapi.describe_problem("denied, with `?deny_status=403`"),
+    429: openapi.describe_problem("denied", openapi.KEY_HEADERS | openapi.RETRY_AFTER),
+    503: openapi.describe_problem("denied because the store does not answer"),
+    **openapi.describe_problems(400, 401, 422),
 }
 
 

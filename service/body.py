@@ -33,6 +33,7 @@ def describe_body(schema: dict[str, Any]) -> dict[str, Any]:
     FastAPI does not know these bodies: routes call `read_body` themselves, so that a body is limited in
     size and parsed only once.
     """
+    schema = {name: value for name, value in schema.items() if name != "$defs"}  # all are in their place
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from fastapi.exceptions import RequestValidationError
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from ratelimit import InvalidRequest, StoreUnavailable, UnknownReservation
 
@@ -23,17 +24,11 @@ if TYPE_CHECKING:
 
 MEDIA_TYPE = "application/problem+json"
 
+_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE")
+
 # draft-ietf-httpapi-ratelimit-headers-10, "Problem Types"
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 REDUCED_CAPACITY = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
-
-PROBLEM_CONTENT: Final[dict[str, Any]] = {"content": {MEDIA_TYPE: {"schema": {"type": "object"}}}}
-ERROR_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
-    400: {"description": "the body is not JSON", **PROBLEM_CONTENT},
-    401: {"description": "the gateway token is missing or wrong", **PROBLEM_CONTENT},
-    413: {"description": "the body is over 64 KiB", **PROBLEM_CONTENT},
-    422: {"description": "a field is wrong or not listed", **PROBLEM_CONTENT},
-}
 
 log = structlog.get_logger("ratelimit")
 
@@ -145,8 +140,11 @@ def _make_parameters_response(error: RequestValidationError) -> Response:
 def install_handlers(app: FastAPI) -> None:
     """Make the application send a problem for every exception."""
 
-    async def handle(_: Request, error: Exception) -> Response:
-        return make_error_response(error)
+    async def handle(request: Request, error: Exception) -> Response:
+        response = make_error_response(error)
+        if response.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            response.headers["Allow"] = ", ".join(_list_methods(request))
+        return response
 
     for exception in (
         Problem,
@@ -157,3 +155,15 @@ def install_handlers(app: FastAPI) -> None:
         Exception,
     ):
         app.add_exception_handler(exception, handle)
+
+
+def _list_methods(request: Request) -> list[str]:
+    """Return the methods of all routes of a path. The router itself names those of the first route only."""
+    return [
+        method
+        for method in _METHODS
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    ]

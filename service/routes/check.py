@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ratelimit import Decision
-from service import body, problems
+from service import body, openapi, problems
 from service.responses import AllowedResponse
 from service.sidecar import Sidecar
 from service.tokens import require_gateway, require_gateway_token
@@ -22,9 +22,12 @@ router = APIRouter(tags=["checks"])
     response_model=Decision,
     openapi_extra=body.describe_body(body.CHECK.json_schema()),
     responses={
-        429: {"description": "denied: a problem with the members of a decision", **problems.PROBLEM_CONTENT},
-        503: {"description": "denied because the store does not answer", **problems.PROBLEM_CONTENT},
-        **problems.ERROR_RESPONSES,
+        200: {"description": "allowed", "headers": openapi.LIMIT_HEADERS},
+        429: openapi.describe_problem(
+            "denied: a problem with the members of a decision", openapi.LIMIT_HEADERS | openapi.RETRY_AFTER
+        ),
+        503: openapi.describe_problem("denied because the store does not answer"),
+        **openapi.describe_problems(400, 401, 413, 422),
     },
 )
 async def check(request: Request) -> Response:
@@ -44,8 +47,8 @@ async def check(request: Request) -> Response:
     summary="Check up to 256 requests",
     response_model=list[Decision],
     dependencies=[Depends(require_gateway)],
-    openapi_extra=body.describe_body(body.CHECKS.json_schema()),
-    responses=problems.ERROR_RESPONSES,
+    openapi_extra=body.describe_body({**body.CHECKS.json_schema(), "items": body.CHECK.json_schema()}),
+    responses=openapi.describe_problems(400, 401, 413, 422),
 )
 async def check_batch(request: Request) -> Response:
     """Check up to 256 requests, in order. Each check takes from all its buckets or from none."""

@@ -11,14 +11,20 @@ from starlette.responses import Response
 
 from ratelimit import Decision
 from ratelimit.metering.assignments import KeyAssignment, TenantAssignment
-from service import body
+from service import body, openapi
 from service.sidecar import Sidecar
 from service.tokens import require_operator
 
 _KEY = "/v1/keys/{key:path}"
 """`:path`, because a key may contain any visible character, also a slash."""
 
-router = APIRouter(tags=["operators"], dependencies=[Depends(require_operator)])
+router = APIRouter(
+    tags=["operators"],
+    dependencies=[Depends(require_operator)],
+    responses=openapi.describe_problems(401, 404),
+)
+
+_WRITE_RESPONSES = openapi.describe_problems(400, 413, 422, 503)
 
 
 @router.get("/v1/policy", summary="Show the policy in force")
@@ -28,9 +34,18 @@ async def show_policy(request: Request) -> dict[str, Any]:
     return {"source": policy.source, "version": policy.version, **policy.as_dict()}
 
 
-@router.get(_KEY, summary="Show the limits of a key", response_model=Decision)
+@router.get(
+    _KEY,
+    summary="Show the limits of a key",
+    response_model=Decision,
+    responses=openapi.describe_problems(422),
+)
 async def show_key(
-    request: Request, key: str, plan: str | None = None, model: str | None = None, tenant: str | None = None
+    request: Request,
+    key: openapi.KeyPath,
+    plan: openapi.PlanQuery = None,
+    model: openapi.ModelQuery = None,
+    tenant: openapi.TenantQuery = None,
 ) -> Response:
     """Show the limits of a key and charge nothing. `allowed` is true if one more request would pass."""
     decision = await Sidecar.from_request(request).limiter.peek(key, plan=plan, model=model, tenant=tenant)
@@ -42,8 +57,9 @@ async def show_key(
     summary="Assign a plan or tenant to a key, or block it",
     response_model=KeyAssignment,
     openapi_extra=body.describe_body(body.KEY_ASSIGNMENT.json_schema()),
+    responses=_WRITE_RESPONSES,
 )
-async def assign_to_key(request: Request, key: str) -> Response:
+async def assign_to_key(request: Request, key: openapi.KeyPath) -> Response:
     """Assign a plan or tenant to a key, or block it, in every sidecar on this store.
 
     It takes effect within a second. The policy still decides fields that are absent, and `{}` removes the
@@ -59,8 +75,9 @@ async def assign_to_key(request: Request, key: str) -> Response:
     summary="Assign a plan to a tenant",
     response_model=TenantAssignment,
     openapi_extra=body.describe_body(body.TENANT_ASSIGNMENT.json_schema()),
+    responses=_WRITE_RESPONSES,
 )
-async def assign_to_tenant(request: Request, tenant: str) -> Response:
+async def assign_to_tenant(request: Request, tenant: openapi.TenantPath) -> Response:
     """Assign a plan to a tenant, in every sidecar on this store.
 
     It takes effect within a second, for each key of the tenant that has no plan of its own. `{}` removes
@@ -71,7 +88,7 @@ async def assign_to_tenant(request: Request, tenant: str) -> Response:
     return Response(assignment.model_dump_json(), media_type="application/json")
 
 
-@router.delete(_KEY, summary="Reset a key", status_code=204)
-async def reset_key(request: Request, key: str, tenant: str | None = None) -> None:
+@router.delete(_KEY, summary="Reset a key", status_code=204, responses=openapi.describe_problems(422, 503))
+async def reset_key(request: Request, key: openapi.KeyPath, tenant: openapi.TenantQuery = None) -> None:
     """Forget what a key has used. Buckets that it shares with other keys do not change."""
     await Sidecar.from_request(request).limiter.reset(key, tenant=tenant)

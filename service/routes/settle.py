@@ -10,18 +10,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ratelimit import Settlement, Usage
-from service import body, problems
+from service import body, openapi, problems
 from service.sidecar import Sidecar
 from service.tokens import require_gateway
 
 router = APIRouter(tags=["settlement"], dependencies=[Depends(require_gateway)])
 
 _RESERVATION_RESPONSES: dict[int | str, dict[str, Any]] = {
-    404: {"description": "the reservation is unknown or has expired", **problems.PROBLEM_CONTENT},
-    503: {
-        "description": "the store does not answer; the same reservation can safely be settled again",
-        **problems.PROBLEM_CONTENT,
-    },
+    404: openapi.describe_problem("the reservation is unknown or has expired"),
+    503: openapi.describe_problem(
+        "the store does not answer; the same reservation can safely be settled again"
+    ),
 }
 
 
@@ -31,9 +30,9 @@ _RESERVATION_RESPONSES: dict[int | str, dict[str, Any]] = {
     response_model=Settlement,
     openapi_extra=body.describe_body(body.USAGE.json_schema()),
     responses={
-        409: {"description": "the reservation was cancelled", **problems.PROBLEM_CONTENT},
+        409: openapi.describe_problem("the reservation was cancelled"),
         **_RESERVATION_RESPONSES,
-        **problems.ERROR_RESPONSES,
+        **openapi.describe_problems(400, 401, 413, 422),
     },
 )
 async def settle_usage(request: Request) -> Response:
@@ -50,8 +49,8 @@ async def settle_usage(request: Request) -> Response:
     "/v1/reservations/{reservation}",
     summary="Cancel a reservation",
     status_code=204,
-    responses=_RESERVATION_RESPONSES,
+    responses={**_RESERVATION_RESPONSES, **openapi.describe_problems(401, 422)},
 )
-async def cancel_reservation(request: Request, reservation: str) -> None:
+async def cancel_reservation(request: Request, reservation: openapi.ReservationPath) -> None:
     """Refund what a reservation took. If it is already cancelled or settled, change nothing."""
     await Sidecar.from_request(request).limiter.cancel(reservation)
