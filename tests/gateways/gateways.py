@@ -1,0 +1,19 @@
+"""Every gateway with a shipped configuration.
+
+Each entry takes the port of a sidecar, the port of an API and an empty folder for its files, and runs
+the gateway between the two until the end of the block. It gives the gateway's URL.
+"""
+
+from .run_caddy import run_caddy
+from .run_nginx import run_nginx
+
+GATEWAYS = {
+    "nginx": run_nginx,
+    "caddy": run_caddy,
+}
+
+NO_LIMITS_ON_200 = {}
+"""The gateways that cannot add the sidecar's headers to an answer of the API, and why."""
+
+CLOSES_WITHOUT_SIDECAR = {}
+"""The gateways whose shipped configuration refuses requests while no sidecar answers, and why."""
