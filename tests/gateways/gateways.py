@@ -5,11 +5,13 @@ the gateway between the two until the end of the block. It gives the gateway's U
 """
 
 from .run_caddy import run_caddy
+from .run_haproxy import run_haproxy
 from .run_nginx import run_nginx
 
 GATEWAYS = {
     "nginx": run_nginx,
     "caddy": run_caddy,
+    "haproxy": run_haproxy,
 }
 
 NO_LIMITS_ON_200 = {}

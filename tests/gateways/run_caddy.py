@@ -9,11 +9,11 @@ CONFIG = EXAMPLES / "caddy" / "Caddyfile"
 
 
 @contextmanager
-def run_caddy(sidecar_port, upstream_port, folder):
-    """Run Caddy until the end of the block; gives its URL."""
+def run_caddy(sidecar_port, upstream_port, folder, *, text=None):
+    """Run Caddy until the end of the block, with the shipped Caddyfile unless given; gives its URL."""
     port = find_free_port()
     text = replace_addresses(
-        CONFIG.read_text(),
+        text or CONFIG.read_text(),
         {
             "\n:8000 {": f"\nhttp://127.0.0.1:{port} {{",
             "reverse_proxy 127.0.0.1:8080 {": f"reverse_proxy 127.0.0.1:{sidecar_port} {{",

@@ -172,17 +172,24 @@ def test_the_api_learns_the_identifier_that_stands_for_the_secret(gateway, upstr
     assert upstream.requests[-1].headers["X-RateLimit-Key"] == identifier_of(api_key, PEPPER)
 
 
-@pytest.mark.parametrize("length", [3_000, 12_000, 60_000, 300_000])
-def test_no_length_of_a_key_is_a_way_around_the_limits(gateway, upstream, address, connect_from, length):
-    client = connect_from(gateway, address)
-    for _ in range(10):
+def test_no_length_of_a_key_is_a_way_around_the_limits(gateway, upstream):
+    """Buffers have limits: a key just below one reaches the API, and must have been checked."""
+    for length in [*range(500, 25_000, 150), 60_000, 70_000, 300_000, 2_000_000]:
         try:
-            client.get("/", headers=bearer("x" * length))
+            gateway.send_request(headers=bearer("x" * length))
         except httpx.TransportError:
             continue  # the gateway closed the connection while the client was still sending
-    assert len(upstream.requests) - len(find_unchecked(upstream)) <= BURST
     # On a machine that stalls, single checks may end in a timeout.
     assert len(find_unchecked(upstream)) < 5
+
+
+def test_the_api_and_the_sidecar_do_not_read_different_keys(scripted_gateway, scripted_sidecar, upstream):
+    scripted_sidecar.set_answer(200, {"X-RateLimit-Key": "vk_real"})
+    two = [("Authorization", "Bearer one"), ("Authorization", "Bearer two")]
+    if scripted_gateway.get_answer(headers=two).status_code == 200:
+        checked = scripted_sidecar.requests[-1].headers.get_list("Authorization")
+        assert checked == upstream.requests[-1].headers.get_list("Authorization")
+        assert len(checked) == 1
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422, 431])

@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from ..processes import find_free_port, wait_until
-from .shipped import EXAMPLES, accepts_connections, find_program, replace_addresses
+from .shipped import EXAMPLES, accepts_connections, replace_addresses
 
-PROGRAMS = {"caddy": "caddy"}
+PROGRAMS = {"caddy": "caddy", "haproxy": "haproxy"}
 """The folder of each README, and the program that it runs."""
 
 
@@ -70,7 +70,7 @@ def path(tmp_path):
 @pytest.mark.skipif(not shutil.which("curl") or not shutil.which("openssl"), reason="needs curl and openssl")
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_commands_of_the_readme_protect_an_api(name, path, tmp_path):
-    if find_program(PROGRAMS[name]) is None:
+    if shutil.which(PROGRAMS[name], path=path) is None:
         pytest.skip(f"{PROGRAMS[name]} is not installed")
     for folder in (name, "policies"):
         shutil.copytree(EXAMPLES / folder, tmp_path / folder)
