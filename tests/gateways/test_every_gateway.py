@@ -1,118 +1,69 @@
 """What every shipped gateway configuration promises, in front of the real sidecar."""
 
-import math
 import signal
-import time
-from contextlib import ExitStack
-from itertools import count
 
 import httpx
 import pytest
 
 from ratelimit.request.privacy import identifier_of
 
+from .any_gateway import (
+    CLAIMS,
+    bearer,
+    find_unchecked,
+    run_gateway,
+    send_50_of_which_the_burst_passes,
+)
 from .conftest import PEPPER
-from .gateways import CLOSES_WITHOUT_SIDECAR, GATEWAYS, NO_LIMITS_ON_200
-
-BURST = 5  # of the plans `free` and `anonymous` of the starter policy
-FREE_RATE = 20 / 60  # that of `anonymous` is lower
-
-CLAIMS = {
-    "X-RateLimit-Key": "vk_claimed",
-    "X-RateLimit-Plan": "pro",
-    "X-RateLimit-Model": "claimed",
-    "X-RateLimit-Tenant": "claimed",
-    "X-RateLimit-Cost": "requests=0",
-    "X-RateLimit-Timestamp": "1",
-    "X-RateLimit-Reserve": "?1",
-    "X-RateLimit-Reservation": "claimed",
-    "X-RateLimit-Request-Id": "claimed",
-    "X-RateLimit-Outcome": "claimed",
-    "X-RateLimit-Gateway-Token": "claimed",
-}
-"""What a client may try to decide itself."""
+from .gateways import CLOSES_WITHOUT_SIDECAR, GATEWAYS, NO_LIMITS_ON_200, PASSES_TWO_AUTHORIZATIONS
+from .recording_server import run_recording_server
 
 
-@pytest.fixture(params=GATEWAYS)
+@pytest.fixture(scope="module", params=GATEWAYS)
 def name(request):
     """The name of each gateway in turn."""
     return request.param
 
 
-class Gateway:
-    """A running gateway: its URL, a client, and the API behind it."""
-
-    def __init__(self, url, client, upstream):
-        self.url, self.client, self.upstream = url, client, upstream
-
-    def send_request(self, method="GET", path="/", **options):
-        return self.client.request(method, path, **options)
-
-    def get_answer(self, method="GET", path="/", **options):
-        """Send a request again until the gateway got the sidecar's answer in time.
-
-        A gateway waits 100 ms, and a busy machine can stall for longer.
-        """
-        for _ in range(50):
-            self.upstream.requests.clear()
-            answer = self.send_request(method, path, **options)
-            if answer.status_code < 500 and not find_unchecked(self.upstream):
-                return answer
-        pytest.fail(f"the gateway got no answer of the sidecar in time, 50 times; the last: {answer}")
-
-
-def find_unchecked(upstream):
-    """Return the requests that reached the API without a check: no sidecar said whose they are."""
-    return [request for request in upstream.requests if "X-RateLimit-Key" not in request.headers]
+@pytest.fixture(scope="module")
+def servers():
+    """Two recording servers that all tests of a gateway use: an API, and one in place of the sidecar."""
+    with run_recording_server() as api, run_recording_server() as sidecar:
+        yield api, sidecar
 
 
 @pytest.fixture
-def start_gateway(name, upstream, tmp_path):
-    """Start the gateway in front of the API and of a sidecar on a given port."""
-    with ExitStack() as stack:
-        numbers = count()
-
-        def start(sidecar_port):
-            folder = tmp_path / f"gateway-{next(numbers)}"
-            folder.mkdir()
-            url = stack.enter_context(GATEWAYS[name](sidecar_port, upstream.port, folder))
-            client = stack.enter_context(httpx.Client(base_url=url, trust_env=False, timeout=20))
-            return Gateway(url, client, upstream)
-
-        yield start
+def upstream(servers):
+    servers[0].requests.clear()
+    servers[0].set_answer(200)
+    return servers[0]
 
 
 @pytest.fixture
-def gateway(start_gateway, sidecar):
-    return start_gateway(sidecar.port)
+def scripted_sidecar(servers):
+    servers[1].requests.clear()
+    servers[1].set_answer(200)
+    return servers[1]
 
 
-@pytest.fixture
-def scripted_gateway(start_gateway, scripted_sidecar):
+@pytest.fixture(scope="module")
+def gateway(name, servers, sidecar, tmp_path_factory):
+    with run_gateway(name, sidecar.port, servers[0], tmp_path_factory.mktemp("gateway")) as gateway:
+        yield gateway
+
+
+@pytest.fixture(scope="module")
+def scripted_gateway(name, servers, tmp_path_factory):
     """A gateway that asks a server with set answers in place of the sidecar."""
-    return start_gateway(scripted_sidecar.port)
+    with run_gateway(name, servers[1].port, servers[0], tmp_path_factory.mktemp("gateway")) as gateway:
+        yield gateway
 
 
-def bearer(secret):
-    return {"Authorization": f"Bearer {secret}"}
-
-
-def send_50_of_which_the_burst_passes(send_request, upstream):
-    """Send 50 requests, expect that the burst of 5 passes and no more, and return the last answer.
-
-    Where the gateway gave up waiting, nobody knows whether the check was charged; and the bucket refills.
-    """
-    upstream.requests.clear()
-    started = time.monotonic()
-    answers = [send_request() for _ in range(50)]
-    refilled = math.floor(FREE_RATE * (time.monotonic() - started) + 1e-3)
-    unanswered = len(find_unchecked(upstream)) + sum(answer.status_code >= 500 for answer in answers)
-    passed = len(upstream.requests) - len(find_unchecked(upstream))
-    assert BURST - unanswered <= passed <= BURST + refilled
-    assert unanswered < 10
-    denied = [answer for answer in answers if answer.status_code == 429]
-    assert len(denied) == 50 - passed - unanswered
-    return denied[-1]
+@pytest.fixture
+def own_gateway(name, own_sidecar, upstream, tmp_path):
+    """A gateway in front of the sidecar that the test may stop."""
+    with run_gateway(name, own_sidecar.port, upstream, tmp_path) as gateway:
+        yield gateway
 
 
 def test_an_allowed_request_reaches_the_api_and_its_answer_tells_the_limits(name, gateway, upstream, api_key):
@@ -156,7 +107,7 @@ def test_of_50_requests_with_one_id_of_the_client_5_pass(gateway, upstream, api_
 
 
 def test_of_50_made_up_secrets_and_addresses_from_one_address_5_pass(
-    gateway, upstream, address, connect_from
+    gateway, upstream, address, connect_from, api_key
 ):
     client = connect_from(gateway, address)
     made_up = (
@@ -164,7 +115,7 @@ def test_of_50_made_up_secrets_and_addresses_from_one_address_5_pass(
         for number in range(50)
     )
     send_50_of_which_the_burst_passes(lambda: client.get("/", headers=next(made_up)), upstream)
-    assert gateway.get_answer().status_code == 200
+    assert gateway.get_answer(headers=bearer(api_key)).status_code == 200
 
 
 def test_the_api_learns_the_identifier_that_stands_for_the_secret(gateway, upstream, api_key):
@@ -172,24 +123,27 @@ def test_the_api_learns_the_identifier_that_stands_for_the_secret(gateway, upstr
     assert upstream.requests[-1].headers["X-RateLimit-Key"] == identifier_of(api_key, PEPPER)
 
 
-def test_no_length_of_a_key_is_a_way_around_the_limits(gateway, upstream):
+def test_no_length_of_a_key_is_a_way_around_the_limits(gateway, upstream, address, connect_from):
     """Buffers have limits: a key just below one reaches the API, and must have been checked."""
+    client = connect_from(gateway, address)
     for length in [*range(500, 25_000, 150), 60_000, 70_000, 300_000, 2_000_000]:
         try:
-            gateway.send_request(headers=bearer("x" * length))
+            client.get("/", headers=bearer("x" * length))
         except httpx.TransportError:
             continue  # the gateway closed the connection while the client was still sending
     # On a machine that stalls, single checks may end in a timeout.
     assert len(find_unchecked(upstream)) < 5
 
 
-def test_the_api_and_the_sidecar_do_not_read_different_keys(scripted_gateway, scripted_sidecar, upstream):
+def test_the_api_and_the_sidecar_do_not_read_different_keys(
+    name, scripted_gateway, scripted_sidecar, upstream
+):
     scripted_sidecar.set_answer(200, {"X-RateLimit-Key": "vk_real"})
     two = [("Authorization", "Bearer one"), ("Authorization", "Bearer two")]
     if scripted_gateway.get_answer(headers=two).status_code == 200:
         checked = scripted_sidecar.requests[-1].headers.get_list("Authorization")
         assert checked == upstream.requests[-1].headers.get_list("Authorization")
-        assert len(checked) == 1
+        assert len(checked) == 1 or name in PASSES_TWO_AUTHORIZATIONS
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422, 431])
@@ -197,20 +151,14 @@ def test_an_answer_that_a_client_can_cause_does_not_let_the_request_pass(
     scripted_gateway, scripted_sidecar, upstream, status
 ):
     scripted_sidecar.set_answer(status, {"Content-Type": "application/problem+json"}, b"{}")
-    answer = scripted_gateway.send_request()
-    while not scripted_sidecar.requests:
-        answer = scripted_gateway.send_request()
-    assert 400 <= answer.status_code <= 500
-    assert not [r for r in upstream.requests if "X-RateLimit-Key" in r.headers]
-    assert not upstream.requests
+    assert 400 <= scripted_gateway.get_refusal().status_code <= 500
 
 
 def test_a_503_problem_of_the_sidecar_is_a_denial(scripted_gateway, scripted_sidecar, upstream):
     problem = {"Content-Type": "application/problem+json", "Retry-After": "1"}
     scripted_sidecar.set_answer(503, problem, b"{}")
-    answer = scripted_gateway.send_request()
+    answer = scripted_gateway.get_refusal()
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
-    assert not upstream.requests
 
 
 def test_the_sidecar_is_told_who_asks_and_never_what(scripted_gateway, scripted_sidecar, upstream):
@@ -282,35 +230,32 @@ def expect_the_outcome_without_a_sidecar(name, answer, upstream):
 
 
 def test_without_a_sidecar_the_outcome_is_the_one_that_the_readme_states(
-    name, start_gateway, own_sidecar, upstream, api_key
+    name, own_gateway, own_sidecar, upstream, api_key
 ):
-    gateway = start_gateway(own_sidecar.port)
-    gateway.get_answer(headers=bearer(api_key))
+    own_gateway.get_answer(headers=bearer(api_key))
     own_sidecar.stop()
     upstream.requests.clear()
-    answer = gateway.send_request(headers=bearer(api_key) | CLAIMS)
+    answer = own_gateway.send_request(headers=bearer(api_key) | CLAIMS)
     expect_the_outcome_without_a_sidecar(name, answer, upstream)
 
 
 def test_with_a_frozen_sidecar_the_outcome_is_the_same_and_after_it_checks_are_made_again(
-    name, start_gateway, own_sidecar, upstream, api_key
+    name, own_gateway, own_sidecar, upstream, api_key
 ):
-    gateway = start_gateway(own_sidecar.port)
-    gateway.get_answer(headers=bearer(api_key))
+    own_gateway.get_answer(headers=bearer(api_key))
     own_sidecar.process.send_signal(signal.SIGSTOP)
     try:
         upstream.requests.clear()
-        answer = gateway.send_request(headers=bearer(api_key) | CLAIMS)
+        answer = own_gateway.send_request(headers=bearer(api_key) | CLAIMS)
         expect_the_outcome_without_a_sidecar(name, answer, upstream)
     finally:
         own_sidecar.process.send_signal(signal.SIGCONT)
-    send_50_of_which_the_burst_passes(gateway.send_request, upstream)
+    send_50_of_which_the_burst_passes(own_gateway.send_request, upstream)
 
 
-def test_a_body_survives_a_check_that_nobody_answers(name, start_gateway, own_sidecar, upstream):
-    gateway = start_gateway(own_sidecar.port)
+def test_a_body_survives_a_check_that_nobody_answers(name, own_gateway, own_sidecar, upstream):
     own_sidecar.stop()
-    gateway.send_request("POST", content=b"x" * 100_000)
+    own_gateway.send_request("POST", content=b"x" * 100_000)
     assert [request.body for request in upstream.requests] == (
         [] if name in CLOSES_WITHOUT_SIDECAR else [b"x" * 100_000]
     )

@@ -15,8 +15,8 @@ import pytest
 from ..processes import find_free_port, wait_until
 from .shipped import EXAMPLES, accepts_connections, replace_addresses
 
-PROGRAMS = {"caddy": "caddy", "haproxy": "haproxy"}
-"""The folder of each README, and the program that it runs."""
+PROGRAMS = ["caddy", "haproxy", "traefik"]
+"""The program that each README runs, which is also the name of its folder."""
 
 
 def read_commands(readme):
@@ -70,13 +70,13 @@ def path(tmp_path):
 @pytest.mark.skipif(not shutil.which("curl") or not shutil.which("openssl"), reason="needs curl and openssl")
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_commands_of_the_readme_protect_an_api(name, path, tmp_path):
-    if shutil.which(PROGRAMS[name], path=path) is None:
-        pytest.skip(f"{PROGRAMS[name]} is not installed")
+    if shutil.which(name, path=path) is None:
+        pytest.skip(f"{name} is not installed")
     for folder in (name, "policies"):
         shutil.copytree(EXAMPLES / folder, tmp_path / folder)
     folder = tmp_path / name
     start, send = read_commands(folder / "README.md")
-    ports = {shipped: find_free_port() for shipped in (8000, 8080, 9000)}
+    ports = {shipped: find_free_port() for shipped in (8000, 8001, 8080, 9000)}
     start = replace_addresses(start, {"serve --policy": f"serve --port {ports[8080]} --policy"})
     start = replace_addresses(start, {"127.0.0.1 9000": f"127.0.0.1 {ports[9000]}"})
     for file in folder.glob("[!R]*"):
@@ -86,10 +86,11 @@ def test_the_commands_of_the_readme_protect_an_api(name, path, tmp_path):
         file.write_text(text)
     send = re.sub(r"localhost:8000\b", f"127.0.0.1:{ports[8000]}", send)
 
+    servers = [ports[shipped] for shipped in (8000, 8080, 9000)]
     with run_script(start, folder, path) as (process, output):
         wait_until(
-            lambda: process.poll() is not None or all(map(accepts_connections, ports.values())),
-            describe=lambda: f"servers on {ports}:\n{output.read_text()}",
+            lambda: process.poll() is not None or all(map(accepts_connections, servers)),
+            describe=lambda: f"servers on {servers}:\n{output.read_text()}",
         )
         assert process.poll() is None, output.read_text()
         with httpx.Client(base_url=f"http://127.0.0.1:{ports[8080]}", trust_env=False) as sidecar:
