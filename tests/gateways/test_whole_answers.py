@@ -90,10 +90,14 @@ def test_the_sidecar_gets_no_other_header(gateway, scripted_sidecar):
     assert sent == {"authorization", "x-forwarded-for", "x-ratelimit-request-id"}
 
 
-def test_an_api_that_is_gone_is_not_mistaken_for_the_sidecar(name, scripted_sidecar, read_outcomes, tmp_path):
+@pytest.mark.parametrize(("status", "outcome"), [(200, "allowed"), (500, "failed-open")])
+def test_an_api_that_is_gone_is_not_mistaken_for_the_sidecar(
+    name, scripted_sidecar, read_outcomes, tmp_path, status, outcome
+):
+    scripted_sidecar.set_answer(status)
     with GATEWAYS[name](scripted_sidecar.port, find_free_port(), tmp_path) as url:
         assert httpx.get(url, trust_env=False).status_code in {502, 503}
-    assert read_outcomes(1) == ["allowed"]
+        assert read_outcomes(1) == [outcome]
 
 
 def test_the_connection_to_the_sidecar_is_kept(gateway, scripted_sidecar):
@@ -120,7 +124,9 @@ def run_closing(name, sidecar_port, upstream_port, folder):
         script = shipped.replace("FAILS_OPEN = true", "FAILS_OPEN = false")
         return run_haproxy.run_haproxy(sidecar_port, upstream_port, folder, script=script)
     shipped = run_caddy.CONFIG.read_text()
-    text, changes = re.subn(r"(vars ratelimit failed-open\n\s+)import api", r"\1respond 503", shipped)
+    text, changes = re.subn(
+        r"(vars ratelimit_answered yes\n\s+|handle @unanswered {\n\s+)import api", r"\1respond 503", shipped
+    )
     assert changes == 2
     return run_caddy.run_caddy(sidecar_port, upstream_port, folder, text=text)
 
