@@ -7,8 +7,8 @@ import httpx
 from ..processes import find_free_port, run_program
 from .shipped import EXAMPLES, accepts_connections, find_program, replace_addresses
 
-STATIC = EXAMPLES / "traefik" / "traefik.yaml"
-DYNAMIC = EXAMPLES / "traefik" / "dynamic.yaml"
+STATIC = EXAMPLES / "traefik" / "traefik.yml"
+DYNAMIC = EXAMPLES / "traefik" / "dynamic.yml"
 
 
 @contextmanager
@@ -19,16 +19,16 @@ def run_traefik(sidecar_port, upstream_port, folder, *, dynamic=None):
         '":8000"': f'"127.0.0.1:{port}"',
         '"127.0.0.1:8001"': f'"127.0.0.1:{checks}"',
         # Traefik finds it in the folder in which it is started.
-        "filename: dynamic.yaml": f"filename: {folder}/dynamic.yaml",
+        "filename: dynamic.yml": f"filename: {folder}/dynamic.yml",
     }
-    (folder / "traefik.yaml").write_text(replace_addresses(STATIC.read_text(), replacements))
+    (folder / "traefik.yml").write_text(replace_addresses(STATIC.read_text(), replacements))
     replacements = {
         "http://127.0.0.1:8001/": f"http://127.0.0.1:{checks}/",
         "http://127.0.0.1:8080": f"http://127.0.0.1:{sidecar_port}",
         "http://127.0.0.1:9000": f"http://127.0.0.1:{upstream_port}",
     }
-    (folder / "dynamic.yaml").write_text(replace_addresses(dynamic or DYNAMIC.read_text(), replacements))
-    command = [find_program("traefik"), f"--configFile={folder}/traefik.yaml"]
+    (folder / "dynamic.yml").write_text(replace_addresses(dynamic or DYNAMIC.read_text(), replacements))
+    command = [find_program("traefik"), f"--configFile={folder}/traefik.yml"]
 
     def is_ready():
         # Traefik takes connections before it has read its routes. The key is one that no test uses.

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from ..processes import find_free_port, wait_until
+from .gateways import CLOSES_WITHOUT_SIDECAR
 from .shipped import EXAMPLES, accepts_connections, replace_addresses
 
 PROGRAMS = ["caddy", "haproxy", "traefik"]
@@ -112,3 +113,11 @@ def run_commands(script, path):
     command, environment = ["bash", "-c", script], os.environ | {"PATH": path}
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
     return ended.stdout
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_readme_says_whether_it_opens_without_a_sidecar(name):
+    text = (EXAMPLES / name / "README.md").read_text()
+    assert ("**It opens when the sidecar is gone or frozen,**" in text) == (
+        name not in CLOSES_WITHOUT_SIDECAR
+    )
