@@ -12,7 +12,7 @@ import pytest
 
 from ratelimit.request.privacy import identifier_of
 
-from ..processes import wait_until
+from ..processes import find_free_port, wait_until
 from ..sidecars import run_sidecar
 from . import run_nginx
 from .recording_server import run_recording_server
@@ -36,7 +36,7 @@ def scripted_sidecar():
 
 
 PEPPER = "pepper-for-tests"
-API_KEYS = [f"secret-{number}-{uuid4().hex}" for number in range(64)]
+API_KEYS = [f"secret-{number}-{uuid4().hex}" for number in range(400)]
 """Secrets that the policy of the tests knows, on the plan `free`. Each is used by one test."""
 
 
@@ -52,8 +52,11 @@ def read_starter_policy():
 @contextmanager
 def run_gateway_sidecar(policy=None):
     """Run a sidecar for a gateway until the end of the block, with the starter policy unless given."""
+    grpc_port = find_free_port()
     flags = ["--redis", "embedded://", "--key-pepper", PEPPER, "--trusted-proxies", "127.0.0.1"]
+    flags += ["--grpc-port", str(grpc_port)]
     with run_sidecar(*flags, policy=policy or read_starter_policy()) as sidecar:
+        sidecar.grpc_port = grpc_port
         wait_until(lambda: sidecar.client.get("/readyz").status_code == 200)
         # The first check loads scripts and may take longer than nginx waits. No test here is about that.
         sidecar.client.get("/v1/authorize", headers={"X-RateLimit-Key": "vk_warm_up"})
@@ -81,16 +84,29 @@ def api_key():
 
 
 @pytest.fixture
+def take_keys():
+    """Take some secrets on the plan `free` that no other test uses."""
+    return lambda number: [unused_api_keys.pop() for _ in range(number)]
+
+
+@pytest.fixture
 def another_api_key():
     return unused_api_keys.pop()
 
 
 @pytest.fixture
-def address():
-    """A loopback address that no other test sends from."""
+def take_address():
+    """Take loopback addresses that no other test sends from."""
     if sys.platform != "linux":
         pytest.skip("only Linux answers on all of 127.0.0.0/8 without configuration")
-    return f"127.{secrets.randbelow(254) + 1}.{secrets.randbelow(254) + 1}.{secrets.randbelow(254) + 1}"
+    return lambda: (
+        f"127.{1 + secrets.randbelow(254)}.{1 + secrets.randbelow(254)}.{1 + secrets.randbelow(254)}"
+    )
+
+
+@pytest.fixture
+def address(take_address):
+    return take_address()
 
 
 class Gateway:
