@@ -4,7 +4,9 @@ import grp
 import json
 import os
 import pwd
+import secrets
 import socket
+import sys
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -179,6 +181,14 @@ def start_nginx(nginx_config, upstream, tmp_path):
             return Gateway(url, client, folder, upstream)
 
         yield start
+
+
+@pytest.fixture
+def address():
+    """A loopback address that no other test sends from."""
+    if sys.platform != "linux":
+        pytest.skip("only Linux answers on all of 127.0.0.0/8 without configuration")
+    return f"127.{secrets.randbelow(254) + 1}.{secrets.randbelow(254) + 1}.{secrets.randbelow(254) + 1}"
 
 
 @pytest.fixture

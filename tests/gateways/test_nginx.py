@@ -1,9 +1,7 @@
 """The shipped nginx configuration in front of the real sidecar: which requests pass, and their headers."""
 
 import math
-import secrets
 import subprocess
-import sys
 import time
 
 import pytest
@@ -18,14 +16,6 @@ FREE_RATE = 20 / 60
 @pytest.fixture
 def gateway(start_nginx, sidecar):
     return start_nginx(sidecar.port)
-
-
-@pytest.fixture
-def address():
-    """A loopback address that no other test sends from."""
-    if sys.platform != "linux":
-        pytest.skip("only Linux answers on all of 127.0.0.0/8 without configuration")
-    return f"127.{secrets.randbelow(254) + 1}.{secrets.randbelow(254) + 1}.{secrets.randbelow(254) + 1}"
 
 
 def bearer(secret):
