@@ -74,13 +74,14 @@ class Sidecar:
         self.process.kill()
         self.process.wait()
 
-    def freeze(self):
-        """Stop the sidecar's process in its tracks: it keeps its connections and answers nothing."""
+    @contextmanager
+    def frozen(self):
+        """Freeze the sidecar until the end of the block: it keeps its connections and answers nothing."""
         self.process.send_signal(signal.SIGSTOP)
-
-    def thaw(self):
-        """Let a frozen sidecar go on."""
-        self.process.send_signal(signal.SIGCONT)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
 
     def close(self):
         """Close the client and stop the sidecar; fail the test unless it ends as it should."""

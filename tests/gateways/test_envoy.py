@@ -57,6 +57,17 @@ def test_with_failure_mode_allow_false_requests_are_denied_when_the_sidecar_fail
     assert upstream.requests == []
 
 
+def test_envoy_makes_the_request_id_for_clients_in_a_private_network_too(
+    scripted_sidecar, upstream, tmp_path
+):
+    private = "internal_address_config: {cidr_ranges: [{address_prefix: 127.0.0.0, prefix_len: 8}]}"
+    changes = {"use_remote_address: true": f"use_remote_address: true\n{' ' * 16}{private}"}
+    with run_envoy(scripted_sidecar.port, upstream.port, tmp_path, changes) as url:
+        httpx.get(url, headers={"X-Request-Id": "claimed"}, trust_env=False)
+    (checked,), (passed,) = scripted_sidecar.requests, upstream.requests
+    assert checked.headers["X-RateLimit-Request-Id"] == passed.headers["X-Request-Id"] != "claimed"
+
+
 def test_the_readme_as_a_new_user_would_do_it(upstream, tmp_path):
     example = copy_examples(tmp_path) / "envoy"
     gateway_port, sidecar_port = find_free_port(), find_free_port()
