@@ -74,6 +74,15 @@ class Sidecar:
         self.process.kill()
         self.process.wait()
 
+    @contextmanager
+    def frozen(self):
+        """Freeze the sidecar until the end of the block: it keeps its connections and answers nothing."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
     def close(self):
         """Close the client and stop the sidecar; fail the test unless it ends as it should."""
         self.client.close()
