@@ -45,6 +45,8 @@ OVER = {"denied 1", "denied 2", "anonymous 6"}
 
 MALFORMED = {
     "nginx": 400,  # nginx writes the problem itself
+    "nginx-njs": 400,
+    "envoy-http": 422,
     "caddy": 422,
     "haproxy": 422,
     "traefik": 200,  # its routes list the models, so the sidecar gets none
