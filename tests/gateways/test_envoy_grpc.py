@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
+import sys
 import threading
 from itertools import count
 
@@ -12,10 +15,12 @@ import pytest
 
 from ratelimit.request.privacy import identifier_of
 
-from ..processes import wait_until
-from ..rls_client import run_rls_sidecar
+from ..processes import find_free_port, wait_until
+from ..rls_client import RateLimitClient, run_rls_sidecar
 from .recording_server import run_recording_server
-from .run_envoy_grpc import CONFIG, build_envoy_command, run_envoy_grpc
+from .run_envoy_grpc import CONFIG, build_envoy_command, find_envoy, run_envoy_grpc
+from .shipped import EXAMPLES, accepts_connections, replace_addresses
+from .test_readmes import run_commands, run_script
 
 PEPPER, TOKENS = "pepper-for-tests", 1000
 SECRETS = [f"secret-{number}" for number in range(40)]
@@ -263,3 +268,32 @@ def test_without_the_sidecar_requests_pass(tmp_path):
         stopped = [client.get("/") for _ in range(5)]
     for answer in frozen + stopped:
         assert (answer.status_code, "RateLimit" in answer.headers) == (200, False)
+
+
+@pytest.mark.skipif(not shutil.which("curl") or not shutil.which("openssl"), reason="needs curl and openssl")
+def test_the_commands_of_the_readme_protect_an_api(tmp_path):
+    for name in ("envoy", "policies"):
+        shutil.copytree(EXAMPLES / name, tmp_path / name)
+    folder, ports = tmp_path / "envoy", {shipped: find_free_port() for shipped in (8000, 8080, 8081, 9000)}
+    _, section = (folder / "README.md").read_text().split("## Rate-limit service over gRPC\n")
+    start, send = re.findall(r"^```sh\n(.*?)^```", section, re.DOTALL | re.MULTILINE)[:2]
+    serve = f"serve --port {ports[8080]} --grpc-port {ports[8081]} --policy"
+    start = replace_addresses(start, {"serve --policy": serve, "127.0.0.1 9000": f"127.0.0.1 {ports[9000]}"})
+    start = replace_addresses(start, {"envoy -c": f"{find_envoy()} --disable-hot-restart -c"})
+    send = send.replace("localhost:8000", f"127.0.0.1:{ports[8000]}")
+    config = folder / "envoy-grpc.yaml"
+    values = {f"port_value: {shipped}}}": f"port_value: {ports[shipped]}}}" for shipped in (8000, 8081, 9000)}
+    config.write_text(replace_addresses(config.read_text(), values))
+    ratelimit = f'ratelimit() {{ {sys.executable} -m service "$@"; }}\n'
+    with run_script(ratelimit + start, folder, os.environ["PATH"]) as (process, output):
+        wait_until(
+            lambda: process.poll() is not None or all(map(accepts_connections, ports.values())),
+            describe=lambda: f"servers on {ports}:\n{output.read_text()}",
+        )
+        RateLimitClient(ports[8081]).ask({"key": "vk_warm_up"})
+        sent = ""
+        while "\n429\n" not in sent and sent.count("\n") < 1_000:
+            # Again only where a machine that stalls made Envoy give up waiting for a check.
+            sent += run_commands(send, os.environ["PATH"])
+    assert re.findall(r"^\d{3}$", sent, re.MULTILINE)[:5] == ["200"] * 5, sent
+    assert "HTTP/1.1 429 Too Many Requests\n" in sent
