@@ -117,7 +117,7 @@ def test_docs_are_served_where_the_readme_says(address):
 
 
 def test_every_example_policy_is_valid():
-    policies = [*ROOT.glob("examples/**/*.yaml")]
+    policies = [*ROOT.glob("examples/policies/*.yaml")]
     assert policies
     for file in policies:
         Policy.from_file(file)
