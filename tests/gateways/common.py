@@ -171,6 +171,7 @@ class GatewayTests:
         [
             ("/models/qwen3-4b/chat", "qwen3-4b"),
             ("/%6dodels/x/..//qwen3-4b/chat?model=other", "qwen3-4b"),
+            ("/models/llama%3A8b/chat", "llama:8b"),
             ("/v1/chat", None),
         ],
     )

@@ -57,9 +57,7 @@ def test_with_failure_mode_allow_false_requests_are_denied_when_the_sidecar_fail
     assert upstream.requests == []
 
 
-def test_envoy_makes_the_request_id_for_clients_in_a_private_network_too(
-    scripted_sidecar, upstream, tmp_path
-):
+def test_envoy_makes_the_request_id_for_internal_clients_too(scripted_sidecar, upstream, tmp_path):
     private = "internal_address_config: {cidr_ranges: [{address_prefix: 127.0.0.0, prefix_len: 8}]}"
     changes = {"use_remote_address: true": f"use_remote_address: true\n{' ' * 16}{private}"}
     with run_envoy(scripted_sidecar.port, upstream.port, tmp_path, changes) as url:
