@@ -43,7 +43,10 @@ _TEXT_HEADERS: Final = {
 }
 """The headers whose text is the value of the field, as `Headers` names them."""
 
-_CHECK_HEADERS: Final = {name.lower().encode(): name for name in _HEADER_NAMES.values()}
+_SINGLE_HEADERS: Final = {
+    name.lower().encode(): name for name in (*_HEADER_NAMES.values(), "Authorization", "X-Api-Key")
+}
+"""The headers that may be sent once only: of two secrets, the API might take the other one."""
 _DENY_STATUSES: Final = {"401", "403", "429"}
 
 
@@ -112,12 +115,12 @@ def _refuse_repeated_headers(headers: Headers) -> None:
     """Refuse a header that was sent twice: one may come from the client and one from the gateway.
 
     Raises:
-        Problem: 400 if a header that holds a field of the check was sent more than once.
+        Problem: 400 if a header that holds a field of the check or a secret was sent more than once.
     """
     repeated = headers.find_repeated_names()
-    for name in sorted(repeated & _CHECK_HEADERS.keys()) if repeated else ():
+    for name in sorted(repeated & _SINGLE_HEADERS.keys()) if repeated else ():
         raise Problem(
-            400, f"{_CHECK_HEADERS[name]} was sent more than once; the gateway must remove the client's own"
+            400, f"{_SINGLE_HEADERS[name]} was sent more than once; the gateway must remove the client's own"
         )
 
 

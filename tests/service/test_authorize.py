@@ -191,3 +191,10 @@ def test_without_an_anonymous_plan_a_request_without_a_key_is_401(start_sidecar)
     response = ask(start_sidecar("--redis", "memory://", policy=policy))
     assert response.status_code == 401
     assert "anonymous" in response.json()["detail"]
+
+
+@pytest.mark.parametrize("name", ["Authorization", "X-Api-Key"])
+def test_two_secrets_are_refused_because_the_api_might_take_the_other_one(sidecar, name):
+    answer = sidecar.client.get("/v1/authorize", headers=[(name, "Bearer one"), (name, "Bearer two")])
+    assert answer.status_code == 400
+    assert f"{name} was sent more than once" in answer.json()["detail"]
