@@ -147,14 +147,6 @@ def test_a_header_that_came_twice_is_refused(sidecar, key):
     assert "X-RateLimit-Key" in response.json()["detail"]
 
 
-def test_of_two_secrets_the_first_counts(sidecar):
-    def key_of(*secrets):
-        headers = [("X-Api-Key", secret) for secret in secrets]
-        return sidecar.client.get("/v1/authorize", headers=headers).headers["x-ratelimit-key"]
-
-    assert key_of("sk-one", "sk-two") == key_of("sk-one") != key_of("sk-two")
-
-
 def test_without_a_key_the_address_is_limited_on_the_anonymous_plan(sidecar):
     def ask_from(address):
         return ask(sidecar, X_Forwarded_For=address)
