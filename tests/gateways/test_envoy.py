@@ -1,15 +1,12 @@
 """The shipped Envoy configuration in front of a sidecar."""
 
-import re
 import subprocess
 
 import httpx
 import pytest
 
-from ..processes import find_free_port
 from .common import PROBLEM, GatewayTests
-from .readme import copy_examples, run_readme
-from .run_envoy import CONFIG, ENVOY, run_envoy, write_envoy_config
+from .run_envoy import CONFIG, ENVOY, run_envoy
 
 
 class TestEnvoy(GatewayTests):
@@ -64,22 +61,3 @@ def test_envoy_makes_the_request_id_for_internal_clients_too(scripted_sidecar, u
         httpx.get(url, headers={"X-Request-Id": "claimed"}, trust_env=False)
     (checked,), (passed,) = scripted_sidecar.requests, upstream.requests
     assert checked.headers["X-RateLimit-Request-Id"] == passed.headers["X-Request-Id"] != "claimed"
-
-
-def test_the_readme_as_a_new_user_would_do_it(upstream, tmp_path):
-    example = copy_examples(tmp_path) / "envoy"
-    gateway_port, sidecar_port = find_free_port(), find_free_port()
-    write_envoy_config(example / "envoy-http.yaml", gateway_port, sidecar_port, upstream.port)
-    output = run_readme(
-        example,
-        {
-            "ratelimit serve": f"ratelimit serve --port {sidecar_port}",
-            # Hot restart would let only one Envoy run on a machine.
-            "envoy -c": "envoy --disable-hot-restart -c",
-            "localhost:8000": f"localhost:{gateway_port}",
-        },
-        sidecar_port,
-        gateway_port,
-    )
-    assert re.findall(r"^HTTP/1.1 (\d+)", output, re.MULTILINE) == ["200"] * 5 + ["429"], output
-    assert re.search(r"^vk_\w+$", output, re.MULTILINE), output

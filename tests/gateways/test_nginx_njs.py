@@ -1,17 +1,15 @@
 """The shipped configuration of nginx with njs: what it settles after a response."""
 
 import json
-import re
 import subprocess
 import threading
 
 import pytest
 
-from ..processes import find_free_port, wait_until
+from ..processes import wait_until
 from .common import PROBLEM, GatewayTests, bearer
-from .readme import copy_examples, run_readme
 from .run_nginx import build_nginx_command
-from .run_nginx_njs import EXAMPLE, run_nginx_njs, write_nginx_njs_config
+from .run_nginx_njs import EXAMPLE, run_nginx_njs
 
 JSON = {"Content-Type": "application/json; charset=utf-8"}
 EVENTS = {"Content-Type": "text/event-stream"}
@@ -166,25 +164,3 @@ def test_nginx_accepts_the_shipped_files_unchanged(tmp_path):
     checked = subprocess.run(command, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stderr
     assert "[warn]" not in checked.stderr
-
-
-def test_the_readme_as_a_new_user_would_do_it(upstream, tmp_path):
-    example = copy_examples(tmp_path) / "nginx-njs"
-    gateway_port, sidecar_port = find_free_port(), find_free_port()
-    write_nginx_njs_config(example, gateway_port, sidecar_port, upstream.port)
-    nginx, *_, directives = build_nginx_command()
-    output = run_readme(
-        example,
-        {
-            "ratelimit serve": f"ratelimit serve --port {sidecar_port}",
-            "/tmp/gateway &&": f"{tmp_path}/gateway &&",  # noqa: S108 - not used
-            "nginx -e": f"{nginx} -e",
-            "/tmp/gateway/": f"{tmp_path}/gateway/",  # noqa: S108 - not used
-            "'daemon off;'": f"'{directives}'",
-            "localhost:8000": f"localhost:{gateway_port}",
-        },
-        sidecar_port,
-        gateway_port,
-    )
-    assert re.findall(r"^HTTP/1.1 (\d+)", output, re.MULTILINE) == ["200"] * 5 + ["429"], output
-    assert re.search(r"^vk_\w+$", output, re.MULTILINE), output

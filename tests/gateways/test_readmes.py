@@ -14,10 +14,19 @@ import pytest
 
 from ..processes import find_free_port, wait_until
 from .gateways import CLOSES_WITHOUT_SIDECAR
+from .run_envoy_grpc import find_envoy
+from .run_nginx import find_nginx
 from .shipped import EXAMPLES, accepts_connections, replace_addresses
 
-PROGRAMS = ["caddy", "haproxy", "traefik"]
-"""The program that each README runs, which is also the name of its folder."""
+PROGRAMS = {
+    "nginx": "nginx",
+    "nginx-njs": "nginx",
+    "envoy": "envoy",
+    "caddy": "caddy",
+    "haproxy": "haproxy",
+    "traefik": "traefik",
+}
+"""The program that the README of each folder runs."""
 
 
 def read_commands(readme):
@@ -62,17 +71,24 @@ def path(tmp_path):
     """The PATH of a new user, who has installed this distribution and a gateway."""
     programs = tmp_path / "bin"
     programs.mkdir()
-    ratelimit = programs / "ratelimit"
-    ratelimit.write_text(f'#!/bin/sh\nexec {sys.executable} -m service "$@"\n')
-    ratelimit.chmod(0o755)
+    commands = {
+        "ratelimit": f"{sys.executable} -m service",
+        "nginx": str(find_nginx()),
+        # Two Envoys on one machine would share memory for a hot restart.
+        "envoy": f"{find_envoy()} --disable-hot-restart",
+    }
+    for name, command in commands.items():
+        program = programs / name
+        program.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+        program.chmod(0o755)
     return os.pathsep.join([str(programs), sysconfig.get_path("scripts"), os.environ["PATH"], "/usr/sbin"])
 
 
 @pytest.mark.skipif(not shutil.which("curl") or not shutil.which("openssl"), reason="needs curl and openssl")
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_commands_of_the_readme_protect_an_api(name, path, tmp_path):
-    if shutil.which(name, path=path) is None:
-        pytest.skip(f"{name} is not installed")
+    if shutil.which(PROGRAMS[name], path=path) is None:
+        pytest.skip(f"{PROGRAMS[name]} is not installed")
     for folder in (name, "policies"):
         shutil.copytree(EXAMPLES / folder, tmp_path / folder)
     folder = tmp_path / name
@@ -80,10 +96,11 @@ def test_the_commands_of_the_readme_protect_an_api(name, path, tmp_path):
     ports = {shipped: find_free_port() for shipped in (8000, 8001, 8080, 9000)}
     start = replace_addresses(start, {"serve --policy": f"serve --port {ports[8080]} --policy"})
     start = replace_addresses(start, {"127.0.0.1 9000": f"127.0.0.1 {ports[9000]}"})
+    start = start.replace("/tmp/gateway", str(tmp_path / "gateway"))  # noqa: S108 - replaced, not used
     for file in folder.glob("[!R]*"):
         text = file.read_text()
         for shipped, port in ports.items():
-            text = re.sub(rf":{shipped}\b", f":{port}", text)
+            text = re.sub(rf"(?<=[: ]){shipped}\b", str(port), text)
         file.write_text(text)
     send = re.sub(r"localhost:8000\b", f"127.0.0.1:{ports[8000]}", send)
 
