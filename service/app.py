@@ -96,12 +96,17 @@ def _run_rls(sidecar: Sidecar) -> contextlib.AbstractAsyncContextManager[None]:
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 """The methods that OpenAPI can name. `/v1/authorize` answers any other method, too."""
 
+_DENIAL_HEADERS = openapi.KEY_HEADERS | openapi.RETRY_AFTER
 _AUTHORIZE_RESPONSES: openapi.Responses = {
     200: {"description": "allowed; the body is empty", "headers": openapi.KEY_HEADERS},
-    403: openapi.describe_problem("denied, with `?deny_status=403`"),
-    429: openapi.describe_problem("denied", openapi.KEY_HEADERS | openapi.RETRY_AFTER),
-    503: openapi.describe_problem("denied because the store does not answer"),
-    **openapi.describe_problems(400, 401, 422),
+    401: openapi.describe_problem(
+        "the gateway token is missing or wrong, the policy denies the key, or denied with `?deny_status=401`",
+        _DENIAL_HEADERS | openapi.WWW_AUTHENTICATE,
+    ),
+    403: openapi.describe_problem("denied, with `?deny_status=403`", _DENIAL_HEADERS),
+    429: openapi.describe_problem("denied", _DENIAL_HEADERS),
+    503: openapi.describe_problem("denied because the store does not answer", _DENIAL_HEADERS),
+    **openapi.describe_problems(400, 422),
 }
 
 

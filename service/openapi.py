@@ -58,17 +58,6 @@ _DESCRIPTIONS: Final = {
 }
 
 
-def describe_problem(description: str, headers: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return the OpenAPI description of an answer that is a problem."""
-    described = {"description": description, "content": {MEDIA_TYPE: {"schema": _PROBLEM}}}
-    return {**described, "headers": headers} if headers else described
-
-
-def describe_problems(*statuses: int) -> Responses:
-    """Return the descriptions of the usual problems with these statuses."""
-    return {status: describe_problem(_DESCRIPTIONS[status]) for status in statuses}
-
-
 def _header(description: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
     return {"description": description, "schema": schema or {"type": "string"}}
 
@@ -85,6 +74,22 @@ KEY_HEADERS: Final = {
 RETRY_AFTER: Final = {
     "Retry-After": _header("whole seconds to wait; absent if waiting does not help", {"type": "integer"})
 }
+WWW_AUTHENTICATE: Final = {
+    "WWW-Authenticate": _header("`Bearer`; absent if the gateway token is what is missing or wrong")
+}
+
+_HEADERS: Final[dict[int, dict[str, Any]]] = {401: WWW_AUTHENTICATE, 503: RETRY_AFTER}
+
+
+def describe_problem(description: str, headers: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the OpenAPI description of an answer that is a problem."""
+    described = {"description": description, "content": {MEDIA_TYPE: {"schema": _PROBLEM}}}
+    return {**described, "headers": headers} if headers else described
+
+
+def describe_problems(*statuses: int) -> Responses:
+    """Return the descriptions of the usual problems with these statuses."""
+    return {status: describe_problem(_DESCRIPTIONS[status], _HEADERS.get(status)) for status in statuses}
 
 
 def _visible(length: int) -> str:
@@ -102,26 +107,31 @@ TenantQuery = Annotated[str | None, Query(description="the account that owns the
 def add_pages(app: FastAPI) -> None:
     """Add /docs and /redoc with assets of a package: the pages work in a network without other hosts."""
     app.mount(ASSETS, StaticFiles(packages=[("fastapi_offline", "static")]), name="docs-assets")
-    document, title, icon = "/openapi.json", app.title, f"{ASSETS}/favicon.png"
 
-    async def show_docs(_: Request) -> Response:
+    async def show_docs(request: Request) -> Response:
+        assets = _find_prefix(request) + ASSETS
         return get_swagger_ui_html(
-            openapi_url=document,
-            title=title,
-            swagger_js_url=f"{ASSETS}/swagger-ui-bundle.js",
-            swagger_css_url=f"{ASSETS}/swagger-ui.css",
-            swagger_favicon_url=icon,
+            openapi_url=f"{_find_prefix(request)}/openapi.json",
+            title=app.title,
+            swagger_js_url=f"{assets}/swagger-ui-bundle.js",
+            swagger_css_url=f"{assets}/swagger-ui.css",
+            swagger_favicon_url=f"{assets}/favicon.png",
         )
 
-    async def show_redoc(_: Request) -> Response:
-        script = f"{ASSETS}/redoc.standalone.js"
+    async def show_redoc(request: Request) -> Response:
+        assets = _find_prefix(request) + ASSETS
         return get_redoc_html(
-            openapi_url=document,
-            title=title,
-            redoc_js_url=script,
-            redoc_favicon_url=icon,
+            openapi_url=f"{_find_prefix(request)}/openapi.json",
+            title=app.title,
+            redoc_js_url=f"{assets}/redoc.standalone.js",
+            redoc_favicon_url=f"{assets}/favicon.png",
             with_google_fonts=False,
         )
 
     app.add_route("/docs", show_docs)
     app.add_route("/redoc", show_redoc)
+
+
+def _find_prefix(request: Request) -> str:
+    """Return the path under which another application has mounted this one; empty if none has."""
+    return str(request.scope.get("root_path", "")).rstrip("/")

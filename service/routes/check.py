@@ -26,7 +26,7 @@ router = APIRouter(tags=["checks"])
         429: openapi.describe_problem(
             "denied: a problem with the members of a decision", openapi.LIMIT_HEADERS | openapi.RETRY_AFTER
         ),
-        503: openapi.describe_problem("denied because the store does not answer"),
+        503: openapi.describe_problem("denied because the store does not answer", openapi.RETRY_AFTER),
         **openapi.describe_problems(400, 401, 413, 422),
     },
 )

@@ -19,7 +19,7 @@ router = APIRouter(tags=["settlement"], dependencies=[Depends(require_gateway)])
 _RESERVATION_RESPONSES: dict[int | str, dict[str, Any]] = {
     404: openapi.describe_problem("the reservation is unknown or has expired"),
     503: openapi.describe_problem(
-        "the store does not answer; the same reservation can safely be settled again"
+        "the store does not answer; the same reservation can safely be settled again", openapi.RETRY_AFTER
     ),
 }
 

@@ -1,15 +1,23 @@
 """The OpenAPI document says what the sidecar does, and /docs needs no other host."""
 
+import asyncio
 import re
 import subprocess
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from service.app import create_app
+from service.settings import Settings
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 METHODS = {"get", "head", "post", "put", "patch", "delete", "options", "trace"}
+POLICY = "default_plan: free\nplans: {free: {limits: {requests: {rate: 2/hour}}}}\n"
 
 
 @pytest.fixture(scope="module")
@@ -17,16 +25,33 @@ def operated(start_module_sidecar):
     return start_module_sidecar("--admin-token", "admin", "--redis", "memory://")
 
 
-@pytest.mark.parametrize("token", ["admin", "wrong"])
-def test_schemathesis_finds_no_difference(operated, tmp_path, token):
+ADMIN = ("--admin-token", "admin")
+GATEWAY = ("--gateway-token", "gateway")
+ADMIN_HEADER = "Authorization: Bearer admin"
+
+
+@pytest.mark.parametrize(
+    ("flags", "headers"),
+    [
+        pytest.param(ADMIN, [ADMIN_HEADER], id="admin token"),
+        pytest.param(ADMIN, ["Authorization: Bearer wrong"], id="wrong admin token"),
+        pytest.param((), [], id="no token configured"),
+        pytest.param(
+            (*ADMIN, *GATEWAY), [ADMIN_HEADER, "X-RateLimit-Gateway-Token: gateway"], id="gateway token"
+        ),
+        pytest.param((*ADMIN, *GATEWAY), [ADMIN_HEADER], id="no gateway token"),
+    ],
+)
+def test_schemathesis_finds_no_difference(start_sidecar, tmp_path, flags, headers):
+    sidecar = start_sidecar(*flags, "--redis", "memory://")
     done = subprocess.run(
         [
             *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG), "run"),
-            f"{operated.address}/openapi.json",
+            f"{sidecar.address}/openapi.json",
             # DELETE of a key resets its limits. The key itself is the provider's, and is never gone.
             *("--checks", "all", "--exclude-checks", "use_after_free"),
             *("-n", "40", "--seed", "1", "--no-color"),
-            *("-H", f"Authorization: Bearer {token}"),
+            *(argument for header in headers for argument in ("-H", header)),
         ],
         cwd=tmp_path,
         capture_output=True,
@@ -85,14 +110,34 @@ def test_a_method_that_a_path_does_not_have_is_told_which_it_has(operated):
             assert answer.headers["Content-Type"] == "application/problem+json"
 
 
+def find_addresses(page):
+    """Return what a page loads: scripts, stylesheets, images and the document."""
+    return re.findall(r"""(?:src|href|url|spec-url)\s*[=:]\s*["']([^"']+)["']""", page)
+
+
 @pytest.mark.parametrize("path", ["/docs", "/redoc"])
 def test_the_pages_of_the_document_need_no_other_host(operated, path):
     page = operated.client.get(path)
     assert page.status_code == 200
-    assert "openapi.json" in page.text
-    addresses = re.findall(r"""(?:src|href)=["']([^"']+)["']""", page.text)
-    assert len(addresses) >= 1
+    addresses = find_addresses(page.text)
+    assert "/openapi.json" in addresses
     for address in addresses:
         assert not urlsplit(address).netloc, address
         assert operated.client.get(address).status_code == 200, address
     assert not re.search(r"https?://(?!www\.w3\.org)", page.text)
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+def test_the_pages_find_their_parts_where_another_application_mounts_the_sidecar(tmp_path, path):
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    app = create_app(Settings(policy=tmp_path / "policy.yaml", redis="memory://"))
+    site = Starlette(routes=[Mount("/limits", app)])
+
+    async def read_statuses():
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(site), base_url="http://site") as client:
+            addresses = find_addresses((await client.get(f"/limits{path}")).text)
+            return {address: (await client.get(address)).status_code for address in addresses}
+
+    statuses = asyncio.run(read_statuses())
+    assert "/limits/openapi.json" in statuses
+    assert {*statuses.values()} == {200}
