@@ -86,7 +86,8 @@ def read_charges(request: RateLimitRequest, sidecar: Sidecar) -> list[Charge]:
             fields["plan"] = ANONYMOUS
         place = (settles, identity.key, *map(fields.get, _FIELDS))
         charge = charges.setdefault(place, Charge(identity.key, fields, settles, {}, {}))
-        charge.cost[unit] = charge.cost.get(unit, 0) + _read_amount(request, descriptor)
+        amount = charge.cost.get(unit, 0) + _read_amount(request, descriptor)
+        charge.cost[unit] = min(amount, float(MAX_COUNT))
         charge.units[index] = unit
     return [*charges.values()]
 

@@ -90,6 +90,8 @@ class RateLimitService:
         limiter = self._sidecar.limiter
         statuses: dict[int, Any] = {}
         checks = [charge for charge in charges if not charge.settles]
+        if len(charges) > 1:  # a settlement that is refused must not leave the others charged
+            await asyncio.gather(*(_look(limiter, charge) for charge in charges if charge.settles))
         decisions = await _decide(limiter, checks)
         for charge, decision in zip(checks, decisions, strict=True):
             statuses |= answers.make_statuses(charge, decision)
@@ -116,10 +118,11 @@ async def _decide(limiter: AsyncLimiter, charges: Sequence[Charge]) -> list[Deci
         return [await _decide_alone(limiter, charges[0])]
     looks = [charge for charge in charges if charge.only_looks]
     looked = await asyncio.gather(*(_look(limiter, charge) for charge in looks))
-    if not all(looked):
-        return await asyncio.gather(*(_look(limiter, charge) for charge in charges))
     takes = [charge for charge in charges if not charge.only_looks]
-    taken = await _take_together(limiter, takes)
+    if all(looked):
+        taken = await _take_together(limiter, takes)
+    else:
+        taken = await asyncio.gather(*(_look(limiter, charge) for charge in takes))
     found = {
         id(charge): decision for charge, decision in zip([*looks, *takes], [*looked, *taken], strict=True)
     }

@@ -328,3 +328,19 @@ def test_concurrent_calls_share_calls_to_the_store(valkey_url, key, open_client)
         for one in [call.future(message, timeout=20) for _ in range(500)]:
             one.result()
         assert store.info("commandstats")["cmdstat_evalsha"]["calls"] < 250
+
+
+@pytest.mark.parametrize(
+    "refused", [{"key": "vk_x", "unit": "bananas"}, {"key": "vk_x", "plan": "nobody"}, {"key": "two words"}]
+)
+def test_p2_a_settlement_that_is_refused_leaves_the_other_descriptors_uncharged(service, key, refused):
+    settle = {"settle": "true"}
+    answer = service.ask({"key": key}, ({"key": key, "unit": "tokens"} | settle, 100), refused | settle)
+    assert answer.overall_code == OVER_LIMIT
+    assert service.ask(({"key": key}, 0)).statuses[0].limit_remaining == 5
+    assert service.ask(({"key": key, "unit": "tokens"}, 0)).statuses[0].limit_remaining == 1000
+
+
+def test_addends_of_one_unit_add_up_to_the_largest_cost_at_most(service, key):
+    settle = ({"key": key, "settle": "true"}, 2**64 - 1)
+    assert service.ask(settle, settle).overall_code == OK
