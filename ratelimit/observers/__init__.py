@@ -1,0 +1,1 @@
+"""What watches a limiter: metrics, traces, logs, and who is most active. None of it changes a decision."""
