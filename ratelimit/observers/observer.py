@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, ParamSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from ratelimit.decision.decision import Decision
     from ratelimit.engine.resolver import ResolvedCheck
     from ratelimit.request.usage import Usage
+
+P = ParamSpec("P")
 
 FailureReason = Literal["timeout", "connection", "refused", "error"]
 """Why a call to the store failed: no answer within the deadline; the connection; the store refuses this client;
@@ -110,7 +112,7 @@ class Observers:
         self.note_lease = _list_methods(observers, Observer.note_lease)
 
 
-def _list_methods[**P](observers: Iterable[Observer], method: Callable[P, None]) -> tuple[Callable[P, None], ...]:
+def _list_methods(observers: Iterable[Observer], method: Callable[P, None]) -> tuple[Callable[P, None], ...]:
     """Return the methods of the observers that override a method of `Observer`."""
     name = method.__name__
     return tuple(getattr(one, name) for one in observers if getattr(type(one), name) is not method)
