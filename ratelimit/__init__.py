@@ -15,6 +15,7 @@ from ratelimit.errors import (
 from ratelimit.limiters.aio import AsyncLimiter
 from ratelimit.limiters.limiter import Limiter
 from ratelimit.limiters.reservation import AsyncReservation, Reservation
+from ratelimit.observers.observer import End, Observer
 from ratelimit.policy import Limit, Plan, Policy
 from ratelimit.policy.rate import Rate
 from ratelimit.request.check import Check
@@ -25,11 +26,13 @@ __all__ = [
     "AsyncReservation",
     "Check",
     "Decision",
+    "End",
     "Fault",
     "InvalidRequest",
     "Limit",
     "LimitState",
     "Limiter",
+    "Observer",
     "Plan",
     "Policy",
     "PolicyError",

@@ -106,6 +106,11 @@ class Decision:
 _new_object: Final = object.__new__
 
 
+def find_deferred(decision: Decision) -> tuple[Any, ...] | None:
+    """Return what computes the members of a decision, as in `defer_decision`; None if they are computed."""
+    return decision.__dict__.get("_deferred")
+
+
 def defer_decision(
     allowed: bool,  # noqa: FBT001 - a member
     source: Source,

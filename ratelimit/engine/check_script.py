@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import zlib
 from struct import Struct
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from ratelimit.decision.decision import defer_decision
+from ratelimit.decision.decision import defer_decision, find_deferred
 from ratelimit.decision.limit_state import BLOCKED
 from ratelimit.engine.layout import FIRST_GROUP_ARGUMENT
 from ratelimit.engine.limit_status import NONE, evaluate_limit, make_limit_state, unpack_states
@@ -181,7 +181,7 @@ def read_decision(check: ResolvedCheck, reply: bytes, source: Source = "store") 
             # The first check had other limits or costs: its verdict stands, but the states do not match.
             reply = reply[:_STATES_START]
     allowed = reply[0] == _ADMITTED and not check.subject.blocked
-    return defer_decision(allowed, source, (decode_members, check, reply, reservation, source))
+    return defer_decision(allowed, source, (decode_members, check, reply, None, reservation, source))
 
 
 def text_of(reply: bytes | str) -> str:
@@ -189,22 +189,48 @@ def text_of(reply: bytes | str) -> str:
     return reply.decode() if isinstance(reply, bytes) else reply
 
 
-def move_reply_time(reply: bytes, t: int) -> bytes:
-    """Return the same reply for time `t` (microseconds since the epoch), with the same states."""
-    return reply[:1] + _TIME_STRUCT.pack(t) + reply[_STATES_START:]
+class RawDecision(NamedTuple):
+    """What a decision is decoded from.
+
+    Attributes:
+        check: the check that was decided. During an outage it may have fewer limits than the caller's.
+        reply: the script's reply, or one in its form.
+        t: the time of the decision, microseconds since the epoch; None for that of the reply.
+        reservation: the id of the reservation.
+    """
+
+    check: ResolvedCheck
+    reply: bytes
+    t: int | None
+    reservation: str | None
+
+
+def find_raw_decision(decision: Decision) -> RawDecision | None:
+    """Return what a decision will be decoded from; None if it is decoded, or was made in another way."""
+    deferred = find_deferred(decision)
+    return RawDecision._make(deferred[1:5]) if deferred and deferred[0] is decode_members else None
 
 
 def decode_members(
-    check: ResolvedCheck, reply: bytes, reservation: str | None, source: Source
+    check: ResolvedCheck, reply: bytes, t: int | None, reservation: str | None, source: Source
 ) -> dict[str, Any]:
-    """Return the members of a decision from the script's reply."""
+    """Return the members of a decision from the script's reply.
+
+    Args:
+        check: the check.
+        reply: the script's reply.
+        t: the time of the decision, microseconds since the epoch; None for that of the reply.
+        reservation: the id of the reservation.
+        source: who decided.
+    """
     layout = check.subject.layout
     allowed = reply[0] == _ADMITTED
     taken = allowed and check.take
     states: list[LimitState] = []
     violated: list[str] = []
     waits: list[int | None] = []
-    t, raw_states = unpack_states(layout, reply)
+    reply_time, raw_states = unpack_states(layout, reply)
+    t = reply_time if t is None else t
     for number in layout.policy_order if raw_states else ():
         placed = layout.placed_limits[number]
         status = evaluate_limit(placed, check.costs[number], raw_states[number], t, taken=taken)

@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any, Self
 from ratelimit.decision.decision import Decision
 from ratelimit.errors import RateLimited
 from ratelimit.limiters.aio_base import AsyncBase
-from ratelimit.limiters.base import CONNECTION_ERRORS, CheckInput
 from ratelimit.limiters.reservation import AsyncReservation
 from ratelimit.stores import connect_async
 from ratelimit.stores.async_transport import await_within
+from ratelimit.stores.failures import CONNECTION_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Unpack
 
     from ratelimit.decision.settlement import Settlement
+    from ratelimit.limiters.base import CheckInput
+    from ratelimit.observers.observer import Observer
     from ratelimit.policy import Limit, Policy
     from ratelimit.request.check import CheckOptions
     from ratelimit.request.usage import Usage
@@ -44,8 +46,9 @@ class AsyncLimiter(AsyncBase):
         max_skew: float | None = 5.0,
         deadline: float = 0.05,
         remember: float = 600.0,
+        observers: Iterable[Observer] = (),
     ) -> None:
-        super().__init__(policy, max_skew, remember, deadline)
+        super().__init__(policy, max_skew, remember, deadline, observers)
         # The store is opened last: after an error below this line nothing would close it.
         self._opened_store = connect_async(store, deadline)
         self._set_store_url(self._opened_store.url)
@@ -56,7 +59,10 @@ class AsyncLimiter(AsyncBase):
         cached = self._resolver.find_cached(key, options) if isinstance(key, str) else None
         check, now = cached or self._resolve(key, options), time.monotonic_ns()
         started = self._start_decision(check, now)
-        return started if isinstance(started, Decision) else await self._finish_decision(check, started, now)
+        if isinstance(started, Decision):
+            return await self._end_decision(check, started, now)
+        # `_end_decision` would do the same for this one, too. Most checks come here, and save a coroutine.
+        return await self._finish_decision(check, started, now, self._observers.note_decision)
 
     async def check_many(self, checks: Sequence[CheckInput]) -> list[Decision]:
         """Decide up to 256 checks; see `Limiter.check_many`."""
@@ -64,7 +70,7 @@ class AsyncLimiter(AsyncBase):
 
     async def peek(self, key: CheckInput, **options: Unpack[CheckOptions]) -> Decision:
         """Return the decision that `check` would give now, and charge nothing; see `Limiter.peek`."""
-        return await self._decide(self._resolve(key, options, take=False))
+        return await self._look(self._resolve(key, options, take=False))
 
     async def acquire(
         self,
@@ -97,7 +103,7 @@ class AsyncLimiter(AsyncBase):
         The check is made when the reservation is entered with `async with`, or awaited:
         `reservation = await limiter.reserve(…)`. Then `RateLimited` is raised if it is denied.
         """
-        check = self._resolve_for_reserve(key, options)
+        check = self._resolve(key, options, reserve=True)
         return AsyncReservation(self, lambda: self._decide(check))
 
     async def settle(self, usage: Usage | Mapping[str, Any], *, reservation: str | None = None) -> Settlement:

@@ -13,11 +13,12 @@ from ratelimit.decision.decision import Decision
 from ratelimit.engine.check_script import split_replies
 from ratelimit.engine.layout import KEYS, TENANTS
 from ratelimit.errors import StoreUnavailable
-from ratelimit.limiters.base import CONNECTION_ERRORS, BaseLimiter
+from ratelimit.limiters.base import BaseLimiter
 from ratelimit.metering.assignments import COUNTER, read_assignments
 from ratelimit.shortcuts.coalescing import Coalescer, Reply
 from ratelimit.shortcuts.leases import MIN_RETURN_DELAY, NANOSECONDS
 from ratelimit.stores.async_transport import await_within
+from ratelimit.stores.failures import CONNECTION_ERRORS
 from ratelimit.stores.scripts import CHECK, SETTLE
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ratelimit.engine.check_script import ScriptArgument
     from ratelimit.engine.resolver import ResolvedCheck
     from ratelimit.metering.assignments import Command
+    from ratelimit.observers.observer import NoteDecision, Observer
     from ratelimit.policy import Limit, Policy
     from ratelimit.stores.async_transport import AsyncTransport
     from ratelimit.stores.clients import Store
@@ -49,8 +51,9 @@ class AsyncBase(BaseLimiter):
         max_skew: float | None,
         remember: float,
         deadline: float,
+        observers: Iterable[Observer],
     ) -> None:
-        super().__init__(policy, max_skew, remember)
+        super().__init__(policy, max_skew, remember, observers)
         self._deadline = deadline
         self._coalescer = Coalescer(self._run_check_script)
         self._return_tasks: set[asyncio.Task[None]] = set()
@@ -58,16 +61,31 @@ class AsyncBase(BaseLimiter):
         self._return_time = 0  # when the timer ends, monotonic nanoseconds
 
     async def _decide(self, check: ResolvedCheck) -> Decision:
+        """Decide a check and tell the observers."""
         now = time.monotonic_ns()
-        started = self._start_decision(check, now)
-        return started if isinstance(started, Decision) else await self._finish_decision(check, started, now)
+        return await self._end_decision(check, self._start_decision(check, now), now)
+
+    async def _look(self, check: ResolvedCheck) -> Decision:
+        """Decide a check that takes nothing. The observers are not told."""
+        return await self._finish_decision(check, self._coalescer.submit(check), time.monotonic_ns(), ())
+
+    async def _end_decision(
+        self, check: ResolvedCheck, started: Decision | asyncio.Future[Reply], now: int
+    ) -> Decision:
+        """Return the decision on a check that was started at `now`, and tell the observers."""
+        note_methods = self._observers.note_decision
+        if not isinstance(started, Decision):
+            return await self._finish_decision(check, started, now, note_methods)
+        for note_decision in note_methods:
+            note_decision(check, started, now, 0)
+        return started
 
     async def _decide_many(self, checks: list[ResolvedCheck]) -> list[Decision]:
         now = time.monotonic_ns()
         started = [self._start_decision(check, now) for check in checks]
         try:
             return [
-                reply if isinstance(reply, Decision) else await self._finish_decision(check, reply, now)
+                await self._end_decision(check, reply, now)
                 for check, reply in zip(checks, started, strict=True)
             ]
         finally:
@@ -90,17 +108,25 @@ class AsyncBase(BaseLimiter):
         return self._coalescer.submit(check)
 
     async def _finish_decision(
-        self, check: ResolvedCheck, reply: asyncio.Future[Reply], sent: int
+        self,
+        check: ResolvedCheck,
+        reply: asyncio.Future[Reply],
+        sent: int,
+        note_methods: Sequence[NoteDecision],
     ) -> Decision:
-        """Return the decision in a reply. If it is a denial, try to spend leased tokens."""
+        """Return the decision in a reply, and tell the observers. If it is a denial, try to spend a lease."""
         try:
-            decision = self._read_decision(check, await reply, sent)
+            raw, call_size = await reply
         except CONNECTION_ERRORS as error:
-            return self._decide_without_store(check, error)
-        if decision or not check.subject.layout.lease_amounts:
-            return decision
-        # A lease may have taken the bucket's last tokens in the meantime, even in the same call.
-        return self._leases.spend(check, time.monotonic_ns()) or decision
+            decision, call_size = self._decide_without_store(check, error), 0
+        else:
+            decision = self._read_decision(check, raw, sent)
+            if not decision.allowed and check.subject.layout.lease_amounts:
+                # A lease may have taken the bucket's last tokens in the meantime, even in the same call.
+                decision = self._leases.spend(check, time.monotonic_ns()) or decision
+        for note_decision in note_methods:
+            note_decision(check, decision, sent, call_size)
+        return decision
 
     def _take_lease(self, wanted: ResolvedCheck, now: int) -> None:
         """Send the check that takes a lease. Until its reply comes, checks still go to the store."""
@@ -109,7 +135,7 @@ class AsyncBase(BaseLimiter):
             if reply.cancelled() or reply.exception() is not None:
                 return  # If the store took tokens, they are lost as after a crash.
             received = time.monotonic_ns()
-            if self._leases.add_lease(wanted, reply.result(), now, received):
+            if self._leases.add_lease(wanted, reply.result()[0], now, received):
                 self._schedule_lease_return(received + wanted.subject.layout.lease_ttl * 1000)
 
         self._coalescer.submit(wanted).add_done_callback(add_lease)
@@ -172,17 +198,21 @@ class AsyncBase(BaseLimiter):
     async def _read_assignments(self) -> None:
         client: Any = self._opened_store.client
         try:
+            started = time.monotonic_ns()
             counter = await await_within(self._deadline, client.get(COUNTER)) or b""
+            self._note_call(0, started)
             if counter != self._assignments_counter:
                 deadline = _ASSIGNMENTS_DEADLINES * self._deadline
                 keys = await await_within(deadline, client.hgetall(KEYS))
                 tenants = await await_within(deadline, client.hgetall(TENANTS))
                 self._set_assignments(counter, await asyncio.to_thread(read_assignments, keys, tenants))
         except CONNECTION_ERRORS as error:
+            self._note_failure(error)
             raise self._make_unavailable_error(error) from None
 
     async def _run_check_script(self, checks: list[ResolvedCheck]) -> list[bytes]:
-        replies = split_replies(await self._run_script(CHECK, *self._encode_checks(checks)))
+        call = self._run_script(CHECK, *self._encode_checks(checks), checks=len(checks))
+        replies = split_replies(await call)
         self._outage.note_success()
         return replies
 
@@ -193,9 +223,18 @@ class AsyncBase(BaseLimiter):
             raise self._make_unavailable_error(error) from None
         return self._read_settlement(reply)
 
-    async def _run_script(self, script: Script, keys: list[str], args: list[ScriptArgument]) -> Any:  # noqa: ANN401 - replies have many types
+    async def _run_script(
+        self, script: Script, keys: list[str], args: list[ScriptArgument], *, checks: int = 0
+    ) -> Any:  # noqa: ANN401 - replies have many types
         call = self._opened_store.transport.call
+        started = time.monotonic_ns()
         try:
-            return await call("EVALSHA", script.sha, len(keys), *keys, *args)
-        except NoScriptError:  # The script did not run: the server was flushed, restarted or replaced.
-            return await call("EVAL", script.source, len(keys), *keys, *args)
+            try:
+                reply = await call("EVALSHA", script.sha, len(keys), *keys, *args)
+            except NoScriptError:  # The script did not run: the server was flushed, restarted or replaced.
+                reply = await call("EVAL", script.source, len(keys), *keys, *args)
+        except CONNECTION_ERRORS as error:
+            self._note_failure(error)
+            raise
+        self._note_call(checks, started)
+        return reply

@@ -7,8 +7,6 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
-
 from ratelimit.engine.check_script import ScriptArgument, encode_checks, read_decision, text_of
 from ratelimit.engine.layout import KEYS, TENANTS, make_owner_store_key, make_store_key_suffix
 from ratelimit.engine.resolver import ResolvedCheck, Resolver
@@ -27,6 +25,7 @@ from ratelimit.metering.assignments import (
     encode_assignment,
     make_assignment,
 )
+from ratelimit.observers.observer import Observers
 from ratelimit.policy import Limit, Policy
 from ratelimit.policy.spec import OTHER
 from ratelimit.request.check import MAX_BATCH, Check, invalid_field, make_check
@@ -34,6 +33,7 @@ from ratelimit.request.timestamp import MICROSECONDS
 from ratelimit.request.usage import make_usage
 from ratelimit.shortcuts.denial_memory import DenialMemory
 from ratelimit.shortcuts.leases import Leases
+from ratelimit.stores.failures import classify_error, explain_error, is_refusal
 from ratelimit.stores.outage import Outage
 
 if TYPE_CHECKING:
@@ -42,16 +42,11 @@ if TYPE_CHECKING:
     from ratelimit.engine.layout import Owner
     from ratelimit.engine.settle_script import SettleAction
     from ratelimit.metering.assignments import Command
+    from ratelimit.observers.observer import Observer
     from ratelimit.policy.assignment import Assignments
     from ratelimit.request.check import CheckOptions
     from ratelimit.request.usage import Usage
     from ratelimit.stores import StoreURL
-
-CONNECTION_ERRORS = (RedisError, OSError, TimeoutError)
-"""Every error that a command to the store may raise."""
-
-REFUSALS = (AuthenticationError, AuthorizationError, NoPermissionError)
-"""Errors that waiting does not repair: the store answers, but refuses this client."""
 
 CheckInput = Check | str | Mapping[str, Any]
 """What callers pass for a check: a key, a whole check, or a check's fields."""
@@ -67,9 +62,15 @@ class BaseLimiter:
     """
 
     def __init__(
-        self, policy: Policy | Limit | Iterable[Limit], max_skew: float | None, remember: float
+        self,
+        policy: Policy | Limit | Iterable[Limit],
+        max_skew: float | None,
+        remember: float,
+        observers: Iterable[Observer],
     ) -> None:
+        self._observers = Observers(observers)
         self._resolver = Resolver(make_policy(policy))
+        self._note_policy()
         self._assignments_counter: bytes | None = None
         self._closed = False
         self.max_skew = parse_max_skew(max_skew)
@@ -94,6 +95,7 @@ class BaseLimiter:
     @policy.setter
     def policy(self, policy: Policy | Limit | Iterable[Limit]) -> None:
         self._resolver = Resolver(make_policy(policy), self._resolver.assignments)
+        self._note_policy()
 
     @property
     def has_read_assignments(self) -> bool:
@@ -107,28 +109,70 @@ class BaseLimiter:
         """
         return self._resolver.is_known(key)
 
+    def note_invalid_check(self) -> None:
+        """Tell the observers of a check that was refused before this limiter was asked.
+
+        For programs that read checks from elsewhere, as the sidecar does.
+        """
+        for note_invalid in self._observers.note_invalid:
+            note_invalid()
+
+    def count_leased_tokens(self) -> dict[str, float]:
+        """Return how many tokens are out on lease in this process and not spent, by the limit's name."""
+        return self._leases.count_tokens()
+
     def _set_assignments(self, counter: bytes, assigned: Assignments) -> None:
         self._resolver = self._resolver.with_assignments(assigned)
         self._assignments_counter = counter
 
+    def _note_policy(self) -> None:
+        for note_policy in self._observers.note_policy:
+            note_policy(self._resolver.policy)
+
+    def _note_call(self, checks: int, started: int) -> None:
+        """Tell the observers of a call that the store answered; `started` is monotonic nanoseconds."""
+        if self._observers.note_call:
+            seconds = (time.monotonic_ns() - started) / 1_000_000_000
+            for note_call in self._observers.note_call:
+                note_call(checks, seconds)
+
+    def _note_failure(self, error: Exception) -> None:
+        for note_failure in self._observers.note_failure:
+            note_failure(classify_error(error))
+
     def _resolve(
-        self, check: CheckInput, options: CheckOptions | None = None, *, take: bool = True
+        self,
+        check: CheckInput,
+        options: CheckOptions | None = None,
+        *,
+        take: bool = True,
+        reserve: bool = False,
     ) -> ResolvedCheck:
-        if isinstance(check, str):
-            cached = self._resolver.find_cached(check, options) if take else None
-            if cached is not None:
-                return cached
-            check = {"key": check, **(options or {})}
-        elif options:
-            raise invalid_field(
-                next(iter(options)), "must be a field of the check, where a check is given instead of a key"
-            )
-        return self._resolver.resolve(make_check(check), take=take)
+        try:
+            if isinstance(check, str):
+                cached = self._resolver.find_cached(check, options) if take and not reserve else None
+                if cached is not None:
+                    return cached
+                check = {"key": check, **(options or {})}
+            elif options:
+                raise invalid_field(
+                    next(iter(options)),
+                    "must be a field of the check, where a check is given instead of a key",
+                )
+            made = make_check(check)
+            made = made.model_copy(update={"reserve": True}) if reserve else made
+            return self._resolver.resolve(made, take=take)
+        except InvalidRequest:
+            if take:
+                self.note_invalid_check()
+            raise
 
     def _resolve_many(self, checks: Sequence[CheckInput]) -> list[ResolvedCheck]:
         if isinstance(checks, str | Mapping | Check):
+            self.note_invalid_check()
             raise invalid_field("checks", "must be a list of checks; for a single check call `check`")
         if len(checks) > MAX_BATCH:
+            self.note_invalid_check()
             raise invalid_field("checks", f"has {len(checks)} checks; at most {MAX_BATCH} are allowed")
         resolved = []
         for index, check in enumerate(checks):
@@ -147,11 +191,6 @@ class BaseLimiter:
         if resolved.timestamp is not None:
             raise invalid_field("timestamp", "not allowed in acquire, which waits by the store's clock")
         return resolved
-
-    def _resolve_for_reserve(self, check: CheckInput, options: CheckOptions) -> ResolvedCheck:
-        if isinstance(check, str):
-            return self._resolve(check, {**options, "reserve": True})
-        return self._resolve(make_check(check).model_copy(update={"reserve": True}), options)
 
     def _encode_settle(
         self, usage: Usage | Mapping[str, Any], reservation: str | None
@@ -214,7 +253,7 @@ class BaseLimiter:
         return self._outage.decide(check, self.max_skew)
 
     def _make_unavailable_error(self, error: Exception) -> StoreUnavailable:
-        return StoreUnavailable(f"{self.store}: {explain_error(error)}", refused=isinstance(error, REFUSALS))
+        return StoreUnavailable(f"{self.store}: {explain_error(error)}", refused=is_refusal(error))
 
     def _list_bucket_keys(self, key: str, tenant: str | None) -> list[str]:
         """Return the store keys of all buckets that belong to this key and to no other key."""
@@ -273,11 +312,3 @@ def parse_max_skew(max_skew: float | None) -> int | None:
     if not 0 <= max_skew <= 86_400:  # noqa: PLR2004 - a day
         raise invalid_field("max_skew", "must be from 0 to 86400 seconds, or None to trust all timestamps")
     return round(max_skew * MICROSECONDS)
-
-
-def explain_error(error: Exception) -> str:
-    """Return one line that says what went wrong between this process and the store."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
-        return "no answer within the deadline"
-    return text.rstrip(".")

@@ -13,9 +13,10 @@ from redis.exceptions import NoScriptError
 from ratelimit.engine.check_script import split_into_calls, split_replies
 from ratelimit.engine.layout import KEYS, TENANTS
 from ratelimit.errors import StoreUnavailable
-from ratelimit.limiters.base import CONNECTION_ERRORS, BaseLimiter
+from ratelimit.limiters.base import BaseLimiter
 from ratelimit.metering.assignments import COUNTER, read_assignments
 from ratelimit.shortcuts.leases import MIN_RETURN_DELAY, NANOSECONDS
+from ratelimit.stores.failures import CONNECTION_ERRORS
 from ratelimit.stores.scripts import CHECK, SETTLE
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from ratelimit.engine.check_script import ScriptArgument
     from ratelimit.engine.resolver import ResolvedCheck
     from ratelimit.metering.assignments import Command
+    from ratelimit.observers.observer import Observer
     from ratelimit.policy import Limit, Policy
     from ratelimit.stores.clients import Store
     from ratelimit.stores.scripts import Script
@@ -40,9 +42,13 @@ class BlockingBase(BaseLimiter):
     _opened_store: Store[redis.Redis, Transport]
 
     def __init__(
-        self, policy: Policy | Limit | Iterable[Limit], max_skew: float | None, remember: float
+        self,
+        policy: Policy | Limit | Iterable[Limit],
+        max_skew: float | None,
+        remember: float,
+        observers: Iterable[Observer],
     ) -> None:
-        super().__init__(policy, max_skew, remember)
+        super().__init__(policy, max_skew, remember, observers)
         self._lease_lock = threading.Lock()  # held while leases are read or changed
         self._return_lock = threading.Lock()  # held while leases are returned; taken before `_lease_lock`
         self._return_timer: threading.Timer | None = None
@@ -50,16 +56,29 @@ class BlockingBase(BaseLimiter):
         self._process = os.getpid()
 
     def _decide(self, check: ResolvedCheck) -> Decision:
-        decision = self._decide_locally(check)
-        return self._decide_in_store([check])[0] if decision is None else decision
+        """Decide a check and tell the observers."""
+        started = time.monotonic_ns()
+        decision, call_size = self._decide_locally(check), 0
+        if decision is None:
+            [(decision, call_size)] = self._decide_in_store([check])
+        for note_decision in self._observers.note_decision:
+            note_decision(check, decision, started, call_size)
+        return decision
+
+    def _look(self, check: ResolvedCheck) -> Decision:
+        """Decide a check that takes nothing. The observers are not told."""
+        return self._decide_in_store([check])[0][0]
 
     def _decide_many(self, checks: list[ResolvedCheck]) -> list[Decision]:
+        started = time.monotonic_ns()
         local = [self._decide_locally(check) for check in checks]
         others = [check for check, decision in zip(checks, local, strict=True) if decision is None]
-        decided = iter(
-            [decision for call in split_into_calls(others) for decision in self._decide_in_store(call)]
-        )
-        return [next(decided) if decision is None else decision for decision in local]
+        decided = iter([each for call in split_into_calls(others) for each in self._decide_in_store(call)])
+        decisions = [(decision, 0) if decision is not None else next(decided) for decision in local]
+        for note_decision in self._observers.note_decision:
+            for check, (decision, call_size) in zip(checks, decisions, strict=True):
+                note_decision(check, decision, started, call_size)
+        return [decision for decision, _ in decisions]
 
     def _decide_locally(self, check: ResolvedCheck) -> Decision | None:
         """Decide a check with leased tokens or from the denial memory; None if it must go to the store.
@@ -72,16 +91,17 @@ class BlockingBase(BaseLimiter):
         decision = decision or self._denial_memory.find_denial(check, now)
         return self._take_lease(check, now) if decision is None and leases else decision
 
-    def _decide_in_store(self, checks: list[ResolvedCheck]) -> list[Decision]:
-        """Decide checks with one call."""
+    def _decide_in_store(self, checks: list[ResolvedCheck]) -> list[tuple[Decision, int]]:
+        """Decide checks with one call. Beside each decision is how many checks the store decided in it."""
         sent = time.monotonic_ns()
         try:
-            replies = split_replies(self._run_script(CHECK, *self._encode_checks(checks)))
+            replies = split_replies(self._run_script(CHECK, *self._encode_checks(checks), checks=len(checks)))
         except CONNECTION_ERRORS as error:
-            return [self._decide_without_store(check, error) for check in checks]
+            return [(self._decide_without_store(check, error), 0) for check in checks]
         self._outage.note_success()
         return [
-            self._finish_decision(check, reply, sent) for check, reply in zip(checks, replies, strict=True)
+            (self._finish_decision(check, reply, sent), len(checks))
+            for check, reply in zip(checks, replies, strict=True)
         ]
 
     def _finish_decision(self, check: ResolvedCheck, reply: bytes, sent: int) -> Decision:
@@ -104,7 +124,7 @@ class BlockingBase(BaseLimiter):
         if wanted is None:
             return None
         try:
-            [reply] = split_replies(self._run_script(CHECK, *self._encode_checks([wanted])))
+            [reply] = split_replies(self._run_script(CHECK, *self._encode_checks([wanted]), checks=1))
         except CONNECTION_ERRORS as error:  # If the store took tokens, they are lost as after a crash.
             return self._decide_without_store(check, error)
         self._outage.note_success()
@@ -183,11 +203,14 @@ class BlockingBase(BaseLimiter):
     def _read_assignments(self) -> None:
         client: Any = self._opened_store.client
         try:
+            started = time.monotonic_ns()
             counter = client.get(COUNTER) or b""
+            self._note_call(0, started)
             if counter != self._assignments_counter:
                 stored = client.hgetall(KEYS), client.hgetall(TENANTS)
                 self._set_assignments(counter, read_assignments(*stored))
         except CONNECTION_ERRORS as error:
+            self._note_failure(error)
             raise self._make_unavailable_error(error) from None
 
     def _run_settle_script(self, keys: list[str], args: list[ScriptArgument]) -> Settlement:
@@ -197,9 +220,18 @@ class BlockingBase(BaseLimiter):
             raise self._make_unavailable_error(error) from None
         return self._read_settlement(reply)
 
-    def _run_script(self, script: Script, keys: list[str], args: list[ScriptArgument]) -> Any:  # noqa: ANN401 - replies have many types
+    def _run_script(
+        self, script: Script, keys: list[str], args: list[ScriptArgument], *, checks: int = 0
+    ) -> Any:  # noqa: ANN401 - replies have many types
         call = self._opened_store.transport.call
+        started = time.monotonic_ns()
         try:
-            return call("EVALSHA", script.sha, len(keys), *keys, *args)
-        except NoScriptError:  # The script did not run: the server was flushed, restarted or replaced.
-            return call("EVAL", script.source, len(keys), *keys, *args)
+            try:
+                reply = call("EVALSHA", script.sha, len(keys), *keys, *args)
+            except NoScriptError:  # The script did not run: the server was flushed, restarted or replaced.
+                reply = call("EVAL", script.source, len(keys), *keys, *args)
+        except CONNECTION_ERRORS as error:
+            self._note_failure(error)
+            raise
+        self._note_call(checks, started)
+        return reply

@@ -6,10 +6,10 @@ import time
 from typing import TYPE_CHECKING, Any, Self
 
 from ratelimit.errors import RateLimited
-from ratelimit.limiters.base import CONNECTION_ERRORS, CheckInput
 from ratelimit.limiters.blocking_base import BlockingBase
 from ratelimit.limiters.reservation import Reservation
 from ratelimit.stores import connect
+from ratelimit.stores.failures import CONNECTION_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from ratelimit.decision.decision import Decision
     from ratelimit.decision.settlement import Settlement
+    from ratelimit.limiters.base import CheckInput
+    from ratelimit.observers.observer import Observer
     from ratelimit.policy import Limit, Policy
     from ratelimit.request.check import CheckOptions
     from ratelimit.request.usage import Usage
@@ -44,6 +46,7 @@ class Limiter(BlockingBase):
             limit's `on_outage` applies.
         remember: seconds for which a reservation can be settled, and for which a repeated check or
             settlement gets its first answer again; from 1 to 86400.
+        observers: what to tell of decisions, calls and settlements; see `Observer`.
 
     Raises:
         InvalidRequest: the URL names no store, or an argument is out of range.
@@ -59,8 +62,9 @@ class Limiter(BlockingBase):
         max_skew: float | None = 5.0,
         deadline: float = 0.05,
         remember: float = 600.0,
+        observers: Iterable[Observer] = (),
     ) -> None:
-        super().__init__(policy, max_skew, remember)
+        super().__init__(policy, max_skew, remember, observers)
         # The store is opened last: after an error below this line nothing would close it.
         self._opened_store = connect(store, deadline)
         self._set_store_url(self._opened_store.url)
@@ -108,7 +112,7 @@ class Limiter(BlockingBase):
 
         Takes the same arguments and raises the same errors as `check`.
         """
-        return self._decide(self._resolve(key, options, take=False))
+        return self._look(self._resolve(key, options, take=False))
 
     def acquire(
         self, key: CheckInput, *, timeout: float | None = None, **options: Unpack[CheckOptions]
@@ -151,7 +155,7 @@ class Limiter(BlockingBase):
             RateLimited: the check was denied.
             InvalidRequest: as for `check`; nothing was charged.
         """
-        return Reservation(self, self._decide(self._resolve_for_reserve(key, options)))
+        return Reservation(self, self._decide(self._resolve(key, options, reserve=True)))
 
     def settle(self, usage: Usage | Mapping[str, Any], *, reservation: str | None = None) -> Settlement:
         """Charge what a request really used.

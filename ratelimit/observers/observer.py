@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple, ParamSpec
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable
 
     from ratelimit.decision.decision import Decision
     from ratelimit.engine.resolver import ResolvedCheck
+    from ratelimit.policy import Policy
     from ratelimit.request.usage import Usage
+    from ratelimit.stores.failures import FailureReason
 
-P = ParamSpec("P")
+EndOutcome = Literal["settled", "cancelled", "replayed", "charged"]
+"""What became of a reservation or a usage record. `replayed`: it was settled or cancelled before.
 
-FailureReason = Literal["timeout", "connection", "refused", "error"]
-"""Why a call to the store failed: no answer within the deadline; the connection; the store refuses this client;
-any other error that the store replied."""
+A usage record without a reservation is `charged`."""
 
-EndOutcome = Literal["settled", "cancelled", "replayed"]
-"""What became of a reservation or a usage record. `replayed` means that it was settled or cancelled before."""
+
+NoteDecision = Callable[["ResolvedCheck", "Decision", int, int], None]
+"""`Observer.note_decision` of one observer."""
 
 
 class End(NamedTuple):
@@ -54,8 +57,8 @@ class Observer:
     limiter = Limiter("redis://localhost:6379", policy, observers=[Printer()])
     ```
 
-    The methods run in the thread of the check, before its caller gets the decision: they must be quick and must
-    not raise. Those of a `Limiter` may run in several threads at the same time.
+    The methods run in the thread of the check, before its caller gets the decision: they must be quick and
+    must not raise. Those of a `Limiter` may run in several threads at the same time.
     """
 
     def note_decision(self, check: ResolvedCheck, decision: Decision, started: int, call_size: int) -> None:
@@ -85,14 +88,8 @@ class Observer:
     def note_end(self, end: End) -> None:
         """Note a settlement or a cancellation."""
 
-    def note_lease(self, check: ResolvedCheck, tokens: Sequence[float], sign: Literal[1, -1]) -> None:
-        """Note a lease that begins (`sign` 1) or ends (-1).
-
-        Args:
-            check: the check that took it.
-            tokens: how many tokens of each limit it took, in the order of the layout's placed limits.
-            sign: 1 or -1.
-        """
+    def note_policy(self, policy: Policy) -> None:
+        """Note the policy in force: when the limiter is made, and whenever another one is set."""
 
 
 class Observers:
@@ -103,16 +100,14 @@ class Observers:
     """
 
     def __init__(self, observers: Iterable[Observer]) -> None:
-        observers = tuple(observers)
-        self.note_decision = _list_methods(observers, Observer.note_decision)
-        self.note_invalid = _list_methods(observers, Observer.note_invalid)
-        self.note_call = _list_methods(observers, Observer.note_call)
-        self.note_failure = _list_methods(observers, Observer.note_failure)
-        self.note_end = _list_methods(observers, Observer.note_end)
-        self.note_lease = _list_methods(observers, Observer.note_lease)
+        told = tuple(observers)
+        self.note_decision = [one.note_decision for one in told if _overrides(one, Observer.note_decision)]
+        self.note_invalid = [one.note_invalid for one in told if _overrides(one, Observer.note_invalid)]
+        self.note_call = [one.note_call for one in told if _overrides(one, Observer.note_call)]
+        self.note_failure = [one.note_failure for one in told if _overrides(one, Observer.note_failure)]
+        self.note_end = [one.note_end for one in told if _overrides(one, Observer.note_end)]
+        self.note_policy = [one.note_policy for one in told if _overrides(one, Observer.note_policy)]
 
 
-def _list_methods(observers: Iterable[Observer], method: Callable[P, None]) -> tuple[Callable[P, None], ...]:
-    """Return the methods of the observers that override a method of `Observer`."""
-    name = method.__name__
-    return tuple(getattr(one, name) for one in observers if getattr(type(one), name) is not method)
+def _overrides(observer: Observer, method: Callable[..., None]) -> bool:
+    return getattr(type(observer), method.__name__) is not method

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from ratelimit.engine.resolver import ResolvedCheck
 
-Reply = Any
-"""What the check script returned for one check."""
+Reply = tuple[Any, int]
+"""What the check script returned for one check, and how many checks its call carried."""
 
 WaitingCheck = tuple["ResolvedCheck", asyncio.Future[Reply]]
 """A check, and the future that gets its reply."""
@@ -39,7 +39,7 @@ class Coalescer:
         run_call: runs one call for these checks and returns their replies in the same order.
     """
 
-    def __init__(self, run_call: Callable[[list[ResolvedCheck]], Awaitable[Sequence[Reply]]]) -> None:
+    def __init__(self, run_call: Callable[[list[ResolvedCheck]], Awaitable[Sequence[Any]]]) -> None:
         self._run_call = run_call
         self._waiting: deque[WaitingCheck] = deque()
         self._calls: set[asyncio.Task[None]] = set()
@@ -95,9 +95,10 @@ class Coalescer:
     async def _make_call(self, batch: list[WaitingCheck]) -> None:
         try:
             replies = await self._run_call([check for check, _ in batch])
+            size = len(batch)
             for (_, future), reply in zip(batch, replies, strict=True):
                 if not future.done():  # It is done if the task that waited for it was cancelled.
-                    future.set_result(reply)
+                    future.set_result((reply, size))
         except asyncio.CancelledError:
             for _, future in batch:
                 future.cancel()

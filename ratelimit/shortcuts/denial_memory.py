@@ -21,10 +21,10 @@ notices that at most one second later.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ratelimit.decision.decision import defer_decision
-from ratelimit.engine.check_script import decode_members, move_reply_time
+from ratelimit.engine.check_script import decode_members
 from ratelimit.engine.limit_status import evaluate_limit, unpack_states
 
 if TYPE_CHECKING:
@@ -113,7 +113,9 @@ class DenialMemory:
             latest = t
         if latest >= denial.admits_at:
             return None
-        return defer_decision(False, "denial-memory", (_decode_denial, check, t, denial.reply))
+        return defer_decision(
+            False, "denial-memory", (decode_members, check, denial.reply, t, None, "denial-memory")
+        )
 
     def remember(self, check: ResolvedCheck, reply: bytes, sent: int, received: int) -> None:
         """Remember a reply if it denies the check."""
@@ -174,7 +176,3 @@ def _find_longest_denier(check: ResolvedCheck, states: list[RawState], t: int) -
         if microseconds > (longest[1] if longest else 0):
             longest = index, microseconds
     return longest
-
-
-def _decode_denial(check: ResolvedCheck, t: int, reply: bytes) -> dict[str, Any]:
-    return decode_members(check, move_reply_time(reply, t), None, "denial-memory")

@@ -136,6 +136,14 @@ class Leases:
         """How many leases there are."""
         return len(self._leases)
 
+    def count_tokens(self) -> dict[str, float]:
+        """Return the unspent tokens of all leases, by the limit's name."""
+        counts: dict[str, float] = {}
+        for lease in [*self._leases.values()]:  # a copy: another thread may add one
+            for placed, tokens in zip(lease.check.subject.layout.placed_limits, lease.unspent, strict=True):
+                counts[placed.limit.name] = counts.get(placed.limit.name, 0.0) + tokens
+        return counts
+
     @property
     def next_end(self) -> int | None:
         """When `pop_expired` next has something to return; None if there is no lease."""
@@ -242,4 +250,4 @@ def _make_members(
     unspent = subtract_checks(tokens, check, spent_checks)
     for placed, bucket, count in zip(layout.placed_limits, lease.buckets, unspent, strict=True):
         states += (max(bucket.compute_missing(placed.shape, t) - count, 0.0), t)
-    return decode_members(check, b"1" + layout.state_struct.pack(t, *states), None, "lease")
+    return decode_members(check, b"1" + layout.state_struct.pack(t, *states), t, None, "lease")

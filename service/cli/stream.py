@@ -9,11 +9,11 @@ import typer
 
 from ratelimit.engine.check_script import text_of
 from ratelimit.engine.layout import USAGE
-from ratelimit.limiters.base import CONNECTION_ERRORS, explain_error
 from ratelimit.metering.usage_records import read_record
 from ratelimit.policy.rate import parse_period
 from ratelimit.request.timestamp import MICROSECONDS, parse_timestamp
 from ratelimit.stores import connect
+from ratelimit.stores.failures import CONNECTION_ERRORS, explain_error
 from service.cli.keys import DEADLINE
 from service.cli.output import fail
 

@@ -8,8 +8,18 @@ import pytest
 import ratelimit
 
 NAMES = [
-    *("AsyncLimiter", "AsyncReservation", "Check", "Decision", "Fault", "InvalidRequest", "Limit"),
-    *("LimitState", "Limiter", "Plan", "Policy", "PolicyError", "Rate", "RateLimitError", "RateLimited"),
+    *("AsyncLimiter", "AsyncReservation", "Check", "Decision", "End", "Fault", "InvalidRequest", "Limit"),
+    *(
+        "LimitState",
+        "Limiter",
+        "Observer",
+        "Plan",
+        "Policy",
+        "PolicyError",
+        "Rate",
+        "RateLimitError",
+        "RateLimited",
+    ),
     *("Reservation", "Settlement", "StoreUnavailable", "UnknownReservation", "Usage"),
 ]
 
