@@ -1,4 +1,4 @@
-"""The log of denials: every denial is in a line or in a count, and a flood of denials is no flood of lines."""
+"""The log of denials: every denial is in a line or in a count, and a flood of denials is not one of lines."""
 
 import logging
 import random
