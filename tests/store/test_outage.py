@@ -141,7 +141,7 @@ def test_p8_the_end_of_an_outage_is_logged_and_the_store_decides_again(make_limi
     assert limits.check("k").source == "outage"
     proxy.is_dropping_replies = False
     assert limits.check("k").source == "store"
-    # A second after the first line at the earliest: a store that fails and answers in turn is no flood of lines.
+    # A second after the first line at the earliest: a store that flaps must not flood the log.
     wait_until(lambda: limits.peek("k") is not None and "again" in caplog.text)
     assert len(caplog.records) == 2
 
