@@ -1,11 +1,13 @@
 """`/metrics` of running sidecars."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
@@ -40,6 +42,7 @@ NAMES = {
 """The families, as the parser names them: without `_total`."""
 
 BATCH = 250
+METRICS_PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 
 def scrape(sidecar):
@@ -57,6 +60,17 @@ def test_the_metrics_have_the_names_that_are_promised(start_sidecar, workers):
     }
     assert families == NAMES
     assert "_created" not in text
+
+
+def test_the_documentation_lists_every_metric_with_its_labels(sidecar):
+    rows = re.findall(r"^\| `(ratelimit_\w+)` \|([^|]*)\|", METRICS_PAGE.read_text(), re.MULTILINE)
+    documented = {name: set(re.findall(r"`(\w+)`", text)) for name, text in rows}
+    sidecar.check("k")
+    labels = {}
+    for name, *pairs in list_series(scrape(sidecar)):
+        family = re.sub(r"_(bucket|sum|count)$", "", name)
+        labels.setdefault(family, set()).update(label for label, _ in pairs if label != "le")
+    assert documented == labels
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
