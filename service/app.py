@@ -14,6 +14,7 @@ from starlette.routing import Route
 from ratelimit import AsyncLimiter
 from ratelimit.observers.denial_log import DenialLog
 from service import assignments, monitoring, openapi, problems, reload, rls
+from service.drain import drain_on_sigterm
 from service.fast_path import AUTHORIZE, FastPathAPI
 from service.metrics import SidecarMetrics
 from service.routes import check, health, metrics, operators, settle
@@ -38,7 +39,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     policy = reload.load_initial_policy(settings.policy, settings.last_policy)
 
     @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastPathAPI) -> AsyncIterator[None]:
         counted, denial_log = SidecarMetrics(), DenialLog()
         limiter = AsyncLimiter(
             settings.redis,
@@ -48,7 +49,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             remember=settings.remember,
             observers=[counted, denial_log],
         )
-        sidecar = Sidecar(limiter, settings, choose_pepper(settings), counted, denial_log)
+        sidecar = Sidecar(limiter, settings, choose_pepper(settings), counted, denial_log, app.drain)
         app.state.sidecar = sidecar
         async with (
             limiter,
@@ -56,6 +57,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             assignments.watch_assignments(limiter),
             monitoring.run_monitoring(sidecar),
             _run_rls(sidecar),
+            drain_on_sigterm(app.drain, settings.drain),
         ):
             yield
 

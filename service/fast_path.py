@@ -7,12 +7,13 @@ call. The routes still exist: for /docs, and for programs that mount the applica
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from starlette.requests import Request
 
 from service import problems
+from service.drain import Drain, close_after_response
 from service.routes.authorize import authorize
 from service.routes.check import check
 
@@ -47,10 +48,20 @@ AUTHORIZE = Endpoint(authorize)
 
 
 class FastPathAPI(FastAPI):
-    """FastAPI with the fast path."""
+    """FastAPI with the fast path.
+
+    Attributes:
+        drain: whether the sidecar is about to stop.
+    """
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - those of FastAPI
+        super().__init__(**options)
+        self.drain = Drain()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, on the fast path if it is for one of its endpoints."""
+        if self.drain.is_active and scope["type"] == "http":
+            send = close_after_response(send)
         endpoint = self._find_endpoint(scope)
         if endpoint is None:
             await super().__call__(scope, receive, send)

@@ -3,17 +3,45 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+import contextlib
+import os
+import socket
+from typing import Any, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+FIRST_REQUEST_WAIT: Final = 0.25
+"""Seconds for which a connection without a request stays open when the server stops."""
 
 
 class JoiningProtocol(HttpToolsProtocol):
     """uvicorn's protocol on a transport that sends the head and the body of a response together."""
 
+    _is_closing_late = False
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # asyncio allows any BaseTransport; uvicorn has this narrower type, too
         """Accept a connection."""
         super().connection_made(cast("asyncio.Transport", JoiningTransport(transport)))
+
+    def shutdown(self) -> None:
+        """Close the connection when it is idle. A request that has arrived on it is answered first.
+
+        A new connection may have its first request under way, so it is closed a little later.
+        """
+        has_had_request = cast("object", self.cycle) is not None
+        if not has_had_request and not self._is_closing_late:
+            self._is_closing_late = True
+            self.loop.call_later(FIRST_REQUEST_WAIT, self.shutdown)
+        elif not self.transport.is_closing() and not _has_unread_bytes(self.transport):
+            super().shutdown()
+
+
+def _has_unread_bytes(transport: asyncio.Transport) -> bool:
+    """Whether bytes have arrived that the event loop has not read yet."""
+    descriptor = os.dup(transport.get_extra_info("socket").fileno())
+    with contextlib.suppress(OSError), socket.socket(fileno=descriptor) as peer:
+        return bool(peer.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    return False
 
 
 class JoiningTransport:

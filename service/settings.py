@@ -65,6 +65,7 @@ class Settings(BaseSettings):
         deadline: seconds that one call to the store may take.
         max_skew: seconds that a timestamp may be ahead of the store's clock; None accepts every
             timestamp.
+        drain: seconds for which requests are still answered after SIGTERM.
         remember: seconds for which reservations can be settled, and repeated checks and settlements
             get their first answer.
         dialect: the dialects of RateLimit headers.
@@ -93,6 +94,7 @@ class Settings(BaseSettings):
     max_skew: Annotated[Annotated[float, Field(ge=0, le=86_400)] | None, BeforeValidator(_parse_max_skew)] = (
         5.0
     )
+    drain: Annotated[float, BeforeValidator(parse_duration), Field(ge=0, le=600)] = 0.0
     remember: Annotated[float, BeforeValidator(parse_duration), Field(ge=1, le=86_400)] = 600.0
     dialect: Annotated[list[Dialect], NoDecode, BeforeValidator(_split_list), Field(min_length=1)] = ["ietf"]
     log_format: Literal["console", "json"] = "console"

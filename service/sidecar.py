@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from ratelimit import AsyncLimiter, Decision
     from ratelimit.observers.denial_log import DenialLog
+    from service.drain import Drain
     from service.metrics import SidecarMetrics
     from service.settings import Settings
 
@@ -25,6 +26,7 @@ class Sidecar:
         pepper: the secret key of the hash that turns secrets into keys.
         metrics: counts decisions, calls and settlements.
         denial_log: logs denials.
+        drain: whether the sidecar is about to stop.
     """
 
     limiter: AsyncLimiter
@@ -32,6 +34,7 @@ class Sidecar:
     pepper: str = field(repr=False)
     metrics: SidecarMetrics
     denial_log: DenialLog
+    drain: Drain
 
     @classmethod
     def from_request(cls, request: HTTPConnection) -> Sidecar:

@@ -7,8 +7,12 @@ from collections.abc import Callable
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Metric
-from prometheus_client.registry import Collector
+try:
+    from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Metric
+    from prometheus_client.registry import Collector
+except ModuleNotFoundError as error:
+    advice = "prometheus_client is missing: pip install 'ratelimit-sidecar[metrics]'"
+    raise ModuleNotFoundError(advice, name=error.name) from None
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

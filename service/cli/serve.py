@@ -16,7 +16,6 @@ import pydantic
 import structlog
 import typer
 import uvicorn
-from uvicorn.supervisors import Multiprocess
 
 from ratelimit import Limiter, Policy, RateLimitError, StoreUnavailable
 from service import logs, rls
@@ -24,6 +23,7 @@ from service.app import create_app
 from service.cli.banner import print_banner
 from service.cli.output import fail
 from service.cli.warnings import warn_of_unsafe_settings
+from service.cli.workers import Workers
 from service.metrics import MULTIPROCESS
 from service.protocol import JoiningProtocol
 from service.reload import save_policy
@@ -86,6 +86,10 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter for each setting
     ] = None,
     remember: Annotated[
         str | None, typer.Option(help="How long reservations and request ids are remembered. [default: 10m]")
+    ] = None,
+    drain: Annotated[
+        str | None,
+        typer.Option(help="How long to go on answering after SIGTERM, while /readyz fails. [default: 0s]"),
     ] = None,
     dialect: Annotated[
         str | None, typer.Option(help="Header dialects: ietf, openai, venice. [default: ietf]")
@@ -210,7 +214,7 @@ def _run_workers(settings: Settings, listener: socket.socket, limiter: Limiter) 
         config = uvicorn.Config(
             "service.cli.serve:create_worker_app", factory=True, workers=settings.workers, **UVICORN_OPTIONS
         )
-        Multiprocess(config, sockets=[listener]).run()
+        Workers(config, sockets=[listener]).run()
 
 
 def create_worker_app() -> FastAPI:

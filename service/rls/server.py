@@ -11,6 +11,7 @@ from grpc_health.v1.health import aio as health
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
+from service.background import run_in_background
 from service.rls.service import RateLimitService
 
 if TYPE_CHECKING:
@@ -49,8 +50,14 @@ async def run_server(sidecar: Sidecar) -> AsyncIterator[None]:
     await server.start()
     for name in (OVERALL_HEALTH, SERVICE):
         await servicer.set(name, HealthCheckResponse.SERVING)
+
+    async def end_health() -> None:
+        await sidecar.drain.begun.wait()
+        await servicer.enter_graceful_shutdown()
+
     try:
-        yield
+        async with run_in_background(end_health()):
+            yield
     finally:
         await servicer.enter_graceful_shutdown()
         await server.stop(_GRACE)
