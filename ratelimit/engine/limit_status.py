@@ -22,7 +22,7 @@ NONE = "-"
 """What stands in calls and replies of the scripts where there is no value."""
 
 RawState = tuple[float, float, tuple[float, ...]]
-"""The state of one limit as lua/check.lua replies it: two numbers, and times of failures.
+"""The state of one limit as the scripts reply it: two numbers, and times of failures.
 
 - bucket: the tokens missing, and the time at which that was true; no times.
 - failures: the time until which the limit denies, and how many failures count; their times.
@@ -87,25 +87,17 @@ def evaluate_limit(placed: PlacedLimit, cost: float, state: RawState, t: int, *,
     return _evaluate_settle_only_limit(kind, shape, state, t)
 
 
-def evaluate_settled_limit(kind: Kind, shape: Shape, first: str, second: str, t: int) -> LimitStatus:
+def evaluate_settled_limit(kind: Kind, shape: Shape, state: RawState, t: int) -> LimitStatus:
     """Return the status of one limit after a settlement, for a check of cost 0.
 
     Args:
         kind: the limit's kind.
         shape: its numbers.
-        first: the first of the limit's two values in the reply of lua/settle.lua.
-        second: the second of them.
+        state: its raw state; of slots only how many are taken.
         t: the time of the settlement, microseconds since the epoch.
     """
-    is_absent = first == NONE
     if kind == "slots":
-        return _evaluate_slots(
-            shape, (0.0 if is_absent else float(first), 0.0, ()), is_wanted=False, taken=False
-        )
-    if kind == "failures":
-        times = () if is_absent else tuple(float(text) for text in first.split(",") if text)
-        return _evaluate_failures(shape, (0.0 if is_absent else float(second), len(times), times), t)
-    state: RawState = (0.0, 0.0, ()) if is_absent else (float(first), float(second), ())
+        return _evaluate_slots(shape, state, is_wanted=False, taken=False)
     if kind == "bucket":
         bucket = make_bucket(state)
         return LimitStatus(bucket.compute_wait(shape, t, 0), *bucket.compute_remaining(shape, t))

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ratelimit.decision.settlement import Settlement
     from ratelimit.engine.check_script import ScriptArgument
     from ratelimit.engine.resolver import ResolvedCheck
+    from ratelimit.engine.settle_script import SettleCall, SettleOptions
     from ratelimit.metering.assignments import Command
     from ratelimit.observers.observer import NoteDecision, Observer
     from ratelimit.policy import Limit, Policy
@@ -48,12 +49,11 @@ class AsyncBase(BaseLimiter):
     def __init__(
         self,
         policy: Policy | Limit | Iterable[Limit],
-        max_skew: float | None,
-        remember: float,
+        settle_options: SettleOptions,
         deadline: float,
         observers: Iterable[Observer],
     ) -> None:
-        super().__init__(policy, max_skew, remember, observers)
+        super().__init__(policy, settle_options, observers)
         self._deadline = deadline
         self._coalescer = Coalescer(self._run_check_script)
         self._return_tasks: set[asyncio.Task[None]] = set()
@@ -167,7 +167,7 @@ class AsyncBase(BaseLimiter):
         """Return the unspent tokens of leases to the store."""
         with contextlib.suppress(StoreUnavailable):  # The remaining tokens are lost, as after a crash.
             for check in expired:
-                await self._run_settle_script(*self._encode_lease_return(check))
+                await self._run_settle_script(self._encode_lease_return(check))
 
     async def _close_leases(self) -> None:
         """Finish the checks under way, return all leases, and take no more."""
@@ -216,12 +216,12 @@ class AsyncBase(BaseLimiter):
         self._outage.note_success()
         return replies
 
-    async def _run_settle_script(self, keys: list[str], args: list[ScriptArgument]) -> Settlement:
+    async def _run_settle_script(self, call: SettleCall) -> Settlement:
         try:
-            reply = await self._run_script(SETTLE, keys, args)
+            reply = await self._run_script(SETTLE, call.keys, call.args)
         except CONNECTION_ERRORS as error:
             raise self._make_unavailable_error(error) from None
-        return self._read_settlement(reply)
+        return self._read_settlement(call, reply)
 
     async def _run_script(
         self, script: Script, keys: list[str], args: list[ScriptArgument], *, checks: int = 0

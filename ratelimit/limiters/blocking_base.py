@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ratelimit.decision.settlement import Settlement
     from ratelimit.engine.check_script import ScriptArgument
     from ratelimit.engine.resolver import ResolvedCheck
+    from ratelimit.engine.settle_script import SettleCall, SettleOptions
     from ratelimit.metering.assignments import Command
     from ratelimit.observers.observer import Observer
     from ratelimit.policy import Limit, Policy
@@ -44,11 +45,10 @@ class BlockingBase(BaseLimiter):
     def __init__(
         self,
         policy: Policy | Limit | Iterable[Limit],
-        max_skew: float | None,
-        remember: float,
+        settle_options: SettleOptions,
         observers: Iterable[Observer],
     ) -> None:
-        super().__init__(policy, max_skew, remember, observers)
+        super().__init__(policy, settle_options, observers)
         self._lease_lock = threading.Lock()  # held while leases are read or changed
         self._return_lock = threading.Lock()  # held while leases are returned; taken before `_lease_lock`
         self._return_timer: threading.Timer | None = None
@@ -171,7 +171,7 @@ class BlockingBase(BaseLimiter):
             return
         with contextlib.suppress(StoreUnavailable):  # The remaining tokens are lost, as after a crash.
             for check in expired:
-                self._run_settle_script(*self._encode_lease_return(check))
+                self._run_settle_script(self._encode_lease_return(check))
 
     def _close_leases(self) -> None:
         """Return all leases, and take no more."""
@@ -213,12 +213,12 @@ class BlockingBase(BaseLimiter):
             self._note_failure(error)
             raise self._make_unavailable_error(error) from None
 
-    def _run_settle_script(self, keys: list[str], args: list[ScriptArgument]) -> Settlement:
+    def _run_settle_script(self, call: SettleCall) -> Settlement:
         try:
-            reply = self._run_script(SETTLE, keys, args)
+            reply = self._run_script(SETTLE, call.keys, call.args)
         except CONNECTION_ERRORS as error:
             raise self._make_unavailable_error(error) from None
-        return self._read_settlement(reply)
+        return self._read_settlement(call, reply)
 
     def _run_script(
         self, script: Script, keys: list[str], args: list[ScriptArgument], *, checks: int = 0
