@@ -12,9 +12,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ratelimit import AsyncLimiter
-from service import assignments, openapi, problems, reload, rls
+from ratelimit.observers.denial_log import DenialLog
+from service import assignments, monitoring, openapi, problems, reload, rls
 from service.fast_path import AUTHORIZE, FastPathAPI
-from service.routes import check, health, operators, settle
+from service.metrics import SidecarMetrics
+from service.routes import check, health, metrics, operators, settle
 from service.settings import Settings
 from service.sidecar import Sidecar, choose_pepper
 
@@ -37,19 +39,23 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        counted, denial_log = SidecarMetrics(), DenialLog()
         limiter = AsyncLimiter(
             settings.redis,
             policy,
             max_skew=settings.max_skew,
             deadline=settings.deadline,
             remember=settings.remember,
+            observers=[counted, denial_log],
         )
-        app.state.sidecar = Sidecar(limiter, settings, choose_pepper(settings))
+        sidecar = Sidecar(limiter, settings, choose_pepper(settings), counted, denial_log)
+        app.state.sidecar = sidecar
         async with (
             limiter,
-            reload.watch_policy(settings.policy, limiter, settings.last_policy),
+            reload.watch_policy(sidecar),
             assignments.watch_assignments(limiter),
-            _run_rls(app.state.sidecar),
+            monitoring.run_monitoring(sidecar),
+            _run_rls(sidecar),
         ):
             yield
 
@@ -81,6 +87,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(settle.router)
     app.include_router(operators.router)
     app.include_router(health.router)
+    app.include_router(metrics.router)
     return app
 
 

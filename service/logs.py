@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from typing import TYPE_CHECKING, Literal
 
 import structlog
 
 if TYPE_CHECKING:
-    from structlog.typing import Processor
+    from structlog.typing import EventDict, Processor
 
 
 def configure(log_format: Literal["console", "json"]) -> None:
@@ -24,13 +25,8 @@ def configure(log_format: Literal["console", "json"]) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    # Tracebacks must not show the values of variables, which may be keys or secrets.
-    traceback_without_values = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
     renderer: list[Processor] = (
-        [
-            structlog.processors.ExceptionRenderer(traceback_without_values),
-            structlog.processors.JSONRenderer(),
-        ]
+        [_name_as_opentelemetry, structlog.processors.JSONRenderer()]
         if log_format == "json"
         else [
             structlog.dev.ConsoleRenderer(
@@ -54,3 +50,29 @@ def configure(log_format: Literal["console", "json"]) -> None:
         logging.getLogger(name).handlers = []
         logging.getLogger(name).propagate = True
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+
+
+def _name_as_opentelemetry(_: object, __: str, line: EventDict) -> EventDict:
+    """Name the members of a line as OpenTelemetry does.
+
+    The names are those of its log data model (`timestamp`, `severity_text`, `body`) and of its semantic
+    conventions for exceptions. A traceback never shows the values of variables, which may be keys or secrets.
+    """
+    named: EventDict = {
+        "timestamp": line.pop("timestamp"),
+        "severity_text": line.pop("level").upper(),
+        "body": line.pop("event"),
+    }
+    if exc_info := line.pop("exc_info", None):
+        error = _find_exception(exc_info)
+        if error is not None:
+            named["exception.type"] = type(error).__qualname__
+            named["exception.message"] = str(error)
+            named["exception.stacktrace"] = "".join(traceback.format_exception(error))
+    return {**named, **line}
+
+
+def _find_exception(exc_info: object) -> BaseException | None:
+    if isinstance(exc_info, BaseException):
+        return exc_info
+    return exc_info[1] if isinstance(exc_info, tuple) else sys.exc_info()[1]

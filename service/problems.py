@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from fastapi.exceptions import RequestValidationError
@@ -56,6 +56,10 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
         self.detail = detail
         self.type_uri = type_uri
         self.headers = headers
+
+
+REFUSALS: Final = (Problem, InvalidRequest)
+"""What is raised for a request that is refused before it is decided."""
 
 
 def make_problem_response(

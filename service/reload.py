@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from ratelimit import AsyncLimiter
+    from service.sidecar import Sidecar
 
 POLL_INTERVAL = 0.25
 """Seconds between two looks at the file."""
@@ -31,16 +31,14 @@ _FileVersion = tuple[int, int, int] | None
 
 
 @contextlib.asynccontextmanager
-async def watch_policy(
-    path: Path, limiter: AsyncLimiter, last_policy: Path | None = None
-) -> AsyncIterator[None]:
+async def watch_policy(sidecar: Sidecar) -> AsyncIterator[None]:
     """Reload the policy when its file changes, and at once on SIGHUP, until the block ends."""
     is_requested = asyncio.Event()
     loop = asyncio.get_running_loop()
     # Signal handlers can be set only in the main thread, and tests run the sidecar in others.
     with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):
         loop.add_signal_handler(signal.SIGHUP, is_requested.set)
-    async with run_in_background(_poll_file(path, limiter, is_requested, last_policy)):
+    async with run_in_background(_poll_file(sidecar, is_requested)):
         yield
 
 
@@ -73,9 +71,8 @@ def save_policy(policy: Policy, last_policy: Path) -> None:
     new.replace(last_policy)
 
 
-async def _poll_file(
-    path: Path, limiter: AsyncLimiter, is_requested: asyncio.Event, last_policy: Path | None
-) -> None:
+async def _poll_file(sidecar: Sidecar, is_requested: asyncio.Event) -> None:
+    path = sidecar.settings.policy
     loaded: _FileVersion = None
     previous: _FileVersion = None
     while True:
@@ -86,22 +83,26 @@ async def _poll_file(
         if is_requested.is_set() or (current != loaded and current == previous):
             is_requested.clear()
             try:
-                await _reload_policy(path, limiter, last_policy)
+                await _reload_policy(sidecar)
             except Exception:  # an error must not end the polling
                 log.exception("a bug prevents reading the policy; the running policy stays in force")
             loaded = current
         previous = current
 
 
-async def _reload_policy(path: Path, limiter: AsyncLimiter, last_policy: Path | None) -> None:
+async def _reload_policy(sidecar: Sidecar) -> None:
     """Read the policy file. If it has faults, log them and leave the running policy in force."""
+    path, last_policy = sidecar.settings.policy, sidecar.settings.last_policy
+    limiter = sidecar.limiter
     try:
         policy = await asyncio.to_thread(Policy.from_file, path)
     except PolicyError as error:
+        sidecar.metrics.count_reload("refused")
         _log_faults(error)
         return
     if policy.version != limiter.policy.version:
         limiter.policy = policy
+        sidecar.metrics.count_reload("loaded")
         if last_policy is not None:
             await asyncio.to_thread(save_policy, policy, last_policy)
         log.info("policy reloaded", policy=str(path), version=policy.version)

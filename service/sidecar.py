@@ -1,4 +1,4 @@
-"""The objects that every route needs: the limiter, the settings and the pepper."""
+"""The objects that every route needs: the limiter, the settings, the pepper and the observers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
 
     from ratelimit import AsyncLimiter, Decision
+    from ratelimit.observers.denial_log import DenialLog
+    from service.metrics import SidecarMetrics
     from service.settings import Settings
 
 
@@ -21,11 +23,15 @@ class Sidecar:
         limiter: decides checks.
         settings: the settings at the start.
         pepper: the secret key of the hash that turns secrets into keys.
+        metrics: counts decisions, calls and settlements.
+        denial_log: logs denials.
     """
 
     limiter: AsyncLimiter
     settings: Settings
     pepper: str = field(repr=False)
+    metrics: SidecarMetrics
+    denial_log: DenialLog
 
     @classmethod
     def from_request(cls, request: HTTPConnection) -> Sidecar:

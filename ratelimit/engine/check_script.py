@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import zlib
 from struct import Struct
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from ratelimit.decision.decision import defer_decision, find_deferred
 from ratelimit.decision.limit_state import BLOCKED
@@ -163,26 +163,22 @@ def text_of(reply: bytes | str) -> str:
     return reply.decode() if isinstance(reply, bytes) else reply
 
 
-class RawDecision(NamedTuple):
-    """What a decision is decoded from.
+RawDecision = tuple["ResolvedCheck", bytes, int | None, str | None]
+"""What a decision is decoded from: the arguments of `decode_members`, without the source.
 
-    Attributes:
-        check: the check that was decided. During an outage it may have fewer limits than the caller's.
-        reply: the script's reply, or one in its form.
-        t: the time of the decision, microseconds since the epoch; None for that of the reply.
-        reservation: the id of the reservation.
-    """
-
-    check: ResolvedCheck
-    reply: bytes
-    t: int | None
-    reservation: str | None
+During an outage the check may have fewer limits than the caller's."""
 
 
 def find_raw_decision(decision: Decision) -> RawDecision | None:
     """Return what a decision will be decoded from; None if it is decoded, or was made in another way."""
     deferred = find_deferred(decision)
-    return RawDecision._make(deferred[1:5]) if deferred and deferred[0] is decode_members else None
+    return deferred[1:5] if deferred is not None and deferred[0] is decode_members else None
+
+
+def unpack_time(reply: bytes) -> float:
+    """Return the time of a decision in the script's reply, microseconds since the epoch."""
+    time: float = _TIME_STRUCT.unpack_from(reply, 1)[0]
+    return time
 
 
 def decode_members(

@@ -7,6 +7,7 @@ that say `local` are decided by buckets in this process. All other limits allow.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from typing import TYPE_CHECKING, Final
@@ -16,6 +17,8 @@ from ratelimit.engine.check_script import build_members, read_decision
 from ratelimit.engine.simulation import SimulatedBuckets, find_check_time
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ratelimit.engine.resolver import ResolvedCheck
 
 logger = logging.getLogger("ratelimit")
@@ -25,33 +28,55 @@ RETRY_AFTER: Final = 1.0
 
 _MAX_LOCAL_BUCKETS: Final = 65_536
 
+_LOG_INTERVAL: Final = 1.0
+"""Seconds between two log lines."""
+
 
 class Outage:
     """Decides while the store does not answer, and logs when an outage begins and ends.
 
+    A store that fails and answers in turn is logged once a second at most.
+
     Args:
         store: the store's URL without its password, for the log.
+        clock: returns monotonic seconds.
     """
 
-    def __init__(self, store: str) -> None:
+    def __init__(self, store: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
+        self._clock = clock
         self._local_buckets = SimulatedBuckets(max_buckets=_MAX_LOCAL_BUCKETS)
         self._lock = threading.Lock()
         self._failing = False
+        self._changes = 0  # how often that has changed since the last line
+        self._logged_failing = False  # what the last line said
+        self._logged_at = -math.inf
 
     def note_failure(self, reason: object) -> None:
         """Note that the store did not answer."""
-        if not self._failing:
-            logger.warning(
-                "store %s does not answer; each limit's on_outage applies: %s", self._store, reason
-            )
-        self._failing = True
+        if not (self._failing and self._logged_failing):
+            self._note_state(failing=True, reason=reason)
 
     def note_success(self) -> None:
         """Note that the store answered."""
-        if self._failing:
-            logger.warning("store %s answers again", self._store)
-        self._failing = False
+        if self._failing or self._logged_failing:
+            self._note_state(failing=False)
+
+    def _note_state(self, *, failing: bool, reason: object = "") -> None:
+        """Log a change, unless the last line is less than a second old. Then a later call logs it."""
+        with self._lock:
+            self._changes += failing != self._failing
+            self._failing = failing
+            now = self._clock()
+            if failing == self._logged_failing or now - self._logged_at < _LOG_INTERVAL:
+                return
+            fields = {"store": self._store, "left_out": self._changes - 1}
+            self._logged_failing, self._logged_at, self._changes = failing, now, 0
+        if failing:
+            text = "store %s does not answer; each limit's on_outage applies: %s"
+            logger.warning(text, self._store, reason, extra=fields)
+        else:
+            logger.warning("store %s answers again", self._store, extra=fields)
 
     def decide(self, check: ResolvedCheck, max_skew: int | None) -> Decision:
         """Decide a check without the store.

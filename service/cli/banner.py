@@ -17,7 +17,7 @@ log = structlog.get_logger("ratelimit")
 
 
 def print_banner(settings: Settings, listener: socket.socket, limiter: Limiter) -> None:
-    """Print the banner for people, or log it for programs. Warn if there is no pepper."""
+    """Print the banner for people, or log it for programs."""
     address, curl_target = _make_addresses(settings, listener)
     policy = limiter.policy
     if settings.log_format == "json":
@@ -33,11 +33,6 @@ def print_banner(settings: Settings, listener: socket.socket, limiter: Limiter) 
         token = "" if settings.gateway_token is None else " -H 'X-RateLimit-Gateway-Token: …'"
         console.print(
             f'  try      curl -i {curl_target}/v1/check{token} -d \'{{"key": "vk_demo"}}\'', markup=False
-        )
-    if settings.key_pepper is None:
-        log.warning(
-            "no key_pepper: the same secret becomes another key after a restart and in other sidecars;"
-            " set RATELIMIT_KEY_PEPPER"
         )
 
 

@@ -23,6 +23,8 @@ from service import logs, rls
 from service.app import create_app
 from service.cli.banner import print_banner
 from service.cli.output import fail
+from service.cli.warnings import warn_of_unsafe_settings
+from service.metrics import MULTIPROCESS
 from service.protocol import JoiningProtocol
 from service.reload import save_policy
 from service.settings import Settings
@@ -110,6 +112,7 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter for each setting
             _check_grpc(settings)
             listener = _open_listener(settings)
             print_banner(settings, listener, limiter)
+            warn_of_unsafe_settings(settings, limiter.policy)
             _run_server(settings, listener, limiter)
     except RateLimitError as error:
         fail(error)
@@ -197,10 +200,13 @@ def _run_server(settings: Settings, listener: socket.socket, limiter: Limiter) -
 
 
 def _run_workers(settings: Settings, listener: socket.socket, limiter: Limiter) -> None:
-    with tempfile.TemporaryDirectory(prefix="ratelimit-policy-") as folder:
+    with tempfile.TemporaryDirectory(prefix="ratelimit-workers-") as folder:
         last_policy = Path(folder, "policy.json")
         save_policy(limiter.policy, last_policy)
         _export_settings(settings, limiter, last_policy)
+        # Workers are new programs, so they import prometheus_client after this is set.
+        Path(folder, "metrics").mkdir()
+        os.environ[MULTIPROCESS] = str(Path(folder, "metrics"))
         config = uvicorn.Config(
             "service.cli.serve:create_worker_app", factory=True, workers=settings.workers, **UVICORN_OPTIONS
         )

@@ -12,8 +12,8 @@ import structlog
 from envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest
 from google.protobuf.message import DecodeError
 
-from ratelimit import InvalidRequest, StoreUnavailable
-from service.problems import Problem
+from ratelimit import StoreUnavailable
+from service.problems import REFUSALS, Problem
 from service.rls import answers
 from service.rls.charges import Charge, read_charges
 from service.rls.turns import Turns
@@ -66,16 +66,24 @@ class RateLimitService:
             request = RateLimitRequest.FromString(message)
         except DecodeError:
             # A client can cause this, too: Envoy forwards a header that is not UTF-8 as it is.
+            self._sidecar.limiter.note_invalid_check()
             error = Problem(400, "the request is not protobuf, or one of its texts is not UTF-8")
             return answers.make_refusal(0, error)
         count = len(request.descriptors)
         if self._domains and request.domain not in self._domains:
+            self._sidecar.metrics.count_unlimited_request("unknown-domain")
             return answers.make_response(count, {})
         try:
             charges = read_charges(request, self._sidecar)
+        except REFUSALS as error:
+            self._sidecar.limiter.note_invalid_check()
+            return answers.make_refusal(count, error)
+        if sum(len(charge.units) for charge in charges) < count:
+            self._sidecar.metrics.count_unlimited_request("no-key")
+        try:
             await self._turns.wait()
             return await self._charge(count, charges)
-        except (InvalidRequest, Problem) as error:
+        except REFUSALS as error:
             return answers.make_refusal(count, error)
 
     def _has_token(self, context: grpc.aio.ServicerContext) -> bool:

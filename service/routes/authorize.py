@@ -15,7 +15,7 @@ from ratelimit.policy.spec import ANONYMOUS
 from service import problems
 from service.headers import Headers
 from service.identity import identify
-from service.problems import Problem
+from service.problems import REFUSALS, Problem
 from service.responses import AllowedResponse
 from service.sidecar import Sidecar
 from service.tokens import require_gateway_token
@@ -53,15 +53,19 @@ _DENY_STATUSES: Final = {"401", "403", "429"}
 async def authorize(request: Request) -> Response:
     """Answer 200 without a body if the check is allowed, else with the denial."""
     sidecar = Sidecar.from_request(request)
-    require_gateway_token(request, sidecar.settings.gateway_token)
     headers = Headers(request)
     try:
+        require_gateway_token(request, sidecar.settings.gateway_token)
         deny_status = _read_deny_status(request)
         _refuse_repeated_headers(headers)
         identity = identify(request, headers, sidecar)
         fields = _read_fields(headers)
         if identity.is_anonymous:
             fields["plan"] = ANONYMOUS
+    except REFUSALS as error:
+        sidecar.limiter.note_invalid_check()
+        raise _name_headers(error) from None
+    try:
         decision = await sidecar.limiter.check(identity.key, **fields)
     except InvalidRequest as error:
         raise _name_headers(error) from None
@@ -124,8 +128,10 @@ def _refuse_repeated_headers(headers: Headers) -> None:
         )
 
 
-def _name_headers(error: InvalidRequest) -> InvalidRequest:
+def _name_headers(error: Exception) -> Exception:
     """Replace the names of fields in an error by the names of the headers that hold them."""
+    if not isinstance(error, InvalidRequest):
+        return error
     faults = []
     for fault in error.faults:
         field, _, rest = fault.path.partition(".")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ratelimit import Decision
 from service import body, openapi, problems
+from service.problems import REFUSALS
 from service.responses import AllowedResponse
 from service.sidecar import Sidecar
-from service.tokens import require_gateway, require_gateway_token
+from service.tokens import require_gateway_token
 
 router = APIRouter(tags=["checks"])
 
@@ -33,8 +34,12 @@ router = APIRouter(tags=["checks"])
 async def check(request: Request) -> Response:
     """Check one request, and charge it if it is allowed."""
     sidecar = Sidecar.from_request(request)
-    require_gateway_token(request, sidecar.settings.gateway_token)
-    parsed = await body.read_body(request, body.CHECK)
+    try:
+        require_gateway_token(request, sidecar.settings.gateway_token)
+        parsed = await body.read_body(request, body.CHECK)
+    except REFUSALS:
+        sidecar.limiter.note_invalid_check()
+        raise
     decision = await sidecar.limiter.check(parsed)
     headers = sidecar.make_headers(decision)
     if not decision:
@@ -46,12 +51,17 @@ async def check(request: Request) -> Response:
     "/v1/check/batch",
     summary="Check up to 256 requests",
     response_model=list[Decision],
-    dependencies=[Depends(require_gateway)],
     openapi_extra=body.describe_body({**body.CHECKS.json_schema(), "items": body.CHECK.json_schema()}),
     responses=openapi.describe_problems(400, 401, 413, 422),
 )
 async def check_batch(request: Request) -> Response:
     """Check up to 256 requests, in order. Each check takes from all its buckets or from none."""
-    checks = await body.read_body(request, body.CHECKS)
-    decisions = await Sidecar.from_request(request).limiter.check_many([*checks])
+    sidecar = Sidecar.from_request(request)
+    try:
+        require_gateway_token(request, sidecar.settings.gateway_token)
+        checks = await body.read_body(request, body.CHECKS)
+    except REFUSALS:
+        sidecar.limiter.note_invalid_check()
+        raise
+    decisions = await sidecar.limiter.check_many([*checks])
     return Response(to_json([decision.as_dict() for decision in decisions]), media_type="application/json")

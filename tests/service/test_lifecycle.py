@@ -46,9 +46,9 @@ def test_starting_says_where_it_listens_what_it_uses_and_how_to_try_it(start_sid
 def test_logs_are_json_when_asked_for(start_sidecar):
     sidecar = start_sidecar("--redis", "memory://", "--log-format", "json")
     lines = [json.loads(line) for line in sidecar.output.splitlines()]
-    assert lines[0]["event"] == "listening"
+    assert lines[0]["body"] == "listening"
     assert (lines[0]["store"], lines[0]["policy"]) == ("memory://", str(sidecar.policy_file))
-    assert lines[1]["level"] == "warning"
+    assert lines[1]["severity_text"] == "WARNING"
 
 
 @pytest.mark.parametrize(
