@@ -11,7 +11,7 @@ from redis.exceptions import NoScriptError
 
 from ratelimit.decision.decision import Decision
 from ratelimit.engine.check_script import split_replies
-from ratelimit.engine.layout import KEYS, TENANTS
+from ratelimit.engine.layout import KEYS, TENANTS, UNREAD
 from ratelimit.errors import StoreUnavailable
 from ratelimit.limiters.base import BaseLimiter
 from ratelimit.metering.assignments import COUNTER, read_assignments
@@ -184,6 +184,18 @@ class AsyncBase(BaseLimiter):
         super()._forget_buckets(store_keys)
         if (end := self._leases.next_end) is not None:
             self._schedule_lease_return(end)
+
+    async def count_trimmed_unread(self) -> int:
+        """Count the usage records that were removed unread; see `Limiter.count_trimmed_unread`."""
+        client: Any = self._opened_store.client
+        try:
+            started = time.monotonic_ns()
+            count = int(await await_within(self._deadline, client.get(UNREAD)) or 0)
+        except CONNECTION_ERRORS as error:
+            self._note_failure(error)
+            raise self._make_unavailable_error(error) from None
+        self._note_call(0, started)
+        return count
 
     async def _write_assignment(self, commands: list[Command]) -> None:
         try:

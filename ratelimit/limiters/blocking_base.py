@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import NoScriptError
 
 from ratelimit.engine.check_script import split_into_calls, split_replies
-from ratelimit.engine.layout import KEYS, TENANTS
+from ratelimit.engine.layout import KEYS, TENANTS, UNREAD
 from ratelimit.errors import StoreUnavailable
 from ratelimit.limiters.base import BaseLimiter
 from ratelimit.metering.assignments import COUNTER, read_assignments
@@ -189,6 +189,25 @@ class BlockingBase(BaseLimiter):
             super()._forget_buckets(store_keys)
             if (end := self._leases.next_end) is not None:
                 self._schedule_lease_return(end)
+
+    def count_trimmed_unread(self) -> int:
+        """Count the usage records that were removed from the stream unread, by any limiter on this store.
+
+        A record is unread if a consumer group had not read it, or if there was no group at all. The count
+        starts again at 0 when the stream has not been trimmed for three times `usage_age`.
+
+        Raises:
+            StoreUnavailable: the store did not answer.
+        """
+        client: Any = self._opened_store.client
+        try:
+            started = time.monotonic_ns()
+            count = int(client.get(UNREAD) or 0)
+        except CONNECTION_ERRORS as error:
+            self._note_failure(error)
+            raise self._make_unavailable_error(error) from None
+        self._note_call(0, started)
+        return count
 
     def _write_assignment(self, commands: list[Command]) -> None:
         try:
