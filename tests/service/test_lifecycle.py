@@ -62,6 +62,8 @@ def test_logs_are_json_when_asked_for(start_sidecar):
         (["--redis", "unix://"], "needs the path of a socket"),
         (["--port", "99999"], "--port (RATELIMIT_PORT): Input should be less than or equal to 65535"),
         (["--deadline", "soon"], "'soon' is not a duration; write 50ms, 5s, 1m, 1h or 30d"),
+        (["--usage-length", "-1"], "--usage-length (RATELIMIT_USAGE_LENGTH)"),
+        (["--usage-age", "367d"], "--usage-age (RATELIMIT_USAGE_AGE)"),
         (["--dialect", "klingon"], "--dialect (RATELIMIT_DIALECT)"),
         (["--trusted-proxies", "everyone"], "--trusted-proxies"),
         (["--admin-token", " "], "must not be empty"),
