@@ -16,12 +16,23 @@ from benchmarks.figures import Found
 from benchmarks.model import TraceError
 from benchmarks.programs import HERE
 from benchmarks.runner import Benchmark, Result, run, stderr
-from benchmarks.suite import accuracy, azure, gateways, growth, grpc, http, library, memory, shortcuts
+from benchmarks.suite import (
+    accuracy,
+    azure,
+    gateways,
+    growth,
+    grpc,
+    http,
+    library,
+    memory,
+    observers,
+    shortcuts,
+)
 from ratelimit import StoreUnavailable
 
 _BENCHMARKS: Final[tuple[type[Benchmark], ...]] = (
     *(library.Library, accuracy.Accuracy, memory.Memory, growth.Growth, shortcuts.Shortcuts, http.Http),
-    grpc.Grpc,
+    *(grpc.Grpc, observers.Observers),
     *(gateways.Gateways, azure.Azure, azure.AzureReserve),
 )
 FULL: Final = {benchmark.name: benchmark() for benchmark in _BENCHMARKS}

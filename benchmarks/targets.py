@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from benchmarks.contestants import BUCKET, EMPTY, OURS, PEERS, THROTTLED
 from benchmarks.figures import Cell, Found, Place, ratio
-from benchmarks.suite import accuracy, growth, grpc, http, memory, shortcuts
+from benchmarks.suite import accuracy, growth, grpc, http, memory, observers, shortcuts
 from benchmarks.suite.library import ALONE, ALONE_THREE, ONE_EACH, RATE, THREAD, THREE_EACH
 
 Reached = Callable[[Found], Sequence[float]]  # the rounds of a figure of a run; KeyError if it has none
@@ -67,6 +67,7 @@ _KEYS, _BURSTS = (_rounds(growth.RATIOS[sweep], "ratio", OURS) for sweep in ("ke
 _CHECK, _AUTHORIZE = (_rounds(http.BUSIEST, "ratio", name) for name in ("check", "authorize"))
 _GRPC: Final = _rounds(grpc.FULL, "ratio", grpc.OURS)
 _LATE: Final = _rounds(grpc.HALF, "share_after_20_ms", grpc.OURS)
+_METRICS: Final = _rounds(observers.LIBRARY, "share", "metrics")
 _FAST: Final = shortcuts.CELL
 _LEASED: Final = _ratio(RATE, (_FAST, "leased"), (_FAST, "coalesced"))
 _COMMANDS: Final = _rounds(_FAST, "redis_commands", *shortcuts.DENIED)
@@ -93,6 +94,7 @@ TARGETS: Final = (
     Target("/v1/authorize ÷ a FastAPI POST that does nothing", "≥ 1.80", _AUTHORIZE),
     Target("POST /v1/check at half load: p99 in ms", "< 10", _rounds(http.HALF, "p99_ms", "check")),
     Target("/v1/authorize at half load: p99 in ms", "< 10", _rounds(http.HALF, "p99_ms", "authorize")),
+    Target("metrics: time added to a check ÷ time of POST /v1/check", "≤ 0.05", _METRICS),
     Target("ShouldRateLimit ÷ a grpcio method that does nothing", "≥ 0.600", _GRPC),
     Target("ShouldRateLimit at half load: share of answers after 20 ms", "< 0.001", _LATE),
     Target("bytes per active key with 3 limits", "≤ 220", _BYTES, _KEYS_MEASURED),

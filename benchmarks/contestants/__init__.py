@@ -22,7 +22,8 @@ AsyncCheck = Callable[[str, int], Awaitable[bool]]
 class Contestant(NamedTuple):
     module: str  # in this package
     variant: str  # which of the module's several ways
-    kind: Literal["ours", "peer", "plain"]  # `plain`: no limiter, but what one would write by hand
+    # `plain`: no limiter, but what one would write by hand; `observed`: ours with observers
+    kind: Literal["ours", "peer", "plain", "observed"]
     direct: tuple[str, ...] = ()  # commands sent besides scripts, whose time inside Redis is its own too
     decides: bool = True  # false of what admits everything
     bursts: bool = True  # whether a burst may be larger or smaller than the count
@@ -39,7 +40,12 @@ CONTESTANTS: Final[dict[str, Contestant]] = {
     "throttled-py GCRA": Contestant("throttled", "gcra", "peer"),
     "pyrate-limiter log": Contestant("pyrate", "log", "peer", ("zremrangebyscore",), bursts=False),
     "pyrate-limiter token bucket": Contestant("pyrate", "token-bucket", "peer"),
+    "metrics": Contestant("ours", "metrics", "observed"),
+    "metrics of several workers": Contestant("ours", "workers", "observed"),
+    "all that the sidecar has": Contestant("ours", "all", "observed"),
 }
+OBSERVED: Final = tuple(name for name, contestant in CONTESTANTS.items() if contestant.kind == "observed")
+COMPARED: Final = tuple(name for name in CONTESTANTS if name not in OBSERVED)
 PEERS: Final = tuple(name for name, contestant in CONTESTANTS.items() if contestant.kind == "peer")
 FEW: Final = (OURS, "limits fixed window", THROTTLED)  # of a quick run
-DECIDERS: Final = tuple(name for name, contestant in CONTESTANTS.items() if contestant.decides)
+DECIDERS: Final = tuple(name for name in COMPARED if CONTESTANTS[name].decides)

@@ -1,12 +1,14 @@
 """ratelimit: one check takes from every limit at once."""
 
+import os
+import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from benchmarks import BenchmarkError
 from benchmarks.contestants import AsyncCheck, Check
 from benchmarks.workload import Quota
-from ratelimit import AsyncLimiter, Decision, Limit, Limiter
+from ratelimit import AsyncLimiter, Decision, Limit, Limiter, Observer
 
 DEADLINE: Final = 5.0  # seconds; a busy machine is not an outage, and answers during an outage are no figure
 
@@ -28,13 +30,27 @@ def _is_admitted(decision: Decision) -> bool:
     return decision.allowed
 
 
-def blocking(url: str, quotas: Sequence[Quota], _variant: str) -> Check:
-    limiter, options = Limiter(url, limits_of(quotas), deadline=DEADLINE), _options(quotas)
+def observers_of(variant: str) -> list[Observer]:
+    """Make the observers: none, `metrics` in one process, `workers`' metrics, or `all` of the sidecar."""
+    if not variant:
+        return []
+    if variant == "workers":  # prometheus_client reads this when it is imported, for the first time below
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="benchmark-")
+    from ratelimit.observers.denial_log import DenialLog  # noqa: PLC0415
+    from ratelimit.observers.metrics import PrometheusMetrics  # noqa: PLC0415
+
+    return [PrometheusMetrics(), *([DenialLog()] if variant == "all" else [])]
+
+
+def blocking(url: str, quotas: Sequence[Quota], variant: str) -> Check:
+    observers, options = observers_of(variant), _options(quotas)
+    limiter = Limiter(url, limits_of(quotas), deadline=DEADLINE, observers=observers)
     return lambda key, cost: _is_admitted(limiter.check(key, **options(cost)))
 
 
-async def asyncio(url: str, quotas: Sequence[Quota], _variant: str) -> AsyncCheck:
-    limiter, options = AsyncLimiter(url, limits_of(quotas), deadline=DEADLINE), _options(quotas)
+async def asyncio(url: str, quotas: Sequence[Quota], variant: str) -> AsyncCheck:
+    observers, options = observers_of(variant), _options(quotas)
+    limiter = AsyncLimiter(url, limits_of(quotas), deadline=DEADLINE, observers=observers)
     await limiter.ping()
 
     async def check(key: str, cost: int) -> bool:

@@ -8,7 +8,7 @@ from typing import ClassVar, Final
 
 import polars as pl
 
-from benchmarks.contestants import BUCKET, CONTESTANTS, EMPTY, OURS, THROTTLED
+from benchmarks.contestants import BUCKET, COMPARED, CONTESTANTS, EMPTY, OURS, THROTTLED
 from benchmarks.figures import Cell, Found
 from benchmarks.runner import WARM, Benchmark
 from benchmarks.worker import Mode, Order
@@ -59,7 +59,7 @@ class Library(Benchmark):
     seconds: float = 0.2  # for each contestant in each cell and round
     rounds: int = 3
     headlines: int = 5  # rounds of those
-    names: tuple[str, ...] = tuple(CONTESTANTS)
+    names: tuple[str, ...] = COMPARED
 
     def cells(self) -> list[LibraryCell]:
         # The contestant that decides nothing is only compared with one limit.

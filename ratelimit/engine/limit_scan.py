@@ -44,7 +44,12 @@ class LimitScan:
         shapes = [placed.shape for placed in layout.placed_limits]
         # Count, period, the most that may be missing after a check, and from where on it is nearly used up.
         self._buckets = [
-            (shape.count, shape.period, shape.burst + shape.tolerance, shape.burst * (1 - NEAR_LIMIT))
+            (
+                shape.count,
+                shape.period,
+                shape.burst + shape.tolerance,
+                shape.burst * (1 - NEAR_LIMIT) + shape.tolerance,
+            )
             for shape in shapes
             if all(placed.kind == "bucket" for placed in layout.placed_limits)
         ]
@@ -85,17 +90,14 @@ class LimitScan:
         denying: list[int] = []
         near: list[int] = []
         index = 0
-        for (count, period, most, near_from), cost, missing, at in zip(  # noqa: B905 - all have one for each limit
+        for (count, period, most, near_from), cost, missing_before, at in zip(  # noqa: B905 - one for each limit
             self._buckets, check.costs, used, times
         ):
-            # As in engine/bucket.py, to the last bit: a cost of 0 is not denied for being late.
-            if t > at or cost:
-                missing -= (t - at) * count / period  # noqa: PLW2901 - a number of this limit only
-            if missing < 0:
-                missing = cost  # noqa: PLW2901
-            else:
-                missing += cost  # noqa: PLW2901
-            if missing > most:
+            # The operations of engine/bucket.py, so that the result is the same to the last bit.
+            missing = missing_before - (t - at) * count / period
+            missing = cost if missing < 0 else missing + cost
+            # A cost of 0 is not denied for being late.
+            if missing > most and (cost or t >= at or missing_before > most):
                 denying.append(index)
             elif allowed and missing > near_from:
                 near.append(index)

@@ -117,8 +117,8 @@ class AsyncBase(BaseLimiter):
         """Return the decision in a reply, and tell the observers. If it is a denial, try to spend a lease."""
         try:
             raw, call_size = await reply
-        except CONNECTION_ERRORS as error:
-            decision, call_size = self._decide_without_store(check, error), 0
+        except CONNECTION_ERRORS:
+            decision, call_size = self._decide_without_store(check), 0
         else:
             decision = self._read_decision(check, raw, sent)
             if not decision.allowed and check.subject.layout.lease_amounts:
@@ -224,9 +224,7 @@ class AsyncBase(BaseLimiter):
 
     async def _run_check_script(self, checks: list[ResolvedCheck]) -> list[bytes]:
         call = self._run_script(CHECK, *self._encode_checks(checks), checks=len(checks))
-        replies = split_replies(await call)
-        self._outage.note_success()
-        return replies
+        return split_replies(await call)
 
     async def _run_settle_script(self, call: SettleCall) -> Settlement:
         try:

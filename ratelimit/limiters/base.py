@@ -127,13 +127,16 @@ class BaseLimiter:
             note_policy(self._resolver.policy)
 
     def _note_call(self, checks: int, started: int) -> None:
-        """Tell the observers of a call that the store answered; `started` is monotonic nanoseconds."""
+        """Note a call that the store answered; `started` is monotonic nanoseconds."""
+        self._outage.note_success()
         if self._observers.note_call:
             seconds = (time.monotonic_ns() - started) / 1_000_000_000
             for note_call in self._observers.note_call:
                 note_call(checks, seconds)
 
     def _note_failure(self, error: Exception) -> None:
+        """Note a call that the store did not answer, or answered with an error."""
+        self._outage.note_failure(explain_error(error))
         for note_failure in self._observers.note_failure:
             note_failure(classify_error(error))
 
@@ -222,7 +225,6 @@ class BaseLimiter:
 
     def _read_settlement(self, call: SettleCall, reply: Sequence[bytes | str]) -> Settlement:
         """Return the settlement in the store's reply, update the denial memory and tell the observers."""
-        self._outage.note_success()
         read = read_settlement(call, reply)
         self._denial_memory.forget_store_keys(read.store_keys, time.monotonic_ns())
         if call.ends and self._observers.note_end:
@@ -257,8 +259,7 @@ class BaseLimiter:
             self._denial_memory.remember(check, reply, sent, time.monotonic_ns())
         return decision
 
-    def _decide_without_store(self, check: ResolvedCheck, error: Exception) -> Decision:
-        self._outage.note_failure(explain_error(error))
+    def _decide_without_store(self, check: ResolvedCheck) -> Decision:
         return self._outage.decide(check, self.max_skew)
 
     def _make_unavailable_error(self, error: Exception) -> StoreUnavailable:

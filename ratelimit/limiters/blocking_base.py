@@ -96,9 +96,8 @@ class BlockingBase(BaseLimiter):
         sent = time.monotonic_ns()
         try:
             replies = split_replies(self._run_script(CHECK, *self._encode_checks(checks), checks=len(checks)))
-        except CONNECTION_ERRORS as error:
-            return [(self._decide_without_store(check, error), 0) for check in checks]
-        self._outage.note_success()
+        except CONNECTION_ERRORS:
+            return [(self._decide_without_store(check), 0) for check in checks]
         return [
             (self._finish_decision(check, reply, sent), len(checks))
             for check, reply in zip(checks, replies, strict=True)
@@ -125,9 +124,8 @@ class BlockingBase(BaseLimiter):
             return None
         try:
             [reply] = split_replies(self._run_script(CHECK, *self._encode_checks([wanted]), checks=1))
-        except CONNECTION_ERRORS as error:  # If the store took tokens, they are lost as after a crash.
-            return self._decide_without_store(check, error)
-        self._outage.note_success()
+        except CONNECTION_ERRORS:  # If the store took tokens, they are lost as after a crash.
+            return self._decide_without_store(check)
         received = time.monotonic_ns()
         with self._lease_lock:
             if not self._leases.add_lease(wanted, reply, now, received):

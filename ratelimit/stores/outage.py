@@ -49,17 +49,16 @@ class Outage:
         self._lock = threading.Lock()
         self._failing = False
         self._changes = 0  # how often that has changed since the last line
-        self._logged_failing = False  # what the last line said
         self._logged_at = -math.inf
 
     def note_failure(self, reason: object) -> None:
         """Note that the store did not answer."""
-        if not (self._failing and self._logged_failing):
+        if not self._failing or self._changes:
             self._note_state(failing=True, reason=reason)
 
     def note_success(self) -> None:
         """Note that the store answered."""
-        if self._failing or self._logged_failing:
+        if self._failing or self._changes:
             self._note_state(failing=False)
 
     def _note_state(self, *, failing: bool, reason: object = "") -> None:
@@ -68,10 +67,10 @@ class Outage:
             self._changes += failing != self._failing
             self._failing = failing
             now = self._clock()
-            if failing == self._logged_failing or now - self._logged_at < _LOG_INTERVAL:
+            if not self._changes or now - self._logged_at < _LOG_INTERVAL:
                 return
             fields = {"store": self._store, "left_out": self._changes - 1}
-            self._logged_failing, self._logged_at, self._changes = failing, now, 0
+            self._logged_at, self._changes = now, 0
         if failing:
             text = "store %s does not answer; each limit's on_outage applies: %s"
             logger.warning(text, self._store, reason, extra=fields)

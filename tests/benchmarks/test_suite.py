@@ -5,9 +5,9 @@ import json
 import pytest
 
 from benchmarks import BenchmarkError, cli, runner, server
-from benchmarks.contestants import BUCKET, CONTESTANTS, DECIDERS, EMPTY, OURS, THROTTLED
+from benchmarks.contestants import BUCKET, CONTESTANTS, DECIDERS, EMPTY, OBSERVED, OURS, THROTTLED
 from benchmarks.figures import Cell, Found
-from benchmarks.suite import accuracy, growth, library, memory, shortcuts
+from benchmarks.suite import accuracy, growth, library, memory, observers, shortcuts
 from benchmarks.worker import Order
 from benchmarks.workload import DAY, THREE, Quota
 
@@ -17,6 +17,7 @@ SMALL = {
     "memory": memory.Memory(600, 100, 20, (OURS, BUCKET)),
     "growth": growth.Growth((20, 200), (1, 3), (10, 10**9), (1, 10), 1, 40),
     "shortcuts": shortcuts.Shortcuts(1, 0.02),
+    "observers": observers.Observers(2, 0.05),
 }
 
 
@@ -106,12 +107,24 @@ def _shortcuts(written, figure):
     assert min(figure("leased", "decisions_per_second")) > 0
 
 
+def _observers(written, figure):
+    assert _contestants(written, observers.LIBRARY) == {OURS, *OBSERVED}
+    [microseconds] = {tuple(figure("check_three_limits", "microseconds"))}
+    for name in OBSERVED:
+        added = figure(name, "added_us")
+        assert len(added) == 2
+        assert figure(name, "share") == [
+            pytest.approx(a / b) for a, b in zip(added, microseconds, strict=True)
+        ]
+
+
 SHAPES = {
     "library": _library,
     "accuracy": _accuracy,
     "memory": _memory,
     "growth": _growth,
     "shortcuts": _shortcuts,
+    "observers": _observers,
 }
 
 

@@ -8,7 +8,7 @@ from benchmarks import cli, plots, report, targets
 from benchmarks.contestants import BUCKET, EMPTY, OURS, THROTTLED
 from benchmarks.figures import Cell, Found
 from benchmarks.runner import Benchmark, Result
-from benchmarks.suite import accuracy, growth, grpc, http, memory, shortcuts
+from benchmarks.suite import accuracy, growth, grpc, http, memory, observers, shortcuts
 from benchmarks.suite.library import ALONE, ALONE_THREE, ONE_EACH, RATE, THREAD, THREE_EACH
 
 FIXED = "limits fixed window"
@@ -92,6 +92,7 @@ def made_up():
         "shortcuts": found(*ways),
         "http": found(*routes),
         "grpc": found(*calls),
+        "observers": found((observers.LIBRARY, "metrics", "share", [0.03, 0.04])),
     }
 
 
@@ -105,7 +106,7 @@ def judged(run):
 
 def test_everything_that_is_reached_is_met(made_up):
     assert {verdict["met"] for verdict in targets.judge(merged(made_up))} == {True}
-    assert len(targets.TARGETS) == 22
+    assert len(targets.TARGETS) == 23
 
 
 def test_ratios_are_taken_round_by_round_against_the_fastest_of_the_round(made_up):
