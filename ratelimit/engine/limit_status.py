@@ -93,15 +93,18 @@ def evaluate_settled_limit(kind: Kind, shape: Shape, state: RawState, t: int) ->
     Args:
         kind: the limit's kind.
         shape: its numbers.
-        state: its raw state; of slots only how many are taken.
+        state: its raw state; of slots only how many are taken, of failures the time of the latest only.
         t: the time of the settlement, microseconds since the epoch.
     """
     if kind == "slots":
         return _evaluate_slots(shape, state, is_wanted=False, taken=False)
+    if kind == "failures":
+        shut_until, count, latest = state
+        return _make_failures_status(shape, shut_until, int(count), latest, t)
+    bucket = make_bucket(state)
     if kind == "bucket":
-        bucket = make_bucket(state)
         return LimitStatus(bucket.compute_wait(shape, t, 0), *bucket.compute_remaining(shape, t))
-    return _evaluate_settle_only_limit(kind, shape, state, t)
+    return _evaluate_post_paid(shape, bucket, t)
 
 
 def make_bucket(state: RawState) -> Bucket:
@@ -127,7 +130,10 @@ def _evaluate_settle_only_limit(kind: Kind, shape: Shape, state: RawState, t: in
     """Return the status of a limit that only settlements charge: failures, or a post-paid bucket."""
     if kind == "failures":
         return _evaluate_failures(shape, state, t)
-    bucket = make_bucket(state)
+    return _evaluate_post_paid(shape, make_bucket(state), t)
+
+
+def _evaluate_post_paid(shape: Shape, bucket: Bucket, t: int) -> LimitStatus:
     return LimitStatus(bucket.compute_post_paid_wait(shape, t), *bucket.compute_remaining(shape, t))
 
 
@@ -143,11 +149,17 @@ def _evaluate_slots(shape: Shape, state: RawState, *, is_wanted: bool, taken: bo
 
 def _evaluate_failures(shape: Shape, state: RawState, t: int) -> LimitStatus:
     shut_until, _, counted = state
-    since = t - shape.period
-    times = [time for time in counted if time > since]
+    times = tuple(time for time in counted if time > t - shape.period)
+    return _make_failures_status(shape, shut_until, len(times), times[-1:], t)
+
+
+def _make_failures_status(
+    shape: Shape, shut_until: float, count: int, latest: tuple[float, ...], t: int
+) -> LimitStatus:
+    """Return the status of a limit on failures; `latest` is the latest one that counts, if any does."""
     shut_for = max(0, int(shut_until) - t)
-    remaining = 0 if shut_for else max(0, int(shape.count) - len(times))
-    to_full = max(shut_for, int(times[-1] - since) if times else 0)
+    remaining = 0 if shut_for else max(0, int(shape.count) - count)
+    to_full = max([shut_for, *(int(time + shape.period - t) for time in latest)])
     return LimitStatus(shut_for, remaining, to_full)
 
 

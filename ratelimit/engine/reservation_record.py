@@ -43,7 +43,7 @@ class RecordedLimit(NamedTuple):
         shape: its numbers.
         store_key: the store key that holds its state.
         admitted: whether it admitted the check; otherwise the settlement left it as it was.
-        state: its state after the settlement.
+        state: its state after the settlement; of failures only the time of the latest.
     """
 
     name: str
@@ -154,7 +154,7 @@ def _read_limit(
     kind = _KINDS_BY_CODE[code.lower()]
     suffix = f"{model_class}{LIMIT_MARKS[kind]}{name}" if kind in LIMIT_MARKS else model_class
     flag, first, second = state
-    counted = tuple(itertools.islice(times, int(second))) if kind == "failures" else ()
+    latest = tuple(itertools.islice(times, 1)) if kind == "failures" and second else ()
     return RecordedLimit(
         name=name,
         kind=kind,
@@ -163,5 +163,5 @@ def _read_limit(
         shape=Shape(float(count), float(period), float(burst or count)),
         store_key=make_owner_store_key(owner, key, tenant) + suffix,
         admitted=flag == "1",
-        state=(first, second, counted),
+        state=(first, second, latest),
     )

@@ -97,3 +97,33 @@ def test_another_spelling_of_the_same_id_is_no_reservation(make_limiter):
     with pytest.raises(UnknownReservation):
         limits.cancel(f"{held.id[:-1]}x")
     limits.cancel(held.id)
+
+
+def test_a_settlement_answers_what_a_look_at_the_same_time_would(make_limiter):
+    limits = make_limiter(
+        Limit("tokens", "7/minute", unit="tokens", burst=1000),
+        Limit("failures", "4/60m", unit="failures"),
+        Limit("shut", "2/60m", unit="failures", block="1h"),
+        Limit("watched", "1/60m", unit="failures", mode="shadow"),
+        max_skew=None,
+    )
+    held = limits.reserve("k", cost={"tokens": 1 / 3}, timestamp=BASE)
+    for second in (-3590, 3, 1):
+        limits.settle({"key": "k", "timestamp": BASE + second, "status": 500})
+    usage = Usage(cost={"tokens": 123.4}, status=500, timestamp=BASE + 20.000001)
+    assert held.settle(usage).limits == limits.peek("k", timestamp=BASE + 20.000001).limits
+
+
+def test_failures_that_count_do_not_make_a_settled_record_longer(make_limiter, client):
+    limits = make_limiter(Limit("failures", "200/60m", unit="failures"), max_skew=None)
+
+    def measure_record(status):
+        client.delete(*client.keys("*:R:*"), "none")
+        limits.reserve("k", timestamp=BASE).settle(Usage(status=status, timestamp=BASE))
+        [record] = client.keys("*:R:*")
+        return client.strlen(record)
+
+    size = measure_record(500)
+    for second in range(100):
+        limits.settle({"key": "k", "timestamp": BASE + second / 100, "status": 500})
+    assert measure_record(500) == size

@@ -25,9 +25,12 @@
 -- A record is one string. Its parts follow one another without a separator:
 --   o if it is open, s if it is settled, c if it is cancelled
 --   two doubles: the time of the check, and the store's clock then; after the settlement the time of the
---     charge, and the size of the next part
---   the state of each limit after the settlement, in the form of the reply of check.lua: two doubles for each
---     limit, and the times of failures that count. An open record has none.
+--     charge, and the size of the next two parts
+--   the state of each limit after the settlement, two doubles; an open record has none:
+--     buckets: the tokens missing, and the time at which that was true
+--     failures: the time until which the limit denies, and how many failures count
+--     slots: how many are taken, and 0
+--   the latest failure that counts, for each limit on failures that counts any
 --   for each limit 1 if it admitted the check, else 0; and then the script leaves it as it is
 --   the subject: a space, the key ('' if it is the tenant), a space, the plan, a space, the model, a space
 --   the limits, each with a semicolon at the end and spaces between its values:
@@ -113,7 +116,7 @@ local function adjust_bucket(store_key, name, count, period, unit, cost)
 end
 
 -- Charges a failure to a limit on failures. Returns its state: the time until which it denies, how many failures
--- count, and their packed times. Failures count in a sliding window: more than `count` within `period` make the
+-- count, and the latest of them. Failures count in a sliding window: more than `count` within `period` make the
 -- limit deny for the time `block`. While it denies it counts no failures, and afterwards it starts from zero.
 local function charge_failure(store_key, count, period, block)
   local state = call('GET', store_key)
@@ -139,7 +142,11 @@ local function charge_failure(store_key, count, period, block)
     for _, time in ipairs(times) do state = state .. pack_doubles('<d', time) end
     call('SET', store_key, state, 'PXAT', find_expiry(full_at))
   end
-  return shut_until, #times, state and sub(state, 9) or ''
+  local counted, latest = 0, nil
+  for _, time in ipairs(times) do
+    if time > t - period then counted, latest = counted + 1, time end
+  end
+  return shut_until, counted, latest
 end
 
 -- Frees the reservation's slot and returns how many are taken.
@@ -148,13 +155,13 @@ local function free_slot(store_key)
   return call('ZCOUNT', store_key, format('(%.0f', is_replay and t or now), '+inf')
 end
 
-local states, failure_times, limit_index = '', '', 0
+local states, latest_failures, limit_index = '', '', 0
 local limit_pattern = '(%a)([kt*])(%S*) (%S*) (%S*) (%S*) (%S*) (%S*) (%S*);'
 for kind, owner, class, name, count, period, burst, unit, cost in
   string.gmatch(sub(text, limits_position), limit_pattern)
 do
   limit_index = limit_index + 1
-  local first, second, times
+  local first, second, latest
   if sub(taken, limit_index, limit_index) == '1' then
     kind = string.lower(kind)
     local store_key = owner_store_keys[owner] .. class
@@ -163,16 +170,16 @@ do
     elseif not is_release then
       count, period = tonumber(count), tonumber(period)
       if kind == 'f' then
-        first, second, times = charge_failure(store_key .. '!' .. name, count, period, tonumber(burst) or count)
+        first, second, latest = charge_failure(store_key .. '!' .. name, count, period, tonumber(burst) or count)
       else
         first, second = adjust_bucket(store_key, name, count, period, unit == '' and name or unit, tonumber(cost))
       end
     end
   end
   states = states .. pack_doubles('<dd', first or 0, second or 0)
-  if times then failure_times = failure_times .. times end
+  if latest then latest_failures = latest_failures .. pack_doubles('<d', latest) end
 end
-states = states .. failure_times
+states = states .. latest_failures
 
 local settled = (is_cancel and 'c' or 's') .. pack_doubles('<dd', t, #states) .. states .. text
 if is_release then return {'released', '0', settled} end
