@@ -9,7 +9,7 @@ One string holds all the buckets of one owner; lua/prelude.lua packs it. The sto
     …!limit              what a limit on failures has counted
     …#limit              the sorted set with the slots of a limit
     rl1:{tenant}:R:id    the record of a reservation
-    rl1:{tenant}:q:key:id  the answer to a check, remembered by its request id
+    rl1:{tenant}:q:key:id  the answer to a check, remembered by its request id; rl1:{key}:q::id likewise
     rl1:usage            the stream of usage records
     rl1:usage@unread     how many usage records were trimmed unread
     rl1:keys             what operators assigned to keys at run time
@@ -237,7 +237,8 @@ def make_record_store_key(tenant: str, token: str) -> str:
 
 def make_answer_store_key(tenant: str, key: str, request_id: str) -> str:
     """Return the store key of a remembered answer."""
-    return f"{make_tenant_prefix(tenant)}:q:{_escape(key)}:{_escape(request_id)}"
+    owner = "" if key == tenant else _escape(key)
+    return f"{make_tenant_prefix(tenant)}:q:{owner}:{_escape(request_id)}"
 
 
 def make_tenant_prefix(tenant: str) -> str:

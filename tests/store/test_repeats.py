@@ -27,6 +27,13 @@ def test_p6_request_ids_belong_to_their_key(make_limiter):
         assert read_remaining(limits, key) == 800
 
 
+def test_p6_request_ids_of_a_tenants_keys_and_of_the_tenant_as_a_key_are_apart(make_limiter):
+    limits = make_limiter(TOKENS)
+    for key in ("k", "acme", ":k"):
+        limits.check(key, tenant="acme", cost={"tokens": 100}, request_id="r1")
+        assert limits.peek(key, tenant="acme").limits[0].remaining == 900
+
+
 def test_p6_a_denial_is_not_remembered_since_it_has_written_nothing(make_limiter, read_store):
     limits = make_limiter(TOKENS)
     assert not limits.check("k", cost={"tokens": 1001}, request_id="r1")
