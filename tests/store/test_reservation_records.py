@@ -2,7 +2,7 @@
 
 import pytest
 
-from ratelimit import Limit, Policy, UnknownReservation, Usage
+from ratelimit import InvalidRequest, Limit, Policy, UnknownReservation, Usage
 
 from ..stored import used
 
@@ -127,3 +127,15 @@ def test_failures_that_count_do_not_make_a_settled_record_longer(make_limiter, c
     for second in range(100):
         limits.settle({"key": "k", "timestamp": BASE + second / 100, "status": 500})
     assert measure_record(500) == size
+
+
+@pytest.mark.parametrize("tenant", [None, "acme"])
+def test_a_settlement_may_name_its_key_and_no_other(make_limiter, tenant):
+    limits = make_limiter(Limit("tokens", "1000/day", unit="tokens"))
+    held = limits.reserve("vk_1", tenant=tenant, cost={"tokens": 5})
+    for is_replayed in (False, True):
+        for other in ("vk_2", "acme" if tenant else "vk_1:"):
+            with pytest.raises(InvalidRequest, match="key: is not the key of this reservation"):
+                held.settle(Usage(key=other, input_tokens=7))
+        assert held.settle(Usage(key="vk_1", input_tokens=7)).replayed is is_replayed
+    assert limits.peek("vk_1", tenant=tenant).limits[0].remaining == 993
