@@ -47,6 +47,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             max_skew=settings.max_skew,
             deadline=settings.deadline,
             remember=settings.remember,
+            usage_length=settings.usage_length,
+            usage_age=settings.usage_age,
             observers=[counted, denial_log],
         )
         sidecar = Sidecar(limiter, settings, choose_pepper(settings), counted, denial_log, app.drain)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from ratelimit import StoreUnavailable
 from service.background import run_in_background
 
 if TYPE_CHECKING:
@@ -35,8 +36,15 @@ async def _repeat(sidecar: Sidecar) -> None:
         await asyncio.sleep(INTERVAL)
         try:
             update(sidecar)
+            await _count_trimmed_unread(sidecar)
         except Exception:  # an error must not end the rounds
             log.exception("a bug in what the sidecar does every second; checks go on")
+
+
+async def _count_trimmed_unread(sidecar: Sidecar) -> None:
+    """Read how many usage records were trimmed unread. If the store does not answer, the gauge stays."""
+    with contextlib.suppress(StoreUnavailable):
+        sidecar.metrics.set_trimmed_unread_records(await sidecar.limiter.count_trimmed_unread())
 
 
 def update(sidecar: Sidecar) -> None:

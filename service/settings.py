@@ -11,14 +11,15 @@ from pydantic import BeforeValidator, Field, PlainValidator, SecretStr, field_va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from ratelimit.decision.headers import Dialect
+from ratelimit.limiters.arguments import MAX_USAGE_AGE, MAX_USAGE_LENGTH, USAGE_AGE, USAGE_LENGTH
 from ratelimit.stores import StoreURL
 
-_DURATION = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?)\s*(?P<unit>ms|s|m|h)?")
-_SECONDS = {"ms": 0.001, "s": 1, None: 1, "m": 60, "h": 3600}
+_DURATION = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?)\s*(?P<unit>ms|s|m|h|d)?")
+_SECONDS = {"ms": 0.001, "s": 1, None: 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def parse_duration(value: object) -> object:
-    """Parse `50ms`, `5s`, `1m`, `1h` or plain seconds into seconds. Return what is not text unchanged.
+    """Parse `50ms`, `5s`, `1m`, `1h`, `30d` or plain seconds into seconds. Return what is not text unchanged.
 
     Raises:
         ValueError: the text is not a duration.
@@ -27,7 +28,7 @@ def parse_duration(value: object) -> object:
         return value
     match = _DURATION.fullmatch(value.strip())
     if match is None:
-        raise ValueError(f"{value!r} is not a duration; write 50ms, 5s, 1m or 1h")
+        raise ValueError(f"{value!r} is not a duration; write 50ms, 5s, 1m, 1h or 30d")
     return float(match["number"]) * _SECONDS[match["unit"]]
 
 
@@ -68,6 +69,8 @@ class Settings(BaseSettings):
         drain: seconds for which requests are still answered after SIGTERM.
         remember: seconds for which reservations can be settled, and repeated checks and settlements
             get their first answer.
+        usage_length: how many usage records the store keeps; 0 writes none.
+        usage_age: seconds for which the store keeps a usage record.
         dialect: the dialects of RateLimit headers.
         log_format: `console` or `json`.
         trusted_proxies: networks of the proxies whose X-Forwarded-For is trusted.
@@ -96,6 +99,8 @@ class Settings(BaseSettings):
     )
     drain: Annotated[float, BeforeValidator(parse_duration), Field(ge=0, le=600)] = 0.0
     remember: Annotated[float, BeforeValidator(parse_duration), Field(ge=1, le=86_400)] = 600.0
+    usage_length: Annotated[int, Field(ge=0, le=MAX_USAGE_LENGTH)] = USAGE_LENGTH
+    usage_age: Annotated[float, BeforeValidator(parse_duration), Field(ge=1, le=MAX_USAGE_AGE)] = USAGE_AGE
     dialect: Annotated[list[Dialect], NoDecode, BeforeValidator(_split_list), Field(min_length=1)] = ["ietf"]
     log_format: Literal["console", "json"] = "console"
     trusted_proxies: Annotated[list[Network], NoDecode, BeforeValidator(_split_list)] = [

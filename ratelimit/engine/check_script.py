@@ -19,6 +19,7 @@ from ratelimit.decision.limit_state import BLOCKED
 from ratelimit.engine.layout import FIRST_GROUP_ARGUMENT
 from ratelimit.engine.limit_status import NONE, evaluate_limit, make_limit_state, unpack_states
 from ratelimit.engine.reservation_id import find_record_store_key
+from ratelimit.engine.reservation_record import encode_limits, encode_record
 from ratelimit.request.privacy import mask
 from ratelimit.request.timestamp import MICROSECONDS, as_datetime
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from ratelimit.decision.decision import Decision, Source
     from ratelimit.decision.limit_state import LimitState
     from ratelimit.engine.layout import Layout
-    from ratelimit.engine.resolver import LimitCost, ResolvedCheck
+    from ratelimit.engine.resolver import ResolvedCheck
 
 MAX_LIMITS_PER_CALL: Final = 96
 """The most limits in one call of the script: a third of a millisecond of the store's time.
@@ -121,15 +122,12 @@ def _encode_memory(check: ResolvedCheck, keys: list[str], remember: int) -> tupl
     answer_store_key, reservation = check.answer_store_key, check.reservation
     record_store_key = find_record_store_key(reservation) if reservation else None
     keys += filter(None, (answer_store_key, record_store_key))
-    fields = _list_record_fields(check) if record_store_key else []
     return (
         int(answer_store_key is not None),
         _compute_checksum(check),
-        int(record_store_key is not None),
         reservation or NONE,
         max(remember, _find_longest_slot_ttl(check)),
-        len(fields),
-        *fields,
+        encode_record(check) if record_store_key else "",
     )
 
 
@@ -142,30 +140,6 @@ def _find_longest_slot_ttl(check: ResolvedCheck) -> int:
     """Return the longest TTL of a slot in milliseconds: the record must live as long as its slots."""
     placed_limits = check.subject.layout.placed_limits
     return int(max((placed.shape.period for placed in placed_limits if placed.is_slots), default=0)) // 1000
-
-
-def _list_record_fields(check: ResolvedCheck) -> list[str]:
-    """Return the fields of a reservation's record that are known before the check is admitted."""
-    fields = {
-        "id": check.reservation or "",
-        "key": check.subject.key,
-        "tenant": check.subject.tenant,
-        "plan": check.subject.plan,
-        "model": check.model or "",
-        "limits": encode_limits(check),
-    }
-    return [text for pair in fields.items() for text in pair]
-
-
-def encode_limits(check: ResolvedCheck) -> str:
-    """Return the limits of a check as text, in the form in which lua/settle.lua reads them."""
-    return "".join(_encode_limit(limit_cost) for limit_cost in check.limit_costs)
-
-
-def _encode_limit(limit_cost: LimitCost) -> str:
-    placed, shape = limit_cost.placed, limit_cost.placed.shape
-    numbers = f"{shape.count!r} {shape.period!r} {shape.burst!r} {placed.unit} {limit_cost.cost!r}"
-    return f"{placed.kind_code} {limit_cost.store_key} {placed.limit.name} {numbers};"
 
 
 def read_decision(check: ResolvedCheck, reply: bytes, source: Source = "store") -> Decision:

@@ -8,9 +8,10 @@ One string holds all the buckets of one owner; lua/prelude.lua packs it. The sto
     …/class              the same for one model class
     …!limit              what a limit on failures has counted
     …#limit              the sorted set with the slots of a limit
-    rl1:{tenant}:r:id    the record of a reservation
-    rl1:{tenant}:q:key:id  the answer to a check, remembered by its request id
+    rl1:{tenant}:R:id    the record of a reservation
+    rl1:{tenant}:q:key:id  the answer to a check, remembered by its request id; rl1:{key}:q::id likewise
     rl1:usage            the stream of usage records
+    rl1:usage@unread     how many usage records were trimmed unread
     rl1:keys             what operators assigned to keys at run time
     rl1:tenants          what operators assigned to tenants at run time
 
@@ -43,10 +44,11 @@ PREFIX = "rl1"
 
 EVERYONE = f"{PREFIX}:{{*}}"
 USAGE = f"{PREFIX}:usage"
+UNREAD = f"{USAGE}@unread"
 KEYS = f"{PREFIX}:keys"
 TENANTS = f"{PREFIX}:tenants"
 
-_LIMIT_MARKS: Final[dict[Kind, str]] = {"failures": "!", "slots": "#"}
+LIMIT_MARKS: Final[dict[Kind, str]] = {"failures": "!", "slots": "#"}
 """The character before the limit's name in a store key, for kinds that are not kept as buckets."""
 
 _PLAIN_TEXT = re.compile("[A-Za-z0-9_.~-]+")
@@ -181,7 +183,7 @@ def build_layout(policy: Policy, plan: str, model_class: str | None) -> Layout:
         placed = PlacedLimit(
             limit, limit.shape_of(model_class), suffix, position, limit.kind, limit.unit, code
         )
-        if limit.kind in _LIMIT_MARKS:
+        if limit.kind in LIMIT_MARKS:
             others.append((owner, suffix, (placed,)))
         else:
             buckets.setdefault((owner, suffix), []).append(placed)
@@ -196,7 +198,7 @@ def build_layout(policy: Policy, plan: str, model_class: str | None) -> Layout:
 def make_store_key_suffix(limit: Limit, model_class: str | None) -> str:
     """Return what follows the owner's part of the store key that holds a limit's state."""
     suffix = f"/{model_class or OTHER}" if "model" in limit.per else ""
-    return f"{suffix}{_LIMIT_MARKS[limit.kind]}{limit.name}" if limit.kind in _LIMIT_MARKS else suffix
+    return f"{suffix}{LIMIT_MARKS[limit.kind]}{limit.name}" if limit.kind in LIMIT_MARKS else suffix
 
 
 def _encode_group(placed_limits: tuple[PlacedLimit, ...]) -> tuple[str, bytes]:
@@ -222,23 +224,25 @@ def make_owner_store_key(owner: Owner, key: str, tenant: str) -> str:
     """Return the store key of an owner's buckets; those of a model class have a suffix behind it."""
     if owner == "everyone":
         return EVERYONE
-    prefix = _make_tenant_prefix(tenant)
+    prefix = make_tenant_prefix(tenant)
     if owner == "tenant":
         return f"{prefix}:t"
     return f"{prefix}:k" if key == tenant else f"{prefix}:k:{_escape(key)}"
 
 
 def make_record_store_key(tenant: str, token: str) -> str:
-    """Return the store key of a reservation's record."""
-    return f"{_make_tenant_prefix(tenant)}:r:{token}"
+    """Return the store key of a reservation's record. The mark `r` belonged to records of another form."""
+    return f"{make_tenant_prefix(tenant)}:R:{token}"
 
 
 def make_answer_store_key(tenant: str, key: str, request_id: str) -> str:
     """Return the store key of a remembered answer."""
-    return f"{_make_tenant_prefix(tenant)}:q:{_escape(key)}:{_escape(request_id)}"
+    owner = "" if key == tenant else _escape(key)
+    return f"{make_tenant_prefix(tenant)}:q:{owner}:{_escape(request_id)}"
 
 
-def _make_tenant_prefix(tenant: str) -> str:
+def make_tenant_prefix(tenant: str) -> str:
+    """Return the start of all store keys of a tenant."""
     return f"{PREFIX}:{{{_escape(tenant)}}}"
 
 

@@ -22,7 +22,7 @@ NONE = "-"
 """What stands in calls and replies of the scripts where there is no value."""
 
 RawState = tuple[float, float, tuple[float, ...]]
-"""The state of one limit as lua/check.lua replies it: two numbers, and times of failures.
+"""The state of one limit as the scripts reply it: two numbers, and times of failures.
 
 - bucket: the tokens missing, and the time at which that was true; no times.
 - failures: the time until which the limit denies, and how many failures count; their times.
@@ -87,29 +87,24 @@ def evaluate_limit(placed: PlacedLimit, cost: float, state: RawState, t: int, *,
     return _evaluate_settle_only_limit(kind, shape, state, t)
 
 
-def evaluate_settled_limit(kind: Kind, shape: Shape, first: str, second: str, t: int) -> LimitStatus:
+def evaluate_settled_limit(kind: Kind, shape: Shape, state: RawState, t: int) -> LimitStatus:
     """Return the status of one limit after a settlement, for a check of cost 0.
 
     Args:
         kind: the limit's kind.
         shape: its numbers.
-        first: the first of the limit's two values in the reply of lua/settle.lua.
-        second: the second of them.
+        state: its raw state; of slots only how many are taken, of failures the time of the latest only.
         t: the time of the settlement, microseconds since the epoch.
     """
-    is_absent = first == NONE
     if kind == "slots":
-        return _evaluate_slots(
-            shape, (0.0 if is_absent else float(first), 0.0, ()), is_wanted=False, taken=False
-        )
+        return _evaluate_slots(shape, state, is_wanted=False, taken=False)
     if kind == "failures":
-        times = () if is_absent else tuple(float(text) for text in first.split(",") if text)
-        return _evaluate_failures(shape, (0.0 if is_absent else float(second), len(times), times), t)
-    state: RawState = (0.0, 0.0, ()) if is_absent else (float(first), float(second), ())
+        shut_until, count, latest = state
+        return _make_failures_status(shape, shut_until, int(count), latest, t)
+    bucket = make_bucket(state)
     if kind == "bucket":
-        bucket = make_bucket(state)
         return LimitStatus(bucket.compute_wait(shape, t, 0), *bucket.compute_remaining(shape, t))
-    return _evaluate_settle_only_limit(kind, shape, state, t)
+    return _evaluate_post_paid(shape, bucket, t)
 
 
 def make_bucket(state: RawState) -> Bucket:
@@ -135,7 +130,10 @@ def _evaluate_settle_only_limit(kind: Kind, shape: Shape, state: RawState, t: in
     """Return the status of a limit that only settlements charge: failures, or a post-paid bucket."""
     if kind == "failures":
         return _evaluate_failures(shape, state, t)
-    bucket = make_bucket(state)
+    return _evaluate_post_paid(shape, make_bucket(state), t)
+
+
+def _evaluate_post_paid(shape: Shape, bucket: Bucket, t: int) -> LimitStatus:
     return LimitStatus(bucket.compute_post_paid_wait(shape, t), *bucket.compute_remaining(shape, t))
 
 
@@ -151,11 +149,17 @@ def _evaluate_slots(shape: Shape, state: RawState, *, is_wanted: bool, taken: bo
 
 def _evaluate_failures(shape: Shape, state: RawState, t: int) -> LimitStatus:
     shut_until, _, counted = state
-    since = t - shape.period
-    times = [time for time in counted if time > since]
+    times = tuple(time for time in counted if time > t - shape.period)
+    return _make_failures_status(shape, shut_until, len(times), times[-1:], t)
+
+
+def _make_failures_status(
+    shape: Shape, shut_until: float, count: int, latest: tuple[float, ...], t: int
+) -> LimitStatus:
+    """Return the status of a limit on failures; `latest` is the latest one that counts, if any does."""
     shut_for = max(0, int(shut_until) - t)
-    remaining = 0 if shut_for else max(0, int(shape.count) - len(times))
-    to_full = max(shut_for, int(times[-1] - since) if times else 0)
+    remaining = 0 if shut_for else max(0, int(shape.count) - count)
+    to_full = max([shut_for, *(int(time + shape.period - t) for time in latest)])
     return LimitStatus(shut_for, remaining, to_full)
 
 

@@ -2,107 +2,167 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal
+from struct import Struct
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from ratelimit.decision.settlement import Settlement
-from ratelimit.engine.check_script import ScriptArgument, encode_limits, pack_header
-from ratelimit.engine.layout import KIND_CODES, USAGE
+from ratelimit.engine.check_script import ScriptArgument, pack_header, text_of
+from ratelimit.engine.layout import UNREAD, USAGE, make_tenant_prefix
 from ratelimit.engine.limit_status import evaluate_settled_limit, make_limit_state
-from ratelimit.engine.reservation_id import find_record_store_key
+from ratelimit.engine.reservation_id import find_record_store_key, find_reservation_tenant
+from ratelimit.engine.reservation_record import encode_record, read_record
 from ratelimit.errors import UnknownReservation
-from ratelimit.policy.shape import Shape
 from ratelimit.request.check import invalid_field, make_check
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ratelimit.decision.limit_state import LimitState, Mode
+    from ratelimit.decision.limit_state import LimitState
+    from ratelimit.engine.reservation_record import RecordedLimit
     from ratelimit.engine.resolver import ResolvedCheck, Resolver
-    from ratelimit.policy.limit import Kind
     from ratelimit.request.usage import Usage
-
-MAX_STREAM_RECORDS: Final = 100_000
-"""About how many usage records the stream keeps."""
 
 SettleAction = Literal["settle", "cancel", "release"]
 """What a call of lua/settle.lua does with a reservation."""
 
-_KINDS_BY_CODE: Final = {code: kind for kind, code in KIND_CODES.items()}
+_STREAM_STRUCT: Final = Struct("<2d")
 
 
-def encode_settle(
-    resolver: Resolver, usage: Usage, max_skew: int | None, remember: int
-) -> tuple[list[str], list[ScriptArgument]]:
-    """Return KEYS and ARGV of lua/settle.lua for a usage record.
+class SettleOptions(NamedTuple):
+    """What all settlements of a limiter have in common.
 
-    Args:
-        resolver: the resolver of the current policy.
-        usage: the usage record, with a reservation or a key.
+    Attributes:
         max_skew: microseconds that a timestamp may be ahead of the store's clock; None trusts every one.
         remember: milliseconds for which a repeated settlement gets the same answer.
+        usage_length: how many usage records the stream keeps; 0 for no stream.
+        usage_age: milliseconds for which it keeps a usage record.
+    """
+
+    max_skew: int | None
+    remember: int
+    usage_length: int
+    usage_age: int
+
+
+class SettleCall(NamedTuple):
+    """One call of lua/settle.lua.
+
+    Attributes:
+        keys: KEYS of the script.
+        args: ARGV of the script.
+        tenant: the tenant of the reservation or of the usage record.
+        usage: the usage record; None to cancel or release.
+        ends: whether it ends a request: it settles or cancels, and does not return a lease.
+    """
+
+    keys: list[str]
+    args: list[ScriptArgument]
+    tenant: str
+    usage: Usage | None = None
+    ends: bool = False
+
+
+class SettleReply(NamedTuple):
+    """What a reply of lua/settle.lua says.
+
+    Attributes:
+        settlement: the settlement for the user.
+        key: the API key's identifier.
+        tenant: the account that owns the key.
+        plan: the plan that was charged.
+        model: the model that the check named. The usage record may name another one.
+        store_keys: the store keys of the limits.
+    """
+
+    settlement: Settlement
+    key: str
+    tenant: str
+    plan: str
+    model: str | None
+    store_keys: tuple[str, ...]
+
+
+def encode_settle(resolver: Resolver, usage: Usage, options: SettleOptions) -> SettleCall:
+    """Return the call of lua/settle.lua for a usage record, with a reservation or a key.
 
     Raises:
         InvalidRequest: the record has neither a reservation nor a key, or a unit that no plan meters.
         UnknownReservation: its reservation cannot be the id of a reservation.
     """
     resolver.refuse_unmetered_units(usage.cost)
-    known = usage.known()
     if usage.reservation is not None:
-        # The script takes the tenant and the plan from the reservation's record.
-        fields = {name: text for name, text in usage.fields().items() if name not in {"tenant", "plan"}}
-        keys, limits = [USAGE, _require_record_store_key(usage.reservation)], ""
+        keys, tenant = _find_record(usage.reservation)
+        subject = usage.reservation
     else:
-        keys, limits, fields = _resolve_usage(resolver, usage)
+        check = _resolve_usage(resolver, usage)
+        keys, tenant = [USAGE, UNREAD], check.subject.tenant
+        subject = _encode_charged(check)
+    known = usage.known()
     units = [argument for unit, amount in known.items() for argument in (unit, amount)]
-    stream = [argument for pair in fields.items() for argument in pair]
-    header = _encode_header(max_skew, usage.timestamp, "settle", remember, failed=usage.failed)
-    return keys, [*header, limits, MAX_STREAM_RECORDS, len(known), usage.key or "", *units, *stream]
+    # The script adds the tenant and the plan that were charged.
+    fields = {name: text for name, text in usage.fields().items() if name not in {"tenant", "plan"}}
+    entry = [argument for pair in fields.items() for argument in pair]
+    head = _encode_head("settle", subject, tenant, options, usage)
+    return SettleCall(keys, [*head, len(known), *units, *entry], tenant, usage, ends=True)
 
 
-def encode_reservation_end(
-    action: SettleAction, reservation: str, max_skew: int | None, remember: int
-) -> tuple[list[str], list[ScriptArgument]]:
-    """Return KEYS and ARGV of lua/settle.lua to cancel a reservation, or to release its slots.
+def encode_reservation_end(action: SettleAction, reservation: str, options: SettleOptions) -> SettleCall:
+    """Return the call of lua/settle.lua to cancel a reservation, or to release its slots.
 
     Args:
         action: `cancel` or `release`.
         reservation: its id.
-        max_skew: microseconds that a timestamp may be ahead of the store's clock; None trusts every one.
-        remember: milliseconds for which a repeated call gets the same answer.
+        options: what all settlements have in common.
 
     Raises:
         UnknownReservation: this cannot be the id of a reservation.
     """
-    header = _encode_header(max_skew, None, action, remember, failed=False)
-    return [USAGE, _require_record_store_key(reservation)], [*header, "", MAX_STREAM_RECORDS, 0, ""]
+    keys, tenant = _find_record(reservation)
+    head = _encode_head(action, reservation, tenant, options)
+    return SettleCall(keys, [*head, 0], tenant, ends=action == "cancel")
 
 
-def encode_lease_return(
-    check: ResolvedCheck, max_skew: int | None, remember: int
-) -> tuple[list[str], list[ScriptArgument]]:
-    """Return KEYS and ARGV of lua/settle.lua to return what is left of a lease: the costs of `check`."""
-    header = _encode_header(max_skew, None, "cancel", remember, failed=False)
-    return [USAGE], [*header, encode_limits(check), MAX_STREAM_RECORDS, 0, ""]
+def encode_lease_return(check: ResolvedCheck, options: SettleOptions) -> SettleCall:
+    """Return the call of lua/settle.lua to return what is left of a lease: the costs of `check`."""
+    tenant = check.subject.tenant
+    head = _encode_head("cancel", _encode_charged(check), tenant, options)
+    return SettleCall([USAGE, UNREAD], [*head, 0], tenant)
 
 
-def _encode_header(
-    max_skew: int | None, timestamp: int | None, action: SettleAction, remember: int, *, failed: bool
+def _encode_head(
+    action: SettleAction, subject: str, tenant: str, options: SettleOptions, usage: Usage | None = None
 ) -> list[ScriptArgument]:
-    return [pack_header(max_skew), "" if timestamp is None else timestamp, action, remember, int(failed)]
+    """Return ARGV from 1 to 10."""
+    timestamp = usage.timestamp if usage else None
+    return [
+        pack_header(options.max_skew),
+        "" if timestamp is None else timestamp,
+        action,
+        options.remember,
+        int(usage is not None and usage.failed),
+        subject,
+        _STREAM_STRUCT.pack(options.usage_length, options.usage_age),
+        (usage.key if usage else None) or "",
+        tenant,
+        make_tenant_prefix(tenant),
+    ]
 
 
-def _require_record_store_key(reservation: str) -> str:
-    store_key = find_record_store_key(reservation)
-    if store_key is None:
+def _find_record(reservation: str) -> tuple[list[str], str]:
+    """Return KEYS and the tenant of a reservation."""
+    tenant, store_key = find_reservation_tenant(reservation), find_record_store_key(reservation)
+    if tenant is None or store_key is None:
         raise UnknownReservation
-    return store_key
+    return [USAGE, UNREAD, store_key], tenant
 
 
-def _resolve_usage(resolver: Resolver, usage: Usage) -> tuple[list[str], str, dict[str, str]]:
-    """Return the store keys, limits and stream fields of a usage record without a reservation.
+def _encode_charged(check: ResolvedCheck) -> str:
+    """Return the subject and limits of a check that all limits are charged for."""
+    return encode_record(check, "1" * len(check.costs))
 
-    The limits are those of a check with the same key, plan, model and tenant.
-    """
+
+def _resolve_usage(resolver: Resolver, usage: Usage) -> ResolvedCheck:
+    """Resolve a usage record without a reservation, as a check with the same key, plan, model and tenant."""
     if usage.key is None:
         raise invalid_field("key", "required without a reservation")
     usage_check = make_check(
@@ -114,41 +174,33 @@ def _resolve_usage(resolver: Resolver, usage: Usage) -> tuple[list[str], str, di
             "cost": {"requests": 0},
         }
     )
-    check = resolver.resolve(usage_check, take=True)
-    entry = {**usage.fields(), "plan": check.subject.plan, "tenant": check.subject.tenant}
-    return [USAGE], encode_limits(check), entry
+    return resolver.resolve(usage_check, take=True)
 
 
-def find_store_keys(reply: Sequence[str]) -> list[str]:
-    """Return the store keys of the limits in a reply of lua/settle.lua."""
-    return [entry.split(" ", 2)[1] for entry in reply[3].split(";") if entry]
-
-
-def read_settlement(reply: Sequence[Any]) -> Settlement:
-    """Return the settlement in the script's reply.
+def read_settlement(call: SettleCall, reply: Sequence[bytes | str]) -> SettleReply:
+    """Return what the script's reply to a call says.
 
     Raises:
         UnknownReservation: the store has no such reservation, or no longer remembers it.
         InvalidRequest: the reservation belongs to another key.
     """
-    outcome, replayed, t, limits, taken, state_texts = reply
+    outcome, replayed, packed = text_of(reply[0]), text_of(reply[1]), reply[2]
     if outcome == "unknown":
         raise UnknownReservation
     if outcome == "mismatch":
         raise invalid_field("key", "is not the key of this reservation")
-    values = state_texts.split(" ")
-    states = tuple(
-        _read_limit_state(entry, values[number * 2], values[number * 2 + 1], int(t))
-        for number, entry in enumerate(filter(None, limits.split(";")))
-        if taken[number] == "1"
+    record = read_record(packed if isinstance(packed, bytes) else packed.encode("latin-1"), call.tenant)
+    states = tuple(_make_limit_state(limit, record.t) for limit in record.limits if limit.admitted)
+    return SettleReply(
+        Settlement(outcome == "settled", replayed == "1", states),
+        record.key,
+        call.tenant,
+        record.plan,
+        record.model,
+        tuple(limit.store_key for limit in record.limits),
     )
-    return Settlement(outcome == "settled", replayed == "1", states)
 
 
-def _read_limit_state(entry: str, first: str, second: str, t: int) -> LimitState:
-    code, _, name, count, period, burst, unit, _ = entry.split(" ")
-    kind: Kind = _KINDS_BY_CODE[code.lower()]
-    mode: Mode = "enforce" if code.islower() else "shadow"
-    shape = Shape(float(count), float(period), float(burst))
-    status = evaluate_settled_limit(kind, shape, first, second, t)
-    return make_limit_state(name, unit, kind, shape, mode, status)
+def _make_limit_state(limit: RecordedLimit, t: int) -> LimitState:
+    status = evaluate_settled_limit(limit.kind, limit.shape, limit.state, t)
+    return make_limit_state(limit.name, limit.unit, limit.kind, limit.shape, limit.mode, status)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from ratelimit.decision.decision import Decision
 from ratelimit.errors import RateLimited
 from ratelimit.limiters.aio_base import AsyncBase
+from ratelimit.limiters.arguments import USAGE_AGE, USAGE_LENGTH, make_settle_options
 from ratelimit.limiters.reservation import AsyncReservation
 from ratelimit.stores import connect_async
 from ratelimit.stores.async_transport import await_within
@@ -46,9 +47,12 @@ class AsyncLimiter(AsyncBase):
         max_skew: float | None = 5.0,
         deadline: float = 0.05,
         remember: float = 600.0,
+        usage_length: int = USAGE_LENGTH,
+        usage_age: float = USAGE_AGE,
         observers: Iterable[Observer] = (),
     ) -> None:
-        super().__init__(policy, max_skew, remember, deadline, observers)
+        options = make_settle_options(max_skew, remember, usage_length, usage_age)
+        super().__init__(policy, options, deadline, observers)
         # The store is opened last: after an error below this line nothing would close it.
         self._opened_store = connect_async(store, deadline)
         self._set_store_url(self._opened_store.url)
@@ -108,15 +112,15 @@ class AsyncLimiter(AsyncBase):
 
     async def settle(self, usage: Usage | Mapping[str, Any], *, reservation: str | None = None) -> Settlement:
         """Charge what a request really used; see `Limiter.settle`."""
-        return await self._run_settle_script(*self._encode_settle(usage, reservation))
+        return await self._run_settle_script(self._encode_settle(usage, reservation))
 
     async def cancel(self, reservation: str) -> Settlement:
         """Refund what a reservation took; see `Limiter.cancel`."""
-        return await self._run_settle_script(*self._encode_reservation_end("cancel", reservation))
+        return await self._run_settle_script(self._encode_reservation_end("cancel", reservation))
 
     async def release(self, reservation: str) -> None:
         """Free a reservation's slots and keep its estimate charged; see `Limiter.release`."""
-        await self._run_settle_script(*self._encode_reservation_end("release", reservation))
+        await self._run_settle_script(self._encode_reservation_end("release", reservation))
 
     async def assign(
         self, key: str, *, plan: str | None = None, tenant: str | None = None, blocked: bool = False

@@ -11,7 +11,7 @@ from redis.exceptions import NoScriptError
 
 from ratelimit.decision.decision import Decision
 from ratelimit.engine.check_script import split_replies
-from ratelimit.engine.layout import KEYS, TENANTS
+from ratelimit.engine.layout import KEYS, TENANTS, UNREAD
 from ratelimit.errors import StoreUnavailable
 from ratelimit.limiters.base import BaseLimiter
 from ratelimit.metering.assignments import COUNTER, read_assignments
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ratelimit.decision.settlement import Settlement
     from ratelimit.engine.check_script import ScriptArgument
     from ratelimit.engine.resolver import ResolvedCheck
+    from ratelimit.engine.settle_script import SettleCall, SettleOptions
     from ratelimit.metering.assignments import Command
     from ratelimit.observers.observer import NoteDecision, Observer
     from ratelimit.policy import Limit, Policy
@@ -48,12 +49,11 @@ class AsyncBase(BaseLimiter):
     def __init__(
         self,
         policy: Policy | Limit | Iterable[Limit],
-        max_skew: float | None,
-        remember: float,
+        settle_options: SettleOptions,
         deadline: float,
         observers: Iterable[Observer],
     ) -> None:
-        super().__init__(policy, max_skew, remember, observers)
+        super().__init__(policy, settle_options, observers)
         self._deadline = deadline
         self._coalescer = Coalescer(self._run_check_script)
         self._return_tasks: set[asyncio.Task[None]] = set()
@@ -167,7 +167,7 @@ class AsyncBase(BaseLimiter):
         """Return the unspent tokens of leases to the store."""
         with contextlib.suppress(StoreUnavailable):  # The remaining tokens are lost, as after a crash.
             for check in expired:
-                await self._run_settle_script(*self._encode_lease_return(check))
+                await self._run_settle_script(self._encode_lease_return(check))
 
     async def _close_leases(self) -> None:
         """Finish the checks under way, return all leases, and take no more."""
@@ -184,6 +184,18 @@ class AsyncBase(BaseLimiter):
         super()._forget_buckets(store_keys)
         if (end := self._leases.next_end) is not None:
             self._schedule_lease_return(end)
+
+    async def count_trimmed_unread(self) -> int:
+        """Count the usage records that were removed unread; see `Limiter.count_trimmed_unread`."""
+        client: Any = self._opened_store.client
+        try:
+            started = time.monotonic_ns()
+            count = int(await await_within(self._deadline, client.get(UNREAD)) or 0)
+        except CONNECTION_ERRORS as error:
+            self._note_failure(error)
+            raise self._make_unavailable_error(error) from None
+        self._note_call(0, started)
+        return count
 
     async def _write_assignment(self, commands: list[Command]) -> None:
         try:
@@ -214,12 +226,12 @@ class AsyncBase(BaseLimiter):
         call = self._run_script(CHECK, *self._encode_checks(checks), checks=len(checks))
         return split_replies(await call)
 
-    async def _run_settle_script(self, keys: list[str], args: list[ScriptArgument]) -> Settlement:
+    async def _run_settle_script(self, call: SettleCall) -> Settlement:
         try:
-            reply = await self._run_script(SETTLE, keys, args)
+            reply = await self._run_script(SETTLE, call.keys, call.args)
         except CONNECTION_ERRORS as error:
             raise self._make_unavailable_error(error) from None
-        return self._read_settlement(reply)
+        return self._read_settlement(call, reply)
 
     async def _run_script(
         self, script: Script, keys: list[str], args: list[ScriptArgument], *, checks: int = 0

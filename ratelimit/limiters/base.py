@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ratelimit.engine.check_script import ScriptArgument, encode_checks, read_decision, text_of
+from ratelimit.engine.check_script import ScriptArgument, encode_checks, read_decision
 from ratelimit.engine.layout import KEYS, TENANTS, make_owner_store_key, make_store_key_suffix
 from ratelimit.engine.resolver import ResolvedCheck, Resolver
 from ratelimit.engine.settle_script import (
     encode_lease_return,
     encode_reservation_end,
     encode_settle,
-    find_store_keys,
     read_settlement,
 )
-from ratelimit.errors import Fault, InvalidRequest, PolicyError, StoreUnavailable
+from ratelimit.errors import InvalidRequest, StoreUnavailable
+from ratelimit.limiters.arguments import make_policy
 from ratelimit.metering.assignments import (
     KeyAssignment,
     TenantAssignment,
@@ -25,11 +24,9 @@ from ratelimit.metering.assignments import (
     encode_assignment,
     make_assignment,
 )
-from ratelimit.observers.observer import Observers
-from ratelimit.policy import Limit, Policy
+from ratelimit.observers.observer import End, Observers
 from ratelimit.policy.spec import OTHER
 from ratelimit.request.check import MAX_BATCH, Check, invalid_field, make_check
-from ratelimit.request.timestamp import MICROSECONDS
 from ratelimit.request.usage import make_usage
 from ratelimit.shortcuts.denial_memory import DenialMemory
 from ratelimit.shortcuts.leases import Leases
@@ -40,9 +37,10 @@ if TYPE_CHECKING:
     from ratelimit.decision.decision import Decision
     from ratelimit.decision.settlement import Settlement
     from ratelimit.engine.layout import Owner
-    from ratelimit.engine.settle_script import SettleAction
+    from ratelimit.engine.settle_script import SettleAction, SettleCall, SettleOptions, SettleReply
     from ratelimit.metering.assignments import Command
-    from ratelimit.observers.observer import Observer
+    from ratelimit.observers.observer import EndOutcome, Observer
+    from ratelimit.policy import Limit, Policy
     from ratelimit.policy.assignment import Assignments
     from ratelimit.request.check import CheckOptions
     from ratelimit.request.usage import Usage
@@ -64,8 +62,7 @@ class BaseLimiter:
     def __init__(
         self,
         policy: Policy | Limit | Iterable[Limit],
-        max_skew: float | None,
-        remember: float,
+        settle_options: SettleOptions,
         observers: Iterable[Observer],
     ) -> None:
         self._observers = Observers(observers)
@@ -73,8 +70,8 @@ class BaseLimiter:
         self._note_policy()
         self._assignments_counter: bytes | None = None
         self._closed = False
-        self.max_skew = parse_max_skew(max_skew)
-        self.remember = parse_remember(remember)
+        self._settle_options = settle_options
+        self.max_skew, self.remember = settle_options.max_skew, settle_options.remember
         self._denial_memory = DenialMemory(self.max_skew)
         self._leases = Leases()
 
@@ -195,19 +192,15 @@ class BaseLimiter:
             raise invalid_field("timestamp", "not allowed in acquire, which waits by the store's clock")
         return resolved
 
-    def _encode_settle(
-        self, usage: Usage | Mapping[str, Any], reservation: str | None
-    ) -> tuple[list[str], list[ScriptArgument]]:
+    def _encode_settle(self, usage: Usage | Mapping[str, Any], reservation: str | None) -> SettleCall:
         fields = {} if reservation is None else {"reservation": reservation}
-        return encode_settle(self._resolver, make_usage(usage, fields), self.max_skew, self.remember)
+        return encode_settle(self._resolver, make_usage(usage, fields), self._settle_options)
 
-    def _encode_reservation_end(
-        self, action: SettleAction, reservation: str
-    ) -> tuple[list[str], list[ScriptArgument]]:
-        return encode_reservation_end(action, reservation, self.max_skew, self.remember)
+    def _encode_reservation_end(self, action: SettleAction, reservation: str) -> SettleCall:
+        return encode_reservation_end(action, reservation, self._settle_options)
 
-    def _encode_lease_return(self, check: ResolvedCheck) -> tuple[list[str], list[ScriptArgument]]:
-        return encode_lease_return(check, self.max_skew, self.remember)
+    def _encode_lease_return(self, check: ResolvedCheck) -> SettleCall:
+        return encode_lease_return(check, self._settle_options)
 
     def _forget_buckets(self, store_keys: Sequence[str]) -> None:
         """Forget the denials and leases of buckets that have been reset."""
@@ -230,10 +223,26 @@ class BaseLimiter:
             self._resolver.require_plan(assignment.plan)
         return encode_assignment(TENANTS, tenant, assignment)
 
-    def _read_settlement(self, reply: Sequence[bytes | str]) -> Settlement:
-        texts = [text_of(part) for part in reply]
-        self._denial_memory.forget_store_keys(find_store_keys(texts), time.monotonic_ns())
-        return read_settlement(texts)
+    def _read_settlement(self, call: SettleCall, reply: Sequence[bytes | str]) -> Settlement:
+        """Return the settlement in the store's reply, update the denial memory and tell the observers."""
+        read = read_settlement(call, reply)
+        self._denial_memory.forget_store_keys(read.store_keys, time.monotonic_ns())
+        if call.ends and self._observers.note_end:
+            self._note_end(call.usage, read)
+        return read.settlement
+
+    def _note_end(self, usage: Usage | None, read: SettleReply) -> None:
+        """Tell the observers that a request ended."""
+        outcome: EndOutcome = "cancelled"
+        if read.settlement.replayed:
+            outcome = "replayed"
+        elif usage is not None:
+            outcome = "charged" if usage.reservation is None else "settled"
+        model = (usage.model if usage else None) or read.model
+        model_class = self.policy.class_of(model)
+        end = End(outcome, usage, read.key, read.tenant, read.plan, model, model_class)
+        for note_end in self._observers.note_end:
+            note_end(end)
 
     def _read_decision(self, check: ResolvedCheck, reply: bytes, sent: int) -> Decision:
         """Return the decision in the store's reply, and update the denial memory.
@@ -271,45 +280,3 @@ class BaseLimiter:
             for owner in owners
             for suffix in sorted(suffixes)
         ]
-
-
-def make_policy(policy: Policy | Limit | Iterable[Limit]) -> Policy:
-    """Return a policy as it is, or make a policy from limits.
-
-    Raises:
-        PolicyError: the argument is neither a policy nor limits.
-    """
-    if isinstance(policy, Policy):
-        return policy
-    if isinstance(policy, Limit):
-        return Policy.of(policy)
-    with contextlib.suppress(TypeError):  # It cannot be iterated.
-        limits = tuple(policy)
-        if all(isinstance(limit, Limit) for limit in limits):
-            return Policy.of(*limits)
-    message = "must be a Policy, a Limit or several limits; to read a file, use Policy.from_file(path)"
-    raise PolicyError([Fault("", message)], "policy")
-
-
-def parse_remember(remember: float) -> int:
-    """Convert the seconds to remember to milliseconds.
-
-    Raises:
-        InvalidRequest: the value is not from 1 to 86400 seconds (a day).
-    """
-    if not 1 <= remember <= 86_400:  # noqa: PLR2004 - a day
-        raise invalid_field("remember", "must be from 1 to 86400 seconds")
-    return round(remember * 1000)
-
-
-def parse_max_skew(max_skew: float | None) -> int | None:
-    """Convert seconds of skew to microseconds; None, which means to trust all timestamps, stays None.
-
-    Raises:
-        InvalidRequest: the value is not from 0 to 86400 seconds (a day).
-    """
-    if max_skew is None:
-        return None
-    if not 0 <= max_skew <= 86_400:  # noqa: PLR2004 - a day
-        raise invalid_field("max_skew", "must be from 0 to 86400 seconds, or None to trust all timestamps")
-    return round(max_skew * MICROSECONDS)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import NoScriptError
 
 from ratelimit.engine.check_script import split_into_calls, split_replies
-from ratelimit.engine.layout import KEYS, TENANTS
+from ratelimit.engine.layout import KEYS, TENANTS, UNREAD
 from ratelimit.errors import StoreUnavailable
 from ratelimit.limiters.base import BaseLimiter
 from ratelimit.metering.assignments import COUNTER, read_assignments
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ratelimit.decision.settlement import Settlement
     from ratelimit.engine.check_script import ScriptArgument
     from ratelimit.engine.resolver import ResolvedCheck
+    from ratelimit.engine.settle_script import SettleCall, SettleOptions
     from ratelimit.metering.assignments import Command
     from ratelimit.observers.observer import Observer
     from ratelimit.policy import Limit, Policy
@@ -44,11 +45,10 @@ class BlockingBase(BaseLimiter):
     def __init__(
         self,
         policy: Policy | Limit | Iterable[Limit],
-        max_skew: float | None,
-        remember: float,
+        settle_options: SettleOptions,
         observers: Iterable[Observer],
     ) -> None:
-        super().__init__(policy, max_skew, remember, observers)
+        super().__init__(policy, settle_options, observers)
         self._lease_lock = threading.Lock()  # held while leases are read or changed
         self._return_lock = threading.Lock()  # held while leases are returned; taken before `_lease_lock`
         self._return_timer: threading.Timer | None = None
@@ -169,7 +169,7 @@ class BlockingBase(BaseLimiter):
             return
         with contextlib.suppress(StoreUnavailable):  # The remaining tokens are lost, as after a crash.
             for check in expired:
-                self._run_settle_script(*self._encode_lease_return(check))
+                self._run_settle_script(self._encode_lease_return(check))
 
     def _close_leases(self) -> None:
         """Return all leases, and take no more."""
@@ -187,6 +187,25 @@ class BlockingBase(BaseLimiter):
             super()._forget_buckets(store_keys)
             if (end := self._leases.next_end) is not None:
                 self._schedule_lease_return(end)
+
+    def count_trimmed_unread(self) -> int:
+        """Count the usage records that were removed from the stream unread, by any limiter on this store.
+
+        A record is unread if a consumer group had not read it, or if there was no group at all. The count
+        starts again at 0 when the stream has not been trimmed for three times `usage_age`.
+
+        Raises:
+            StoreUnavailable: the store did not answer.
+        """
+        client: Any = self._opened_store.client
+        try:
+            started = time.monotonic_ns()
+            count = int(client.get(UNREAD) or 0)
+        except CONNECTION_ERRORS as error:
+            self._note_failure(error)
+            raise self._make_unavailable_error(error) from None
+        self._note_call(0, started)
+        return count
 
     def _write_assignment(self, commands: list[Command]) -> None:
         try:
@@ -211,12 +230,12 @@ class BlockingBase(BaseLimiter):
             self._note_failure(error)
             raise self._make_unavailable_error(error) from None
 
-    def _run_settle_script(self, keys: list[str], args: list[ScriptArgument]) -> Settlement:
+    def _run_settle_script(self, call: SettleCall) -> Settlement:
         try:
-            reply = self._run_script(SETTLE, keys, args)
+            reply = self._run_script(SETTLE, call.keys, call.args)
         except CONNECTION_ERRORS as error:
             raise self._make_unavailable_error(error) from None
-        return self._read_settlement(reply)
+        return self._read_settlement(call, reply)
 
     def _run_script(
         self, script: Script, keys: list[str], args: list[ScriptArgument], *, checks: int = 0

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any, Self
 
 from ratelimit.errors import RateLimited
+from ratelimit.limiters.arguments import USAGE_AGE, USAGE_LENGTH, make_settle_options
 from ratelimit.limiters.blocking_base import BlockingBase
 from ratelimit.limiters.reservation import Reservation
 from ratelimit.stores import connect
@@ -46,6 +47,10 @@ class Limiter(BlockingBase):
             limit's `on_outage` applies.
         remember: seconds for which a reservation can be settled, and for which a repeated check or
             settlement gets its first answer again; from 1 to 86400.
+        usage_length: how many usage records the store keeps, from 0 to 10^9: the newest, and up to a hundred
+            more. 0 writes none.
+        usage_age: seconds for which the store keeps a usage record, from 1 to 31622400 (366 days); up to a
+            hundredth longer.
         observers: what to tell of decisions, calls and settlements; see `Observer`.
 
     Raises:
@@ -62,9 +67,12 @@ class Limiter(BlockingBase):
         max_skew: float | None = 5.0,
         deadline: float = 0.05,
         remember: float = 600.0,
+        usage_length: int = USAGE_LENGTH,
+        usage_age: float = USAGE_AGE,
         observers: Iterable[Observer] = (),
     ) -> None:
-        super().__init__(policy, max_skew, remember, observers)
+        options = make_settle_options(max_skew, remember, usage_length, usage_age)
+        super().__init__(policy, options, observers)
         # The store is opened last: after an error below this line nothing would close it.
         self._opened_store = connect(store, deadline)
         self._set_store_url(self._opened_store.url)
@@ -177,7 +185,7 @@ class Limiter(BlockingBase):
             StoreUnavailable: the store did not answer. It is not known whether the usage was charged. With
                 a reservation it is safe to settle again; without one it may be charged twice.
         """
-        return self._run_settle_script(*self._encode_settle(usage, reservation))
+        return self._run_settle_script(self._encode_settle(usage, reservation))
 
     def cancel(self, reservation: str) -> Settlement:
         """Refund what a reservation took. If it is settled or cancelled already, nothing happens.
@@ -186,7 +194,7 @@ class Limiter(BlockingBase):
             UnknownReservation: there is no such reservation, or the time to settle it is over.
             StoreUnavailable: the store did not answer. It is safe to cancel again.
         """
-        return self._run_settle_script(*self._encode_reservation_end("cancel", reservation))
+        return self._run_settle_script(self._encode_reservation_end("cancel", reservation))
 
     def release(self, reservation: str) -> None:
         """Free a reservation's slots and keep its estimate charged. It can still be settled later.
@@ -195,7 +203,7 @@ class Limiter(BlockingBase):
             UnknownReservation: there is no such reservation, or the time to settle it is over.
             StoreUnavailable: the store did not answer. The slots become free after the limit's `ttl`.
         """
-        self._run_settle_script(*self._encode_reservation_end("release", reservation))
+        self._run_settle_script(self._encode_reservation_end("release", reservation))
 
     def assign(
         self, key: str, *, plan: str | None = None, tenant: str | None = None, blocked: bool = False

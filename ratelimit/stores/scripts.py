@@ -19,14 +19,14 @@ class Script:
     sha: str
 
     @classmethod
-    def load(cls, name: str) -> Script:
-        """Read `lua/<name>.lua`, with the common parts in front of it."""
+    def load(cls, *names: str) -> Script:
+        """Read the files `lua/<name>.lua`, with the common parts in front of them."""
         folder = resources.files("ratelimit.engine").joinpath("lua")
-        parts = (*_COMMON_PARTS, name)
+        parts = (*_COMMON_PARTS, *names)
         files = [folder.joinpath(f"{part}.lua").read_text(encoding="utf-8") for part in parts]
         source = "\n".join(files)
         return cls(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 
 CHECK = Script.load("check")
-SETTLE = Script.load("settle")
+SETTLE = Script.load("trim", "settle")

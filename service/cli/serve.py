@@ -91,6 +91,12 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter for each setting
         str | None,
         typer.Option(help="How long to go on answering after SIGTERM, while /readyz fails. [default: 0s]"),
     ] = None,
+    usage_length: Annotated[
+        str | None, typer.Option(help="How many usage records the store keeps; 0 for none. [default: 100000]")
+    ] = None,
+    usage_age: Annotated[
+        str | None, typer.Option(help="How long the store keeps a usage record. [default: 30d]")
+    ] = None,
     dialect: Annotated[
         str | None, typer.Option(help="Header dialects: ietf, openai, venice. [default: ietf]")
     ] = None,

@@ -126,7 +126,7 @@ class History(RuleBasedStateMachine):
     @rule(reservation=reservations)
     def expire(self, reservation):
         if self.model.records.pop(reservation, None) is not None:
-            self.client.delete(*self.client.keys(f"*:r:{reservation.partition('.')[0]}"))
+            self.client.delete(*self.client.keys(f"*:R:{reservation.partition('.')[0]}"))
 
     @rule()
     def edit_the_policy(self):

@@ -3,6 +3,7 @@
 import signal
 
 import grpc
+import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
@@ -24,9 +25,6 @@ def test_health_ends_first_and_calls_are_still_answered():
         assert client.ask({"key": "k"}).statuses[0].code == 1
         sidecar.process.send_signal(signal.SIGTERM)
         assert sidecar.process.wait(20) == 0
-        try:
+        with pytest.raises(grpc.RpcError) as ended:
             status()
-        except grpc.RpcError as error:
-            assert error.code() == grpc.StatusCode.UNAVAILABLE
-        else:
-            raise AssertionError("the service still answers")
+        assert ended.value.code() == grpc.StatusCode.UNAVAILABLE

@@ -2,6 +2,7 @@
 
 import json
 import random
+import time
 
 import pytest
 from typer.testing import CliRunner
@@ -168,11 +169,12 @@ def test_many_pages_are_read_to_the_end_and_percentiles_are_exact(limiter, url):
 
 
 def test_an_entry_that_is_no_record_is_complained_of_and_the_rest_is_added_up(limiter, url):
-    add_entries(url, ("5-0", {"some": "thing"}))
+    name = f"{time.time_ns() // 1_000_000 - 60_000}-0"
+    add_entries(url, (name, {"some": "thing"}))
     settle_records(limiter)
     done = run_ratelimit("usage", "--redis", url, "--json")
     assert done.returncode == 0
-    assert done.stderr == "ratelimit: entry 5-0 is not a usage record\n"
+    assert done.stderr == f"ratelimit: entry {name} is not a usage record\n"
     assert len(json.loads(done.stdout)) == 3
 
 

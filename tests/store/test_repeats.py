@@ -27,6 +27,13 @@ def test_p6_request_ids_belong_to_their_key(make_limiter):
         assert read_remaining(limits, key) == 800
 
 
+def test_p6_request_ids_of_a_tenants_keys_and_of_the_tenant_as_a_key_are_apart(make_limiter):
+    limits = make_limiter(TOKENS)
+    for key in ("k", "acme", ":k"):
+        limits.check(key, tenant="acme", cost={"tokens": 100}, request_id="r1")
+        assert limits.peek(key, tenant="acme").limits[0].remaining == 900
+
+
 def test_p6_a_denial_is_not_remembered_since_it_has_written_nothing(make_limiter, read_store):
     limits = make_limiter(TOKENS)
     assert not limits.check("k", cost={"tokens": 1001}, request_id="r1")
@@ -89,7 +96,7 @@ def test_a_check_pays_nothing_for_what_it_does_not_use(real_url, make_limiter_on
     assert keep_limiter_commands(count_commands(lambda: limits.peek("k"))) == peeked
     assert keep_limiter_commands(count_commands(lambda: limits.check("k", cost={"tokens": 5000}))) == peeked
     reserved = keep_limiter_commands(count_commands(lambda: limits.check("another", reserve=True)))
-    assert reserved == {**plain, "hset": 1, "pexpire": 1}
+    assert reserved == {**plain, "set": 2}
 
 
 def test_p6_a_repeat_on_another_plan_is_the_first_answer_of_limits_unknown(make_limiter):

@@ -156,7 +156,7 @@ def test_slots_are_held_until_settled_cancelled_or_their_time_is_over(make_limit
 def test_a_reservation_can_be_settled_for_as_long_as_it_holds_a_slot(make_limiter, client):
     limits = make_limiter(Limit("parallel", unit="concurrent", capacity=1, ttl="1h"), remember=1)
     limits.reserve("k")
-    [record] = client.keys("rl1:{k}:r:*")
+    [record] = client.keys("rl1:{k}:R:*")
     assert 3_500_000 < client.pttl(record) <= 3_600_000
 
 
@@ -229,7 +229,7 @@ def test_reset_forgets_slots_and_failures_and_what_each_class_of_models_used(mak
     limits = make_limiter(PARALLEL, by_class, failures, Limit("requests", "5/day", per=["key", "model"]))
     limits.reserve("k")
     limits.settle({"key": "k", "status": 500})
-    kept_store_keys = {name for name in client.scan_iter() if ":r:" in name or name == "rl1:usage"}
+    kept_store_keys = {name for name in client.scan_iter() if ":R:" in name or name == "rl1:usage"}
     assert len(set(client.scan_iter()) - kept_store_keys) == 4
     limits.policy = [PARALLEL, by_class, failures]
     limits.reset("k")

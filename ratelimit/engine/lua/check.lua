@@ -17,9 +17,9 @@
 --          0 to look only, 1 to take if admitted, 2 to take if admitted and remember
 --          the indexes in ARGV of its first and its last group
 --          the cost for each limit of its groups; for slots 1 to take one, 0 to take none
---        and with 2 also: 1 if its answer is remembered, else 0; a checksum of its limits and costs; 1 if it has
---          a reservation, else 0; the reservation's id or -; milliseconds to remember; how many values of the
---          record follow; these values: field, value …
+--        and with 2 also: 1 if its answer is remembered, else 0; a checksum of its limits and costs; the
+--          reservation's id or -; milliseconds to remember; the subject and limits of its record, in the form
+--          that settle.lua describes, or '' if it has no reservation
 -- Reply  a string for one check, an array of strings for several. The string is 1 if the check is admitted, else
 --        0; then doubles: the timestamp at which it was decided, and two for each limit, its state *before* the
 --        check:
@@ -72,13 +72,13 @@ while check do
     t = now + max_skew
   end
 
-  local answer_store_key, checksum, record_store_key, reservation, remember, record_fields
+  local answer_store_key, checksum, record_store_key, reservation, remember, record_text
   if action == 2 then
     if ARGV[arg_index] == '1' then answer_store_key, key_index = KEYS[key_index], key_index + 1 end
-    if ARGV[arg_index + 2] == '1' then record_store_key, key_index = KEYS[key_index], key_index + 1 end
-    checksum, reservation, remember = ARGV[arg_index + 1], ARGV[arg_index + 3], ARGV[arg_index + 4]
-    record_fields = {unpack(ARGV, arg_index + 6, arg_index + 5 + ARGV[arg_index + 5])}
-    arg_index = arg_index + 6 + #record_fields
+    checksum, reservation = ARGV[arg_index + 1], ARGV[arg_index + 2]
+    remember, record_text = ARGV[arg_index + 3], ARGV[arg_index + 4]
+    if record_text ~= '' then record_store_key, key_index = KEYS[key_index], key_index + 1 end
+    arg_index = arg_index + 5
   end
 
   local is_allowed, states, failure_times, taken = true, '', '', ''
@@ -178,9 +178,7 @@ while check do
       last_slot = last_slot[4]
     end
     if record_store_key then
-      call('HSET', record_store_key, 'state', 'open', 'at', string.format('%.0f', t),
-        'clock', string.format('%.0f', now), 'taken', taken, unpack(record_fields))
-      call('PEXPIRE', record_store_key, remember)
+      call('SET', record_store_key, 'o' .. pack_doubles('<dd', t, now) .. taken .. record_text, 'PX', remember)
     end
     if answer_store_key then
       call('SET', answer_store_key, reservation .. ' ' .. checksum .. ' ' .. reply, 'PX', remember)

@@ -2,49 +2,64 @@
 -- release its slots.
 --
 -- KEYS   [1] the usage stream
---        [2] the reservation's record, if there is a reservation
---        The store keys of its limits are in the record or in ARGV[6]. They all belong to one tenant, and so
---        are in the same cluster slot as the record, except those that everyone shares.
+--        [2] how many of its entries were trimmed unread: see trim.lua
+--        [3] the reservation's record, if there is a reservation
+--        The store keys of the limits follow from ARGV[9], ARGV[10] and the record. They all belong to one
+--        tenant, and so are in the same cluster slot as the record, except those that everyone shares.
 -- ARGV   [1] two doubles: see prelude.lua; the second is not used
 --        [2] timestamp in microseconds since the epoch, or ''
 --        [3] settle, cancel, or release: free the slots and leave the rest as it is
 --        [4] milliseconds to remember the answer
 --        [5] 1 if the request failed, else 0
---        [6] without a reservation the limits, else '': kind, store key, name, count, period, burst, unit and
---            cost, separated by spaces, with a semicolon at the end
---        [7] the most entries of the stream
---        [8] the number of units whose use is known
---        [9] the key that the reservation must belong to, or ''
+--        [6] without a reservation the subject and limits, in the form of a record; else the reservation's id
+--        [7] the most entries of the stream, or 0 for none at all; and how old they may be, milliseconds
+--        [8] the key that the reservation must belong to, or ''
+--        [9] the tenant
+--        [10] the start of its store keys: rl1:{tenant}
+--        [11] the number of units whose use is known
 --        then for each of these units: unit, amount
---        then the stream entry: field, value …; the script adds what the reservation's record knows
+--        then the stream entry: field, value …; the script adds what it knows itself
 -- Reply  {state: settled, cancelled, released, unknown, or mismatch if the reservation belongs to another key;
---        1 if that was already so, else 0; the time of the charge; the limits as in ARGV[6];
---        for each limit 1 if it admitted the check, else 0, and then the script leaves it as it is;
---        for each limit two values of its state afterwards, separated by spaces, - if there is none:
---          buckets: the tokens missing, and the time at which that was true
---          failures: the times of those that count, with commas; and the time until which the limit denies
---          slots: how many are taken; and -}
+--        1 if that was already so, else 0; the record as it is afterwards, or '' if there is none}
 --
--- A unit whose use is not known keeps its estimate. The script settles what the record says was taken, even if
--- the policy has changed since.
+-- A record is one string. Its parts follow one another without a separator:
+--   o if it is open, s if it is settled, c if it is cancelled
+--   two doubles: the time of the check, and the store's clock then; after the settlement the time of the
+--     charge, and the size of the next two parts
+--   the state of each limit after the settlement, two doubles; an open record has none:
+--     buckets: the tokens missing, and the time at which that was true
+--     failures: the time until which the limit denies, and how many failures count
+--     slots: how many are taken, and 0
+--   the latest failure that counts, for each limit on failures that counts any
+--   for each limit 1 if it admitted the check, else 0; and then the script leaves it as it is
+--   the subject: a space, the key ('' if it is the tenant), a space, the plan, a space, the model, a space
+--   the limits, each with a semicolon at the end and spaces between its values:
+--     kind, k t or * if it belongs to the key, the tenant or everyone, and /class if it has a model class: these
+--       have no spaces between them; name; count; period in microseconds; burst, '' if it is the count; unit, ''
+--       if it is the name; cost
+-- The last three stay as the check has written them. So the script settles what was taken, even if the policy
+-- has changed since. A unit whose use is not known keeps its estimate.
 
-local format = string.format
+local format, match = string.format, string.match
 local read_blocks, write_block = make_block_functions(struct)
 local is_cancel, is_release = ARGV[3] == 'cancel', ARGV[3] == 'release'
+local tenant, prefix = ARGV[9], ARGV[10]
 
-local record
-if KEYS[2] then
-  local values = call('HMGET', KEYS[2], 'state', 'at', 'clock', 'taken', 'limits', 'answer', 'id')
-  if not values[1] then return {'unknown', '0', '0', '', '', ''} end
-  record = {state = values[1], at = tonumber(values[2]), clock = tonumber(values[3]), taken = values[4],
-    limits = values[5], answer = values[6], id = values[7]}
-  if ARGV[9] ~= '' and ARGV[9] ~= call('HGET', KEYS[2], 'key') then
-    return {'mismatch', '0', '0', '', '', ''}
+local record, checked_at, clock
+local text = ARGV[6]  -- the parts of a record that stay as the check has written them
+if KEYS[3] then
+  record = call('GET', KEYS[3])
+  if not record then return {'unknown', '0', ''} end
+  checked_at, clock = unpack_doubles('<dd', record, 2)
+  local code = sub(record, 1, 1)
+  text = sub(record, code == 'o' and 18 or 18 + clock)
+  if ARGV[8] ~= '' then
+    local key = match(text, ' (%S*)')
+    if ARGV[8] ~= (key == '' and tenant or key) then return {'mismatch', '0', ''} end
   end
-  if record.state ~= 'open' then
-    return {record.state, '1', values[2], record.limits, record.taken, record.answer}
-  end
+  if code ~= 'o' then return {code == 's' and 'settled' or 'cancelled', '1', record} end
 end
+local taken, key, plan, model, limits_position = match(text, '^(%S*) (%S*) (%S*) (%S*) ()')
 
 -- The time of the charge on the clock of the request: the time of the check plus the time that has passed
 -- since. A timestamp may make it later but never earlier.
@@ -52,24 +67,37 @@ local timestamp = tonumber(ARGV[2])
 if timestamp and not is_replay then timestamp = math.min(timestamp, now + max_skew) end
 local t = timestamp or now
 if record then
-  t = record.at
-  if not is_replay then t = t + max(0, now - record.clock) end
+  t = checked_at
+  if not is_replay then t = t + max(0, now - clock) end
   if timestamp then t = max(t, timestamp) end
 end
 
 local used_by_unit = {}
-local arg_index = 10
-for _ = 1, tonumber(ARGV[8]) do
+local arg_index = 12
+for _ = 1, tonumber(ARGV[11]) do
   used_by_unit[ARGV[arg_index]] = tonumber(ARGV[arg_index + 1])
   arg_index = arg_index + 2
 end
 
--- Charges the difference between usage and estimate to a bucket, or refunds it, and returns the bucket's state.
-local function adjust_bucket(limit)
-  local store_key, name, count, period = limit[2], limit[3], tonumber(limit[4]), tonumber(limit[5])
+-- Returns text with percent codes, as layout.py writes keys into store keys.
+local function escape(text)
+  return (string.gsub(text, '[^%w_.~-]', function(character)
+    return format('%%%02X', string.byte(character))
+  end))
+end
+
+local owner_store_keys = {
+  k = prefix .. ':k' .. (key == '' and '' or ':' .. escape(key)),
+  t = prefix .. ':t',
+  ['*'] = match(prefix, '^[^{]*') .. '{*}',
+}
+
+-- Charges the difference between usage and estimate to a bucket, or refunds it. Returns the bucket's state: the
+-- tokens missing, and the time at which that was true.
+local function adjust_bucket(store_key, name, count, period, unit, cost)
   local names, used_by_name, times, full_at = read_blocks(call('GET', store_key))
-  local used, at, cost = used_by_name[name], times[name], tonumber(limit[8])
-  local amount = is_cancel and -cost or (used_by_unit[limit[7]] or cost) - cost
+  local used, at = used_by_name[name], times[name]
+  local amount = is_cancel and -cost or (used_by_unit[unit] or cost) - cost
   if amount > 0 or amount < 0 and used then
     if not used then
       names[#names + 1] = name
@@ -84,14 +112,13 @@ local function adjust_bucket(limit)
     full_at = max(full_at, find_refill_start(at, now, max_skew) + used * period / count)
     call('SET', store_key, write_block(names, used_by_name, times, full_at), 'PXAT', find_expiry(full_at))
   end
-  if used then return format('%.17g', used), format('%.0f', at) end
+  return used, at
 end
 
--- Charges a failure to a limit on failures, and returns its state. Failures count in a sliding window: more than
--- `count` within `period` make the limit deny for `burst` microseconds. While it denies it counts no failures,
--- and afterwards it starts from zero.
-local function charge_failure(limit)
-  local store_key, count, period, block = limit[2], tonumber(limit[4]), tonumber(limit[5]), tonumber(limit[6])
+-- Charges a failure to a limit on failures. Returns its state: the time until which it denies, how many failures
+-- count, and the latest of them. Failures count in a sliding window: more than `count` within `period` make the
+-- limit deny for the time `block`. While it denies it counts no failures, and afterwards it starts from zero.
+local function charge_failure(store_key, count, period, block)
   local state = call('GET', store_key)
   local shut_until, times = 0, {}
   for position = 1, state and #state or 0, 8 do
@@ -115,68 +142,63 @@ local function charge_failure(limit)
     for _, time in ipairs(times) do state = state .. pack_doubles('<d', time) end
     call('SET', store_key, state, 'PXAT', find_expiry(full_at))
   end
-  if not state then return end
-  for i, time in ipairs(times) do times[i] = format('%.0f', time) end
-  return times[1] and table.concat(times, ',') or ',', format('%.0f', shut_until)
+  local counted, latest = 0, nil
+  for _, time in ipairs(times) do
+    if time > t - period then counted, latest = counted + 1, time end
+  end
+  return shut_until, counted, latest
 end
 
 -- Frees the reservation's slot and returns how many are taken.
-local function free_slot(limit)
-  call('ZREM', limit[2], record.id)
-  local from = format('(%.0f', is_replay and t or now)
-  return call('ZCOUNT', limit[2], from, '+inf'), '-'
+local function free_slot(store_key)
+  call('ZREM', store_key, ARGV[6])
+  return call('ZCOUNT', store_key, format('(%.0f', is_replay and t or now), '+inf')
 end
 
-local limits = record and record.limits or ARGV[6]
-local states = {}
-local limit_index = 0
-for entry in string.gmatch(limits, '[^;]+') do
+local states, latest_failures, limit_index = '', '', 0
+local limit_pattern = '(%a)([kt*])(%S*) (%S*) (%S*) (%S*) (%S*) (%S*) (%S*);'
+for kind, owner, class, name, count, period, burst, unit, cost in
+  string.gmatch(sub(text, limits_position), limit_pattern)
+do
   limit_index = limit_index + 1
-  local limit = {}
-  for field in string.gmatch(entry, '%S+') do limit[#limit + 1] = field end
-  local first, second
-  if not record or string.sub(record.taken, limit_index, limit_index) == '1' then
-    local kind = string.lower(limit[1])
+  local first, second, latest
+  if sub(taken, limit_index, limit_index) == '1' then
+    kind = string.lower(kind)
+    local store_key = owner_store_keys[owner] .. class
     if kind == 's' then
-      if record then first, second = free_slot(limit) end
-    elseif is_release then
-      first, second = nil, nil
-    elseif kind == 'f' then
-      first, second = charge_failure(limit)
-    else
-      first, second = adjust_bucket(limit)
-    end
-  end
-  local count = #states
-  states[count + 1], states[count + 2] = first or '-', second or '-'
-end
-local taken = record and record.taken or string.rep('1', limit_index)
-local answer = table.concat(states, ' ')
-local charge_time = format('%.0f', t)
-if is_release then return {'released', '0', charge_time, limits, taken, answer} end
-
-local end_state = is_cancel and 'cancelled' or 'settled'
-if record then
-  call('HSET', KEYS[2], 'state', end_state, 'at', charge_time, 'answer', answer)
-  call('HDEL', KEYS[2], 'clock')
-  call('PEXPIRE', KEYS[2], ARGV[4])
-end
-if not is_cancel then
-  local entry = {unpack(ARGV, arg_index)}
-  if record then
-    local is_given = {}
-    for i = 1, #entry, 2 do is_given[entry[i]] = true end
-    local names = {'key', 'tenant', 'plan', 'model'}
-    local values = call('HMGET', KEYS[2], unpack(names))
-    names[5], values[5] = 'timestamp', format('%.6f', record.at / 1000000)
-    for i, name in ipairs(names) do
-      if not is_given[name] and values[i] ~= '' then
-        entry[#entry + 1] = name
-        entry[#entry + 1] = values[i]
+      if record then first = free_slot(store_key .. '#' .. name) end
+    elseif not is_release then
+      count, period = tonumber(count), tonumber(period)
+      if kind == 'f' then
+        first, second, latest = charge_failure(store_key .. '!' .. name, count, period, tonumber(burst) or count)
+      else
+        first, second = adjust_bucket(store_key, name, count, period, unit == '' and name or unit, tonumber(cost))
       end
     end
   end
-  call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[7], '*', unpack(entry))
-  call('PEXPIRE', KEYS[1], 2592000000)  -- 30 days
+  states = states .. pack_doubles('<dd', first or 0, second or 0)
+  if latest then latest_failures = latest_failures .. pack_doubles('<d', latest) end
 end
-return {end_state, '0', charge_time, limits, taken, answer}
+states = states .. latest_failures
+
+local settled = (is_cancel and 'c' or 's') .. pack_doubles('<dd', t, #states) .. states .. text
+if is_release then return {'released', '0', settled} end
+if record then call('SET', KEYS[3], settled, 'PX', ARGV[4]) end
+
+local max_length, max_age = unpack_doubles('<dd', ARGV[7])
+if not is_cancel and max_length > 0 then
+  local entry = {unpack(ARGV, arg_index)}
+  local is_given = {}
+  for i = 1, #entry, 2 do is_given[entry[i]] = true end
+  local known = {'key', key == '' and tenant or key, 'tenant', tenant, 'plan', plan, 'model', model}
+  if record then known[9], known[10] = 'timestamp', format('%.6f', checked_at / 1000000) end
+  for i = 1, #known, 2 do
+    if not is_given[known[i]] and known[i + 1] ~= '' then
+      entry[#entry + 1], entry[#entry + 2] = known[i], known[i + 1]
+    end
+  end
+  call('XADD', KEYS[1], '*', unpack(entry))
+  trim_stream(KEYS[1], KEYS[2], max_length, max_age)
+  call('PEXPIRE', KEYS[1], max_age)
+end
+return {is_cancel and 'cancelled' or 'settled', '0', settled}
