@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ratelimit import AsyncLimiter
+from ratelimit.observers.activity import Activity
 from ratelimit.observers.denial_log import DenialLog
 from service import assignments, monitoring, openapi, problems, reload, rls
 from service.drain import drain_on_sigterm
@@ -40,7 +41,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastPathAPI) -> AsyncIterator[None]:
-        counted, denial_log = SidecarMetrics(), DenialLog()
+        counted, denial_log, activity = SidecarMetrics(), DenialLog(), Activity()
         limiter = AsyncLimiter(
             settings.redis,
             policy,
@@ -49,9 +50,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             remember=settings.remember,
             usage_length=settings.usage_length,
             usage_age=settings.usage_age,
-            observers=[counted, denial_log],
+            observers=[counted, activity, denial_log],
         )
-        sidecar = Sidecar(limiter, settings, choose_pepper(settings), counted, denial_log, app.drain)
+        sidecar = Sidecar(
+            limiter, settings, choose_pepper(settings), counted, denial_log, activity, app.drain
+        )
         app.state.sidecar = sidecar
         async with (
             limiter,

@@ -1,4 +1,4 @@
-"""What the sidecar does every second beside the checks: gauges, and the end of a flood in the log."""
+"""What the sidecar does every second: gauges, the end of a flood in the log, news for `ratelimit top`."""
 
 from __future__ import annotations
 
@@ -35,19 +35,16 @@ async def _repeat(sidecar: Sidecar) -> None:
     while True:
         await asyncio.sleep(INTERVAL)
         try:
-            update(sidecar)
-            await _count_trimmed_unread(sidecar)
+            await update(sidecar)
         except Exception:  # an error must not end the rounds
             log.exception("a bug in what the sidecar does every second; checks go on")
 
 
-async def _count_trimmed_unread(sidecar: Sidecar) -> None:
-    """Read how many usage records were trimmed unread. If the store does not answer, the gauge stays."""
-    with contextlib.suppress(StoreUnavailable):
-        sidecar.metrics.set_trimmed_unread_records(await sidecar.limiter.count_trimmed_unread())
-
-
-def update(sidecar: Sidecar) -> None:
-    """Do one round."""
-    sidecar.metrics.set_leased_tokens(sidecar.limiter.count_leased_tokens())
+async def update(sidecar: Sidecar) -> None:
+    """Do one round. If the store does not answer, what needs it is done in the next round."""
+    limiter = sidecar.limiter
+    sidecar.metrics.set_leased_tokens(limiter.count_leased_tokens())
     sidecar.denial_log.flush(time.monotonic_ns())
+    with contextlib.suppress(StoreUnavailable):
+        await limiter.publish_activity(sidecar.activity)
+        sidecar.metrics.set_trimmed_unread_records(await limiter.count_trimmed_unread())

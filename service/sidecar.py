@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
 
     from ratelimit import AsyncLimiter, Decision
+    from ratelimit.observers.activity import Activity
     from ratelimit.observers.denial_log import DenialLog
     from service.drain import Drain
     from service.metrics import SidecarMetrics
@@ -26,6 +27,7 @@ class Sidecar:
         pepper: the secret key of the hash that turns secrets into keys.
         metrics: counts decisions, calls and settlements.
         denial_log: logs denials.
+        activity: counts what keys, tenants, models and plans do.
         drain: whether the sidecar is about to stop.
     """
 
@@ -34,6 +36,7 @@ class Sidecar:
     pepper: str = field(repr=False)
     metrics: SidecarMetrics
     denial_log: DenialLog
+    activity: Activity
     drain: Drain
 
     @classmethod

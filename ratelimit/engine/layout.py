@@ -14,6 +14,7 @@ One string holds all the buckets of one owner; lua/prelude.lua packs it. The sto
     rl1:usage@unread     how many usage records were trimmed unread
     rl1:keys             what operators assigned to keys at run time
     rl1:tenants          what operators assigned to tenants at run time
+    rl1:top:slot         what processes have counted in a slot of five seconds
 
 The tenant in braces is the hash tag: all state of one tenant is in one cluster slot, so one atomic
 call decides on it. Every character other than a plain letter, a digit or `_ - . ~` is written as its
@@ -47,6 +48,7 @@ USAGE = f"{PREFIX}:usage"
 UNREAD = f"{USAGE}@unread"
 KEYS = f"{PREFIX}:keys"
 TENANTS = f"{PREFIX}:tenants"
+TOP = f"{PREFIX}:top"
 
 LIMIT_MARKS: Final[dict[Kind, str]] = {"failures": "!", "slots": "#"}
 """The character before the limit's name in a store key, for kinds that are not kept as buckets."""

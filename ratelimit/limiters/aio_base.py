@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ratelimit.engine.resolver import ResolvedCheck
     from ratelimit.engine.settle_script import SettleCall, SettleOptions
     from ratelimit.metering.assignments import Command
+    from ratelimit.observers.activity import Activity
     from ratelimit.observers.observer import NoteDecision, Observer
     from ratelimit.policy import Limit, Policy
     from ratelimit.stores.async_transport import AsyncTransport
@@ -187,25 +188,31 @@ class AsyncBase(BaseLimiter):
 
     async def count_trimmed_unread(self) -> int:
         """Count the usage records that were removed unread; see `Limiter.count_trimmed_unread`."""
-        client: Any = self._opened_store.client
-        try:
-            started = time.monotonic_ns()
-            count = int(await await_within(self._deadline, client.get(UNREAD)) or 0)
-        except CONNECTION_ERRORS as error:
-            self._note_failure(error)
-            raise self._make_unavailable_error(error) from None
-        self._note_call(0, started)
-        return count
+        [count] = await self._send_commands([("GET", UNREAD)])
+        return int(count or 0)
+
+    async def publish_activity(self, activity: Activity) -> None:
+        """Tell the store what an observer has counted; see `Limiter.publish_activity`."""
+        if commands := activity.encode_report():
+            await self._send_commands(commands)
 
     async def _write_assignment(self, commands: list[Command]) -> None:
+        await self._send_commands(commands)
+        await self._read_assignments()
+
+    async def _send_commands(self, commands: list[Command]) -> list[Any]:
+        """Send commands together and return their replies."""
+        started = time.monotonic_ns()
         try:
             pipeline: Any = self._opened_store.client.pipeline()
             for command in commands:
                 pipeline.execute_command(*command)
-            await await_within(self._deadline, pipeline.execute())
+            replies: list[Any] = await await_within(self._deadline, pipeline.execute())
         except CONNECTION_ERRORS as error:
+            self._note_failure(error)
             raise self._make_unavailable_error(error) from None
-        await self._read_assignments()
+        self._note_call(0, started)
+        return replies
 
     async def _read_assignments(self) -> None:
         client: Any = self._opened_store.client

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ratelimit.engine.resolver import ResolvedCheck
     from ratelimit.engine.settle_script import SettleCall, SettleOptions
     from ratelimit.metering.assignments import Command
+    from ratelimit.observers.activity import Activity
     from ratelimit.observers.observer import Observer
     from ratelimit.policy import Limit, Policy
     from ratelimit.stores.clients import Store
@@ -197,25 +198,40 @@ class BlockingBase(BaseLimiter):
         Raises:
             StoreUnavailable: the store did not answer.
         """
-        client: Any = self._opened_store.client
-        try:
-            started = time.monotonic_ns()
-            count = int(client.get(UNREAD) or 0)
-        except CONNECTION_ERRORS as error:
-            self._note_failure(error)
-            raise self._make_unavailable_error(error) from None
-        self._note_call(0, started)
-        return count
+        [count] = self._send_commands([("GET", UNREAD)])
+        return int(count or 0)
+
+    def publish_activity(self, activity: Activity) -> None:
+        """Tell the store what an observer has counted since the last time, for `ratelimit top`.
+
+        Call this every second. If nothing was counted, nothing is sent.
+
+        Args:
+            activity: one of this limiter's `observers`.
+
+        Raises:
+            StoreUnavailable: the store did not answer. The next call tells it.
+        """
+        if commands := activity.encode_report():
+            self._send_commands(commands)
 
     def _write_assignment(self, commands: list[Command]) -> None:
+        self._send_commands(commands)
+        self._read_assignments()
+
+    def _send_commands(self, commands: list[Command]) -> list[Any]:
+        """Send commands together and return their replies."""
+        started = time.monotonic_ns()
         try:
             pipeline: Any = self._opened_store.client.pipeline()
             for command in commands:
                 pipeline.execute_command(*command)
-            pipeline.execute()
+            replies: list[Any] = pipeline.execute()
         except CONNECTION_ERRORS as error:
+            self._note_failure(error)
             raise self._make_unavailable_error(error) from None
-        self._read_assignments()
+        self._note_call(0, started)
+        return replies
 
     def _read_assignments(self) -> None:
         client: Any = self._opened_store.client

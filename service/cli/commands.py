@@ -6,6 +6,7 @@ import typer
 
 from service.cli import keys, policy
 from service.cli.serve import serve
+from service.cli.top import top
 from service.cli.usage import usage
 
 app = typer.Typer(
@@ -19,5 +20,6 @@ app = typer.Typer(
 app.command()(serve)
 app.command()(keys.check)
 app.command()(usage)
+app.command()(top)
 app.add_typer(keys.app, name="keys")
 app.add_typer(policy.app, name="policy")

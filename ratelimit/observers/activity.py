@@ -1,0 +1,105 @@
+"""Counts what keys, tenants, models and plans do, for `ratelimit top`. Denials leave nothing in the store."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import time
+from threading import Lock
+from typing import TYPE_CHECKING, Final
+
+from ratelimit.metering.activity import SLOT_SECONDS, SlotCounts, encode_report
+from ratelimit.observers.observer import Observer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ratelimit.decision.decision import Decision
+    from ratelimit.engine.resolver import ResolvedCheck
+    from ratelimit.metering.activity import Names
+    from ratelimit.metering.assignments import Command
+    from ratelimit.observers.observer import End
+
+MAX_PENDING: Final = 1024
+"""Names that are counted before they go into the sketches. It bounds how long that takes at once."""
+
+
+class Activity(Observer):
+    """Counts checks, denials and settled tokens of the current slot.
+
+    ```python
+    activity = Activity()
+    limiter = Limiter("redis://localhost:6379", policy, observers=[activity])
+    limiter.publish_activity(activity)  # every second
+    ```
+
+    Args:
+        clock: returns seconds since the epoch.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._process = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._clock = clock
+        self._lock = Lock()
+        # By key, tenant, model and plan: checks, denials, tokens. A check adds to this only, which is fast.
+        self._pending: dict[Names, list[float]] = {}
+        self._slot = self._find_slot()
+        self._counts = SlotCounts()
+        self._has_news = False
+        self._untold: list[Command] = []  # of slots that have ended
+
+    def note_decision(self, check: ResolvedCheck, decision: Decision, started: int, call_size: int) -> None:  # noqa: ARG002 - the interface
+        """Count a check; see `Observer.note_decision`."""
+        subject = check.subject
+        names = subject.key, subject.tenant, check.model or "", subject.plan
+        with self._lock:
+            amounts = self._pending.get(names)
+            if amounts is None:
+                amounts = self._add_pending(names)
+            amounts[0] += 1
+            if not decision.allowed:
+                amounts[1] += 1
+
+    def note_end(self, end: End) -> None:
+        """Count settled tokens; see `Observer.note_end`."""
+        if end.usage is None or end.outcome not in {"settled", "charged"}:
+            return
+        tokens = (end.usage.input_tokens or 0) + (end.usage.output_tokens or 0)
+        names = end.key, end.tenant, end.model or "", end.plan
+        with self._lock:
+            amounts = self._pending.get(names) or self._add_pending(names)
+            amounts[2] += tokens
+
+    def encode_report(self) -> list[Command]:
+        """Return the commands that tell the store what was counted, none if there is nothing new."""
+        with self._lock:
+            self._count_pending()
+            if self._has_news:
+                self._has_news = False
+                self._untold += encode_report(self._process, self._slot, self._counts)
+            commands, self._untold = self._untold, []
+            return commands
+
+    def _find_slot(self) -> int:
+        return int(self._clock() // SLOT_SECONDS)
+
+    def _add_pending(self, names: Names) -> list[float]:
+        if len(self._pending) >= MAX_PENDING:
+            self._count_pending()
+            self._pending.clear()
+        return self._pending.setdefault(names, [0.0, 0.0, 0.0])
+
+    def _count_pending(self) -> None:
+        """Put what is pending into the sketches of the current slot."""
+        slot = self._find_slot()
+        if slot != self._slot:
+            if self._has_news:  # counted since the last report, because too many names were pending
+                self._untold += encode_report(self._process, self._slot, self._counts)
+                self._has_news = False
+            self._slot, self._counts = slot, SlotCounts()
+        if news := {names: amounts for names, amounts in self._pending.items() if any(amounts)}:
+            self._has_news = True
+            self._counts.add(news)
+        # Names that were not used since the last time are forgotten; the others will be needed again.
+        self._pending = {names: [0.0, 0.0, 0.0] for names in news}
