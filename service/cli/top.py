@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import typer
 from rich.console import Group
 from rich.live import Live
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -173,13 +174,16 @@ def _render(
     seconds = summary.seconds
     rates = {measure: summary.totals[measure] / seconds for measure in MEASURES}
     head = Text(
-        f"{store}, {summary.processes} processes, last {seconds:.0f} s\n"
+        f"{store}, {summary.processes} process{'es' if summary.processes > 1 else ''}, last {seconds:.0f} s\n"
         f"{rates['checks']:,.1f} checks/s, {rates['denied']:,.1f} denied/s,"
         f" {rates['tokens'] * 60:,.0f} tokens/min"
     )
     if not summary.processes:
         return Group(head, Text("nothing happened; sidecars tell every second what they do"))
-    return Group(head, *(_make_table(summary, dimension, sort, count) for dimension in dimensions))
+    if dimensions == DIMENSIONS and summary.rows["tenant"] == summary.rows["key"]:
+        dimensions = ("key", "model", "plan")  # without tenants, each key is its own
+    tables = (_make_table(summary, dimension, sort, count) for dimension in dimensions)
+    return Group(head, *(Padding(table, (1, 0, 0, 0)) for table in tables))
 
 
 def _make_table(summary: ActivitySummary, dimension: Dimension, sort: str, count: int) -> Table:
