@@ -14,7 +14,7 @@ One string holds all the buckets of one owner; lua/prelude.lua packs it. The sto
     rl1:usage@unread     how many usage records were trimmed unread
     rl1:keys             what operators assigned to keys at run time
     rl1:tenants          what operators assigned to tenants at run time
-    rl1:top:slot         what processes have counted in a slot of five seconds
+    rl1:top:interval     what processes have counted in an interval of five seconds
 
 The tenant in braces is the hash tag: all state of one tenant is in one cluster slot, so one atomic
 call decides on it. Every character other than a plain letter, a digit or `_ - . ~` is written as its

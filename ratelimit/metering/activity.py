@@ -1,6 +1,6 @@
 """What keys, tenants, models and plans do, as processes tell the store, and as `ratelimit top` reads it.
 
-Time is divided into slots. In each slot, every process that has something to tell has a report in the store:
+Time is divided into intervals. In each interval, every process that has something to tell has a report in the store:
 one field of a hash, which is replaced every second and expires by itself.
 """
 
@@ -25,7 +25,7 @@ Measure = Literal["checks", "denied", "tokens"]
 DIMENSIONS: Final[tuple[Dimension, ...]] = get_args(Dimension)
 MEASURES: Final[tuple[Measure, ...]] = get_args(Measure)
 
-SLOT_SECONDS: Final = 5
+INTERVAL_SECONDS: Final = 5
 MAX_WINDOW: Final = 60
 """Seconds that can be looked back."""
 
@@ -35,11 +35,11 @@ CAPACITY: Final = 50
 Names = tuple[str, str, str, str]
 """Key, tenant, model (empty without one) and plan."""
 
-_EXPIRY: Final = (MAX_WINDOW + 2 * SLOT_SECONDS) * 1000
+_EXPIRY: Final = (MAX_WINDOW + 2 * INTERVAL_SECONDS) * 1000
 
 
-class SlotCounts:
-    """What one process has counted in one slot.
+class IntervalCounts:
+    """What one process has counted in one interval.
 
     Attributes:
         totals: the sums of all.
@@ -71,26 +71,26 @@ class SlotCounts:
                     self.totals[measure] += sum(amount for _, amount in amounts)
 
 
-def encode_report(process: str, slot: int, counts: SlotCounts) -> list[Command]:
-    """Return the commands that tell the store what a process has counted in a slot so far."""
+def encode_report(process: str, interval: int, counts: IntervalCounts) -> list[Command]:
+    """Return the commands that tell the store what a process has counted in an interval so far."""
     report: dict[str, Any] = dict(counts.totals.items())
     for (dimension, measure), sketch in counts.sketches.items():
         sketch.trim()
         if sketch.counts:
             report.setdefault(dimension, {})[measure] = [sketch.error, sketch.counts]
-    store_key = make_slot_store_key(slot)
+    store_key = make_interval_store_key(interval)
     text = json.dumps(report, separators=(",", ":"))
     return [("HSET", store_key, process, text), ("PEXPIRE", store_key, str(_EXPIRY))]
 
 
-def make_slot_store_key(slot: int) -> str:
-    """Return the store key of the reports of a slot."""
-    return f"{TOP}:{slot}"
+def make_interval_store_key(interval: int) -> str:
+    """Return the store key of the reports of an interval."""
+    return f"{TOP}:{interval}"
 
 
-def list_slots(now: float, window: float) -> list[int]:
-    """Return the slots of the last `window` seconds before `now`, seconds since the epoch."""
-    return list(range(int((now - window) // SLOT_SECONDS) + 1, int(now // SLOT_SECONDS) + 1))
+def list_intervals(now: float, window: float) -> list[int]:
+    """Return the intervals of the last `window` seconds before `now`, seconds since the epoch."""
+    return list(range(int((now - window) // INTERVAL_SECONDS) + 1, int(now // INTERVAL_SECONDS) + 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,17 +125,19 @@ class ActivitySummary:
     errors: dict[Dimension, dict[Measure, int]]
 
 
-def summarise_reports(slots: Iterable[Mapping[bytes | str, bytes | str]], seconds: float) -> ActivitySummary:
-    """Return the sum of the reports of several slots. What cannot be read is left out.
+def summarise_reports(
+    intervals: Iterable[Mapping[bytes | str, bytes | str]], seconds: float
+) -> ActivitySummary:
+    """Return the sum of the reports of several intervals. What cannot be read is left out.
 
     Args:
-        slots: the hash of each slot.
+        intervals: the hash of each interval.
         seconds: the length of the window.
     """
     reports: list[dict[str, Any]] = []
     processes: set[bytes | str] = set()
-    for slot in slots:
-        for process, text in slot.items():
+    for interval in intervals:
+        for process, text in interval.items():
             with contextlib.suppress(ValueError, TypeError, AttributeError):
                 reports.append(_parse_report(text))
                 processes.add(process)

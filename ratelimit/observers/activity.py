@@ -9,7 +9,7 @@ import time
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
-from ratelimit.metering.activity import SLOT_SECONDS, SlotCounts, encode_report
+from ratelimit.metering.activity import INTERVAL_SECONDS, IntervalCounts, encode_report
 from ratelimit.observers.observer import Observer
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ MAX_PENDING: Final = 1024
 
 
 class Activity(Observer):
-    """Counts checks, denials and settled tokens of the current slot.
+    """Counts checks, denials and settled tokens of the current interval.
 
     ```python
     activity = Activity()
@@ -44,10 +44,10 @@ class Activity(Observer):
         self._lock = Lock()
         # By key, tenant, model and plan: checks, denials, tokens. A check adds to this only, which is fast.
         self._pending: dict[Names, list[float]] = {}
-        self._slot = self._find_slot()
-        self._counts = SlotCounts()
+        self._interval = self._find_interval()
+        self._counts = IntervalCounts()
         self._has_news = False
-        self._untold: list[Command] = []  # of slots that have ended
+        self._untold: list[Command] = []  # of intervals that have ended
 
     def note_decision(self, check: ResolvedCheck, decision: Decision, started: int, call_size: int) -> None:  # noqa: ARG002 - the interface
         """Count a check; see `Observer.note_decision`."""
@@ -77,12 +77,12 @@ class Activity(Observer):
             self._count_pending()
             if self._has_news:
                 self._has_news = False
-                self._untold += encode_report(self._process, self._slot, self._counts)
+                self._untold += encode_report(self._process, self._interval, self._counts)
             commands, self._untold = self._untold, []
             return commands
 
-    def _find_slot(self) -> int:
-        return int(self._clock() // SLOT_SECONDS)
+    def _find_interval(self) -> int:
+        return int(self._clock() // INTERVAL_SECONDS)
 
     def _add_pending(self, names: Names) -> list[float]:
         if len(self._pending) >= MAX_PENDING:
@@ -91,13 +91,13 @@ class Activity(Observer):
         return self._pending.setdefault(names, [0.0, 0.0, 0.0])
 
     def _count_pending(self) -> None:
-        """Put what is pending into the sketches of the current slot."""
-        slot = self._find_slot()
-        if slot != self._slot:
+        """Put what is pending into the sketches of the current interval."""
+        interval = self._find_interval()
+        if interval != self._interval:
             if self._has_news:  # counted since the last report, because too many names were pending
-                self._untold += encode_report(self._process, self._slot, self._counts)
+                self._untold += encode_report(self._process, self._interval, self._counts)
                 self._has_news = False
-            self._slot, self._counts = slot, SlotCounts()
+            self._interval, self._counts = interval, IntervalCounts()
         if news := {names: amounts for names, amounts in self._pending.items() if any(amounts)}:
             self._has_news = True
             self._counts.add(news)

@@ -15,11 +15,11 @@ from rich.text import Text
 from ratelimit import RateLimitError
 from ratelimit.metering.activity import (
     DIMENSIONS,
+    INTERVAL_SECONDS,
     MAX_WINDOW,
     MEASURES,
-    SLOT_SECONDS,
-    list_slots,
-    make_slot_store_key,
+    list_intervals,
+    make_interval_store_key,
     summarise_reports,
 )
 from ratelimit.request.privacy import mask
@@ -94,19 +94,19 @@ def _parse_window(text: str) -> float:
         seconds = parse_duration(text)
     except ValueError as error:
         fail(f"--window: {error}")
-    if not isinstance(seconds, float) or not SLOT_SECONDS <= seconds <= MAX_WINDOW:
-        fail(f"--window {text}: must be from {SLOT_SECONDS}s to {MAX_WINDOW}s")
+    if not isinstance(seconds, float) or not INTERVAL_SECONDS <= seconds <= MAX_WINDOW:
+        fail(f"--window {text}: must be from {INTERVAL_SECONDS}s to {MAX_WINDOW}s")
     return seconds
 
 
 def _read(client: redis.Redis, window: float) -> ActivitySummary:
     whole, micro = client.time()
     now = whole + micro / 1_000_000
-    slots = list_slots(now, window)
+    intervals = list_intervals(now, window)
     pipeline: Any = client.pipeline(transaction=False)
-    for slot in slots:
-        pipeline.hgetall(make_slot_store_key(slot))
-    return summarise_reports(pipeline.execute(), now - slots[0] * SLOT_SECONDS)
+    for interval in intervals:
+        pipeline.hgetall(make_interval_store_key(interval))
+    return summarise_reports(pipeline.execute(), now - intervals[0] * INTERVAL_SECONDS)
 
 
 def _sort_rows(summary: ActivitySummary, dimension: Dimension, sort: str, count: int) -> list[Row]:

@@ -8,12 +8,12 @@ from ratelimit import Limit, Policy, Usage
 from ratelimit.engine.layout import TOP
 from ratelimit.metering.activity import (
     CAPACITY,
+    INTERVAL_SECONDS,
     MAX_WINDOW,
-    SLOT_SECONDS,
-    SlotCounts,
+    IntervalCounts,
     encode_report,
-    list_slots,
-    make_slot_store_key,
+    list_intervals,
+    make_interval_store_key,
     summarise_reports,
 )
 from ratelimit.observers.activity import MAX_PENDING, Activity
@@ -47,8 +47,10 @@ def publish(client, activity):
 
 
 def read(client, now=NOW, window=10):
-    slots = list_slots(now, window)
-    return summarise_reports([client.hgetall(make_slot_store_key(slot)) for slot in slots], window)
+    intervals = list_intervals(now, window)
+    return summarise_reports(
+        [client.hgetall(make_interval_store_key(interval)) for interval in intervals], window
+    )
 
 
 def rows_of(summary, dimension):
@@ -112,15 +114,15 @@ def test_nothing_new_is_not_told(make_limiter, clock):
         limits.check("a")
         assert len(activity.encode_report()) == 2
         assert activity.encode_report() == []
-        clock.now += SLOT_SECONDS
+        clock.now += INTERVAL_SECONDS
 
 
-def test_what_was_counted_before_a_slot_ended_is_told_for_that_slot(make_limiter, client, clock):
+def test_what_was_counted_before_an_interval_ended_is_told_for_that_interval(make_limiter, client, clock):
     activity = Activity(clock)
     limits = make_limiter(POLICY, observers=[activity])
     for number in range(MAX_PENDING + 1):  # so many that they are counted before the first report
         limits.check(f"vk_{number}")
-    clock.now += SLOT_SECONDS
+    clock.now += INTERVAL_SECONDS
     publish(client, activity)
     assert read(client, NOW, window=5).totals["checks"] == MAX_PENDING
     assert read(client, clock.now, window=10).totals["checks"] == MAX_PENDING + 1
@@ -129,13 +131,13 @@ def test_what_was_counted_before_a_slot_ended_is_told_for_that_slot(make_limiter
 def test_the_window_slides(make_limiter, client, clock):
     activity = Activity(clock)
     limits = make_limiter(POLICY, observers=[activity])
-    for second in range(0, 100, SLOT_SECONDS):
+    for second in range(0, 100, INTERVAL_SECONDS):
         clock.now = NOW + second
         limits.check("a", plan="pro")
         publish(client, activity)
     last = NOW + 95
     assert read(client, last, window=10).totals["checks"] == 2
-    assert read(client, last, window=MAX_WINDOW).totals["checks"] == MAX_WINDOW // SLOT_SECONDS
+    assert read(client, last, window=MAX_WINDOW).totals["checks"] == MAX_WINDOW // INTERVAL_SECONDS
     assert read(client, last + 5, window=10).totals["checks"] == 1
     assert read(client, last + 10, window=10).totals["checks"] == 0
 
@@ -146,7 +148,7 @@ def test_p5_every_report_expires_by_itself(make_limiter, client, clock):
     limits.check("a")
     publish(client, activity)
     [store_key] = client.keys(f"{TOP}:*")
-    assert MAX_WINDOW * 1000 < client.pttl(store_key) <= (MAX_WINDOW + 2 * SLOT_SECONDS) * 1000
+    assert MAX_WINDOW * 1000 < client.pttl(store_key) <= (MAX_WINDOW + 2 * INTERVAL_SECONDS) * 1000
 
 
 def test_a_flood_of_names_is_told_in_bounded_size(make_limiter, client, clock):
@@ -157,7 +159,7 @@ def test_a_flood_of_names_is_told_in_bounded_size(make_limiter, client, clock):
         assert len(activity._pending) <= MAX_PENDING
     [(_, _, _, text), _] = activity.encode_report()
     assert len(text) < 30_000
-    client.hset(make_slot_store_key(int(NOW // SLOT_SECONDS)), "p", text)
+    client.hset(make_interval_store_key(int(NOW // INTERVAL_SECONDS)), "p", text)
     summary = read(client)
     assert summary.totals["checks"] == 20_000
     error = summary.errors["key"]["checks"]
@@ -169,9 +171,9 @@ def test_a_flood_of_names_is_told_in_bounded_size(make_limiter, client, clock):
 
 @pytest.mark.parametrize("name", ['"quotes"', "{*}", "a:b/c|d,e", "x" * 256, "\\u0000"])
 def test_any_name_comes_back_as_it_was(client, name):
-    counts = SlotCounts()
+    counts = IntervalCounts()
     counts.add({(name, name, name, "free"): [2.0, 1.0, 0.0]})
-    for command in encode_report("process", int(NOW // SLOT_SECONDS), counts):
+    for command in encode_report("process", int(NOW // INTERVAL_SECONDS), counts):
         client.execute_command(*command)
     summary = read(client)
     assert rows_of(summary, "key") == rows_of(summary, "model") == {name: (2, 1, 0)}
@@ -179,20 +181,20 @@ def test_any_name_comes_back_as_it_was(client, name):
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"checks": []}', "\xff"])
 def test_a_report_that_cannot_be_read_is_left_out(client, text):
-    store_key = make_slot_store_key(int(NOW // SLOT_SECONDS))
+    store_key = make_interval_store_key(int(NOW // INTERVAL_SECONDS))
     client.hset(store_key, "broken", text)
-    counts = SlotCounts()
+    counts = IntervalCounts()
     counts.add({("a", "a", "", "free"): [1.0, 0.0, 0.0]})
-    for command in encode_report("whole", int(NOW // SLOT_SECONDS), counts):
+    for command in encode_report("whole", int(NOW // INTERVAL_SECONDS), counts):
         client.execute_command(*command)
     assert read(client).totals["checks"] == 1
 
 
 def test_a_broken_list_in_a_report_does_not_hide_the_others(client):
-    store_key = make_slot_store_key(int(NOW // SLOT_SECONDS))
+    store_key = make_interval_store_key(int(NOW // INTERVAL_SECONDS))
     client.hset(store_key, "broken", '{"checks": 1, "key": {"checks": 5}}')
-    counts = SlotCounts()
+    counts = IntervalCounts()
     counts.add({("a", "a", "", "free"): [1.0, 0.0, 0.0]})
-    for command in encode_report("whole", int(NOW // SLOT_SECONDS), counts):
+    for command in encode_report("whole", int(NOW // INTERVAL_SECONDS), counts):
         client.execute_command(*command)
     assert rows_of(read(client), "key") == {"a": (1, 0, 0)}
