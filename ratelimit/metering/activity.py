@@ -1,7 +1,7 @@
 """What keys, tenants, models and plans do, as processes tell the store, and as `ratelimit top` reads it.
 
-Time is divided into intervals. In each interval, every process that has something to tell has a report in the store:
-one field of a hash, which is replaced every second and expires by itself.
+Time is divided into intervals. In each of them, every process that has something to tell has a report in the
+store: one field of a hash, which is replaced every second and expires by itself.
 """
 
 from __future__ import annotations
