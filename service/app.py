@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -14,13 +15,14 @@ from starlette.routing import Route
 from ratelimit import AsyncLimiter
 from ratelimit.observers.activity import Activity
 from ratelimit.observers.denial_log import DenialLog
-from service import assignments, monitoring, openapi, problems, reload, rls
+from service import assignments, monitoring, openapi, problems, reload, rls, tracing
 from service.drain import drain_on_sigterm
 from service.fast_path import AUTHORIZE, FastPathAPI
 from service.metrics import SidecarMetrics
 from service.routes import check, health, metrics, operators, settle
 from service.settings import Settings
 from service.sidecar import Sidecar, choose_pepper
+from service.tracing import TracedAPI
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -38,6 +40,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """
     settings = settings or Settings()
     policy = reload.load_initial_policy(settings.policy, settings.last_policy)
+    spans = tracing.set_up()
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastPathAPI) -> AsyncIterator[None]:
@@ -50,7 +53,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             remember=settings.remember,
             usage_length=settings.usage_length,
             usage_age=settings.usage_age,
-            observers=[counted, activity, denial_log],
+            observers=[counted, activity, denial_log, *spans],
         )
         sidecar = Sidecar(
             limiter, settings, choose_pepper(settings), counted, denial_log, activity, app.drain
@@ -65,13 +68,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             drain_on_sigterm(app.drain, settings.drain),
         ):
             yield
+        if spans:
+            await asyncio.to_thread(tracing.flush)
 
-    app = FastPathAPI(
+    app = (TracedAPI if spans else FastPathAPI)(
         title="ratelimit",
         version=metadata.version("ratelimit-sidecar"),
         summary="Decides for gateways whether a request passes.",
         docs_url=None,
         redoc_url=None,
+        # FastAPI's own spans have the whole path and query, which may hold a key or a secret of the client.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
         lifespan=lifespan,
     )
     problems.install_handlers(app)

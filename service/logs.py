@@ -19,6 +19,7 @@ def configure(log_format: Literal["console", "json"]) -> None:
         structlog.stdlib.add_log_level,
         structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _add_trace_ids,
     ]
     structlog.configure(
         processors=[*common, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -50,6 +51,17 @@ def configure(log_format: Literal["console", "json"]) -> None:
         logging.getLogger(name).handlers = []
         logging.getLogger(name).propagate = True
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+
+
+def _add_trace_ids(_: object, __: str, line: EventDict) -> EventDict:
+    """Add the ids of the current span to a log line, if there is one."""
+    trace = sys.modules.get("opentelemetry.trace")
+    if trace is not None:
+        context = trace.get_current_span().get_span_context()
+        if context.is_valid:
+            line["trace_id"] = trace.format_trace_id(context.trace_id)
+            line["span_id"] = trace.format_span_id(context.span_id)
+    return line
 
 
 def _name_as_opentelemetry(_: object, __: str, line: EventDict) -> EventDict:

@@ -223,15 +223,15 @@ class BaseLimiter:
             self._resolver.require_plan(assignment.plan)
         return encode_assignment(TENANTS, tenant, assignment)
 
-    def _read_settlement(self, call: SettleCall, reply: Sequence[bytes | str]) -> Settlement:
+    def _read_settlement(self, call: SettleCall, reply: Sequence[bytes | str], started: int) -> Settlement:
         """Return the settlement in the store's reply, update the denial memory and tell the observers."""
         read = read_settlement(call, reply)
         self._denial_memory.forget_store_keys(read.store_keys, time.monotonic_ns())
         if call.ends and self._observers.note_end:
-            self._note_end(call.usage, read)
+            self._note_end(call.usage, read, started)
         return read.settlement
 
-    def _note_end(self, usage: Usage | None, read: SettleReply) -> None:
+    def _note_end(self, usage: Usage | None, read: SettleReply, started: int) -> None:
         """Tell the observers that a request ended."""
         outcome: EndOutcome = "cancelled"
         if read.settlement.replayed:
@@ -240,7 +240,7 @@ class BaseLimiter:
             outcome = "charged" if usage.reservation is None else "settled"
         model = (usage.model if usage else None) or read.model
         model_class = self.policy.class_of(model)
-        end = End(outcome, usage, read.key, read.tenant, read.plan, model, model_class)
+        end = End(outcome, usage, read.key, read.tenant, read.plan, model, model_class, started)
         for note_end in self._observers.note_end:
             note_end(end)
 

@@ -247,11 +247,12 @@ class BlockingBase(BaseLimiter):
             raise self._make_unavailable_error(error) from None
 
     def _run_settle_script(self, call: SettleCall) -> Settlement:
+        started = time.monotonic_ns()
         try:
             reply = self._run_script(SETTLE, call.keys, call.args)
         except CONNECTION_ERRORS as error:
             raise self._make_unavailable_error(error) from None
-        return self._read_settlement(call, reply)
+        return self._read_settlement(call, reply, started)
 
     def _run_script(
         self, script: Script, keys: list[str], args: list[ScriptArgument], *, checks: int = 0

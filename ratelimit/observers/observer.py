@@ -35,6 +35,7 @@ class End(NamedTuple):
         plan: the plan that was charged.
         model: the model that answered; None if nothing names it.
         model_class: the class of that model; None if nothing names a model.
+        started: when the call to the store began, monotonic nanoseconds.
     """
 
     outcome: EndOutcome
@@ -44,6 +45,7 @@ class End(NamedTuple):
     plan: str
     model: str | None
     model_class: str | None
+    started: int
 
 
 class Observer:

@@ -1,6 +1,7 @@
 """Observers are told of every settlement and cancellation, once, and of nothing else."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -24,7 +25,8 @@ class EndRecorder(Observer):
         self.ends = []
 
     def note_end(self, end):
-        self.ends.append(end)
+        assert 0 < end.started <= time.monotonic_ns()
+        self.ends.append(end._replace(started=0))
 
 
 @pytest.fixture
@@ -43,7 +45,7 @@ def test_a_settlement_is_noted_with_what_the_record_knows(make_limiter, recorder
     limits.settle(Usage(input_tokens=9), reservation=held.id)
     first, again = recorder.ends
     usage = with_reservation(USAGE, held.id)
-    assert first == End("settled", usage, "vk_1", "acme", "pro", "m1", "small")
+    assert first == End("settled", usage, "vk_1", "acme", "pro", "m1", "small", 0)
     assert again[2:] == first[2:]
     assert (again.outcome, again.usage.input_tokens) == ("replayed", 9)
 
@@ -53,7 +55,7 @@ def test_the_model_that_answered_goes_before_the_one_that_was_asked(make_limiter
     limits.reserve("vk_1", model="m1").settle(USAGE.model_copy(update={"model": "m2"}))
     limits.reserve("vk_1").settle(USAGE.model_copy(update={"model": "m3"}))
     limits.reserve("vk_1").settle(USAGE)
-    assert [end[5:] for end in recorder.ends] == [("m2", "large"), ("m3", "other"), (None, None)]
+    assert [end[5:7] for end in recorder.ends] == [("m2", "large"), ("m3", "other"), (None, None)]
 
 
 def test_a_cancellation_is_noted_without_a_usage(make_limiter, recorder):
@@ -62,7 +64,7 @@ def test_a_cancellation_is_noted_without_a_usage(make_limiter, recorder):
     held.cancel()
     held.cancel()
     ends = [
-        End(outcome, None, "vk_1", "vk_1", "free", "m2", "large") for outcome in ("cancelled", "replayed")
+        End(outcome, None, "vk_1", "vk_1", "free", "m2", "large", 0) for outcome in ("cancelled", "replayed")
     ]
     assert recorder.ends == ends
 
@@ -71,7 +73,7 @@ def test_a_usage_record_without_a_reservation_is_charged(make_limiter, recorder)
     limits = make_limiter(POLICY, observers=[recorder])
     usage = Usage(key="vk_1", tenant="acme", model="m1", input_tokens=3)
     limits.settle(usage)
-    assert recorder.ends == [End("charged", usage, "vk_1", "acme", "free", "m1", "small")]
+    assert recorder.ends == [End("charged", usage, "vk_1", "acme", "free", "m1", "small", 0)]
 
 
 def test_nothing_else_is_an_end(make_limiter, recorder):
@@ -111,9 +113,9 @@ def test_the_asyncio_limiter_notes_the_same(make_async_limiter, recorder):
 
     usage = with_reservation(USAGE, asyncio.run(run_requests()))
     assert recorder.ends[:3] == [
-        End("settled", usage, "vk_1", "acme", "free", "m1", "small"),
-        End("replayed", usage, "vk_1", "acme", "free", "m1", "small"),
-        End("cancelled", None, "vk_2", "vk_2", "free", None, None),
+        End("settled", usage, "vk_1", "acme", "free", "m1", "small", 0),
+        End("replayed", usage, "vk_1", "acme", "free", "m1", "small", 0),
+        End("cancelled", None, "vk_2", "vk_2", "free", None, None, 0),
     ]
     [charged] = recorder.ends[3:]
     assert (charged.outcome, charged.key) == ("charged", "vk_4")
