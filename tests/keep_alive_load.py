@@ -6,17 +6,18 @@ from collections import Counter
 
 
 class Load:
-    """Sends checks over many connections until enough were sent or nobody listens any more.
+    """Sends checks over many connections, as a gateway does: to the next sidecar when one is gone.
 
     Attributes:
         answers: how many complete answers there were, by status.
         lost: requests on a connection that had been used before, and ended without an answer.
-        unaccepted: requests on a new connection that ended without an answer: nobody had accepted it.
+        unaccepted: requests on a new connection that ended without an answer, because nobody had accepted it.
+            They are sent again.
         refused: connections that could not be made.
     """
 
-    def __init__(self, port, *, connections=32, requests=20_000):
-        self._port = port
+    def __init__(self, *ports, connections=32, requests=20_000):
+        self._ports = ports
         self._connections = connections
         self._left = requests
         self.answers = Counter()
@@ -28,17 +29,19 @@ class Load:
         return sum(self.answers.values())
 
     async def run(self):
-        """Send everything; returns when all connections are done."""
+        """Send everything; returns when all connections are done, or no sidecar is left."""
         await asyncio.gather(*(self._use_connections(number) for number in range(self._connections)))
 
     async def _use_connections(self, number):
-        """Open a connection, and another one when it ends, until nobody listens."""
-        while self._left > 0:
+        """Open a connection, and another one when it ends."""
+        ports = list(self._ports)
+        while self._left > 0 and ports:
             try:
-                reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+                reader, writer = await asyncio.open_connection("127.0.0.1", ports[0])
             except OSError:
                 self.refused += 1
-                return
+                del ports[0]
+                continue
             try:
                 await self._use_connection(reader, writer, number)
             finally:
@@ -56,6 +59,7 @@ class Load:
             except (OSError, asyncio.IncompleteReadError):
                 self.lost += not is_new
                 self.unaccepted += is_new
+                self._left += is_new
                 return
             self.answers[status] += 1
             is_new = False
