@@ -48,10 +48,17 @@ class RateLimitClient:
 
 
 @contextmanager
-def run_rls_sidecar(*flags, policy):
-    """Run a sidecar with the rate-limit service; gives the sidecar, a client and the port."""
+def run_rls_sidecar(*flags, policy, **variables):
+    """Run a sidecar with the rate-limit service; gives the sidecar, a client and the port.
+
+    Args:
+        flags: flags of `ratelimit serve`.
+        policy: the text of its policy file.
+        variables: environment variables to add.
+    """
     port = find_free_port()
-    with run_sidecar("--grpc-port", str(port), "--deadline", "5s", *flags, policy=policy) as sidecar:
+    flags = ("--grpc-port", str(port), "--deadline", "5s", *flags)
+    with run_sidecar(*flags, policy=policy, **variables) as sidecar:
         sidecar.grpc_port = port
         client = RateLimitClient(port)
         grpc.channel_ready_future(client.channel).result(timeout=20)

@@ -16,6 +16,7 @@ from ratelimit import StoreUnavailable
 from service.problems import REFUSALS, Problem
 from service.rls import answers
 from service.rls.charges import Charge, read_charges
+from service.rls.spans import start_span
 from service.rls.turns import Turns
 from service.tokens import GATEWAY_HEADER
 
@@ -53,7 +54,8 @@ class RateLimitService:
         if self._token is not None and not self._has_token(context):
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, f"{_TOKEN_KEY} is missing or wrong")
         try:
-            return await self._answer(message)
+            with start_span(context.invocation_metadata()):
+                return await self._answer(message)
         except StoreUnavailable as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         except Exception as error:

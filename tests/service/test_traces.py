@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from ..rls_client import make_request, run_rls_sidecar
 from .conftest import POLICY
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -63,6 +64,20 @@ def test_each_request_has_a_server_span_with_our_span_below_it(traced):
         servers["POST /v1/settle"]["context"]["span_id"]: "ratelimit settle",
     }
     assert servers["POST /v1/check"]["resource"]["attributes"]["service.name"] == "ratelimit"
+
+
+def test_a_call_over_grpc_has_a_server_span_too():
+    with run_rls_sidecar(policy=POLICY, OTEL_TRACES_EXPORTER="console") as (sidecar, client, _):
+        request = make_request({"secret": f"Bearer {SECRET}"})
+        client.send(request, **TRACEPARENT)
+        assert sidecar.stop() == 0
+        spans = read_spans(sidecar)
+    assert SECRET not in json.dumps(spans)
+    server = next(span for span in spans if span["kind"] == "SpanKind.SERVER")
+    assert server["context"]["trace_id"] == f"0x{TRACE}"
+    assert server["name"].endswith("RateLimitService/ShouldRateLimit")
+    [check] = [span for span in spans if span["name"] == "ratelimit check"]
+    assert check["parent_id"] == server["context"]["span_id"]
 
 
 def test_health_and_metrics_have_no_spans(traced):
