@@ -10,5 +10,8 @@ def main() -> None:
     try:
         from service.cli.commands import app  # noqa: PLC0415 - its packages are an extra, which may be missing
     except ModuleNotFoundError as error:
-        sys.exit(f"{error.name} is missing: pip install 'ratelimit-sidecar[service,embedded]'")
+        sys.exit(
+            f"ratelimit: the package {error.name} is missing; pip install 'ratelimit-sidecar[service]',"
+            " or [service,embedded] for a store without a server"
+        )
     app()

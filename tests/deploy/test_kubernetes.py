@@ -3,7 +3,7 @@
 import kubernetes_validate
 import pytest
 
-from ratelimit import Policy
+from ratelimit import Policy, __version__
 
 from ..processes import run_ratelimit
 from ..sidecars import run_sidecar
@@ -211,6 +211,11 @@ def test_the_probe_of_a_sidecar_container_tells_whether_it_is_alive(probe):
         assert run_probe(command) == 0
         sidecar.kill()
         assert run_probe(command) != 0
+
+
+def test_the_image_has_the_version_of_the_program(limiter):
+    assert limiter["image"] == f"ratelimit:{__version__}"
+    assert f"--tag {limiter['image']} " in (KUBERNETES.parent / "README.md").read_text()
 
 
 def test_the_readme_applies_every_file():
