@@ -20,6 +20,7 @@ from ratelimit.policy import Limit, Plan, Policy
 from ratelimit.policy.rate import Rate
 from ratelimit.request.check import Check
 from ratelimit.request.usage import Usage
+from ratelimit.version import __version__
 
 __all__ = [
     "AsyncLimiter",
@@ -44,4 +45,5 @@ __all__ = [
     "StoreUnavailable",
     "UnknownReservation",
     "Usage",
+    "__version__",
 ]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from importlib import metadata
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
+try:
+    from fastapi import FastAPI
+except ModuleNotFoundError as error:
+    advice = "fastapi is missing: pip install 'ratelimit-sidecar[service]'"
+    raise ModuleNotFoundError(advice, name=error.name) from None
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ratelimit import AsyncLimiter
+from ratelimit import AsyncLimiter, __version__
 from ratelimit.observers.activity import Activity
 from ratelimit.observers.denial_log import DenialLog
 from service import assignments, monitoring, openapi, problems, reload, rls, tracing
@@ -73,7 +76,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     app = (TracedAPI if spans else FastPathAPI)(
         title="ratelimit",
-        version=metadata.version("ratelimit-sidecar"),
+        version=__version__,
         summary="Decides for gateways whether a request passes.",
         docs_url=None,
         redoc_url=None,

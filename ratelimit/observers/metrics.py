@@ -11,7 +11,6 @@ an increase, and no request can add a series. `docs/metrics.md` lists all metric
 from __future__ import annotations
 
 import copy
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from ratelimit.decision.limit_state import BLOCKED
@@ -21,6 +20,7 @@ from ratelimit.observers.metric_families import MetricFamilies
 from ratelimit.observers.observer import EndOutcome, Observer
 from ratelimit.policy.spec import OTHER
 from ratelimit.stores.failures import FailureReason
+from ratelimit.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -78,7 +78,7 @@ class PrometheusMetrics(Observer):
         self._unlimited = {
             reason: families.unlimited_requests.labels(reason) for reason in get_args(UnlimitedReason)
         }
-        families.build_info.labels(version("ratelimit-sidecar")).set(1)
+        families.build_info.labels(__version__).set(1)
         families.store_up.set(0)
         families.breaker_open.set(0)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
+from ratelimit import __version__
 from service.cli import keys, policy
 from service.cli.serve import serve
 from service.cli.top import top
@@ -17,6 +20,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # square brackets in help are defaults, not markup
 )
+
+
+def _print_version(value: bool) -> None:  # noqa: FBT001 - typer calls it
+    if value:
+        typer.echo(f"ratelimit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _read_options(
+    _: Annotated[  # noqa: FBT002 - typer makes it a flag
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
 app.command()(serve)
 app.command()(keys.check)
 app.command()(usage)

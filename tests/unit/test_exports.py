@@ -20,7 +20,7 @@ NAMES = [
         "RateLimitError",
         "RateLimited",
     ),
-    *("Reservation", "Settlement", "StoreUnavailable", "UnknownReservation", "Usage"),
+    *("Reservation", "Settlement", "StoreUnavailable", "UnknownReservation", "Usage", "__version__"),
 ]
 
 
