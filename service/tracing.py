@@ -25,6 +25,13 @@ _SETTINGS: Final = (
 )
 """Each of these environment variables turns traces on."""
 
+_OTLP_EXPORTERS: Final = {
+    "http/json": "otlp_json_http",
+    "http/protobuf": "otlp_proto_http",
+    "grpc": "otlp_proto_grpc",
+}
+"""The entry points of the exporters for `otlp`, by protocol. Only the first is in the extra `tracing`."""
+
 _UNTRACED: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 """Paths that are asked every few seconds."""
 
@@ -89,8 +96,8 @@ def _set_provider() -> None:
     from opentelemetry.trace import set_tracer_provider  # noqa: PLC0415
 
     os.environ.setdefault("OTEL_SERVICE_NAME", "ratelimit")
-    protocol = os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
-    packaged = {"otlp": "otlp_proto_grpc" if protocol == "grpc" else "otlp_proto_http"}
+    protocol = os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")
+    packaged = {"otlp": _OTLP_EXPORTERS.get(protocol, protocol)}
     provider = TracerProvider()
     for name in (os.environ.get("OTEL_TRACES_EXPORTER") or "otlp").split(","):
         entry = packaged.get(name.strip(), name.strip())

@@ -1,9 +1,12 @@
 """Traces of a sidecar in a process of its own, printed by OpenTelemetry's own exporter to the console."""
 
+import gzip
+import http.server
 import json
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -110,6 +113,51 @@ def test_log_lines_have_the_ids_of_the_trace(start_sidecar):
     line = next(line for line in sidecar.output.splitlines() if '"denied"' in line and line.startswith("{"))
     assert json.loads(line)["trace_id"] == TRACE
     assert len(json.loads(line)["span_id"]) == 16
+
+
+class Collector(http.server.BaseHTTPRequestHandler):
+    """A collector that keeps what it is sent."""
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        self.server.received.append((self.path, json.loads(body)))
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *_):
+        """Print nothing."""
+
+
+@pytest.fixture
+def collector():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
+        server.received = []
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_an_endpoint_is_all_that_must_be_configured(start_sidecar, collector):
+    sidecar = start_sidecar(OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{collector.server_port}")
+    sidecar.client.post("/v1/check", json={"key": "vk_a"}, headers=TRACEPARENT)
+    assert sidecar.stop() == 0, "a stop sends what was not sent yet"
+    spans = [
+        span
+        for path, body in collector.received
+        if path == "/v1/traces"
+        for resource in body["resourceSpans"]
+        for scope in resource["scopeSpans"]
+        for span in scope["spans"]
+    ]
+    assert sorted(span["name"] for span in spans) == ["POST /v1/check", "ratelimit check"]
+    assert {span["traceId"] for span in spans} == {TRACE}
 
 
 LOADED = """
