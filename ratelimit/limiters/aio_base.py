@@ -18,6 +18,7 @@ from ratelimit.metering.assignments import COUNTER, read_assignments
 from ratelimit.shortcuts.coalescing import Coalescer, Reply
 from ratelimit.shortcuts.leases import MIN_RETURN_DELAY, NANOSECONDS
 from ratelimit.stores.async_transport import await_within
+from ratelimit.stores.breaker import PAUSED, PausedCalls
 from ratelimit.stores.failures import CONNECTION_ERRORS
 from ratelimit.stores.scripts import CHECK, SETTLE
 
@@ -57,7 +58,7 @@ class AsyncBase(BaseLimiter):
         super().__init__(policy, settle_options, observers)
         self._deadline = deadline
         self._coalescer = Coalescer(self._run_check_script)
-        self._return_tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._return_timer: asyncio.TimerHandle | None = None
         self._return_time = 0  # when the timer ends, monotonic nanoseconds
 
@@ -159,8 +160,8 @@ class AsyncBase(BaseLimiter):
         self._return_timer = None
         if expired := self._leases.pop_expired(time.monotonic_ns()):
             task = asyncio.get_running_loop().create_task(self._return_leases(expired))
-            self._return_tasks.add(task)
-            task.add_done_callback(self._return_tasks.discard)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         if (end := self._leases.next_end) is not None:
             self._schedule_lease_return(end)
 
@@ -177,7 +178,7 @@ class AsyncBase(BaseLimiter):
             self._return_timer.cancel()
         await self._coalescer.drain()
         await asyncio.sleep(0)  # Now the callback of a lease that has just been taken has run.
-        await asyncio.gather(*self._return_tasks)
+        await asyncio.gather(*self._tasks)
         await self._return_leases(self._leases.pop_expired())
 
     def _forget_buckets(self, store_keys: Sequence[str]) -> None:
@@ -209,15 +210,15 @@ class AsyncBase(BaseLimiter):
                 pipeline.execute_command(*command)
             replies: list[Any] = await await_within(self._deadline, pipeline.execute())
         except CONNECTION_ERRORS as error:
-            self._note_failure(error)
+            self._note_failure(error, started)
             raise self._make_unavailable_error(error) from None
         self._note_call(0, started)
         return replies
 
     async def _read_assignments(self) -> None:
         client: Any = self._opened_store.client
+        started = time.monotonic_ns()
         try:
-            started = time.monotonic_ns()
             counter = await await_within(self._deadline, client.get(COUNTER)) or b""
             self._note_call(0, started)
             if counter != self._assignments_counter:
@@ -226,7 +227,7 @@ class AsyncBase(BaseLimiter):
                 tenants = await await_within(deadline, client.hgetall(TENANTS))
                 self._set_assignments(counter, await asyncio.to_thread(read_assignments, keys, tenants))
         except CONNECTION_ERRORS as error:
-            self._note_failure(error)
+            self._note_failure(error, started)
             raise self._make_unavailable_error(error) from None
 
     async def _run_check_script(self, checks: list[ResolvedCheck]) -> list[bytes]:
@@ -241,18 +242,38 @@ class AsyncBase(BaseLimiter):
             raise self._make_unavailable_error(error) from None
         return self._read_settlement(call, reply, started)
 
+    def _probe_store(self) -> None:
+        """Try the store in the background. No check waits for that."""
+
+        async def probe() -> None:
+            started = time.monotonic_ns()
+            try:
+                await self._opened_store.transport.call("PING")
+            except CONNECTION_ERRORS as error:
+                self._note_failure(error, started)
+            else:
+                self._note_call(0, started)
+
+        task = asyncio.get_running_loop().create_task(probe())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def _run_script(
         self, script: Script, keys: list[str], args: list[ScriptArgument], *, checks: int = 0
     ) -> Any:  # noqa: ANN401 - replies have many types
         call = self._opened_store.transport.call
         started = time.monotonic_ns()
+        if self._breaker.is_open and (choice := self._breaker.choose(started)) != "call":
+            if choice == "probe":
+                self._probe_store()
+            raise PausedCalls(PAUSED)
         try:
             try:
                 reply = await call("EVALSHA", script.sha, len(keys), *keys, *args)
             except NoScriptError:  # The script did not run: the server was flushed, restarted or replaced.
                 reply = await call("EVAL", script.source, len(keys), *keys, *args)
         except CONNECTION_ERRORS as error:
-            self._note_failure(error)
+            self._note_failure(error, started)
             raise
         self._note_call(checks, started)
         return reply

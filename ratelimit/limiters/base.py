@@ -30,6 +30,7 @@ from ratelimit.request.check import MAX_BATCH, Check, invalid_field, make_check
 from ratelimit.request.usage import make_usage
 from ratelimit.shortcuts.denial_memory import DenialMemory
 from ratelimit.shortcuts.leases import Leases
+from ratelimit.stores.breaker import Breaker
 from ratelimit.stores.failures import classify_error, explain_error, is_refusal
 from ratelimit.stores.outage import Outage
 
@@ -79,6 +80,7 @@ class BaseLimiter:
         """Set the store's URL."""
         self.store = str(url)
         self._outage = Outage(self.store)
+        self._breaker = Breaker(self._note_breaker)
 
     @property
     def policy(self) -> Policy:
@@ -129,16 +131,24 @@ class BaseLimiter:
     def _note_call(self, checks: int, started: int) -> None:
         """Note a call that the store answered; `started` is monotonic nanoseconds."""
         self._outage.note_success()
+        self._breaker.note_success()
         if self._observers.note_call:
             seconds = (time.monotonic_ns() - started) / 1_000_000_000
             for note_call in self._observers.note_call:
                 note_call(checks, seconds)
 
-    def _note_failure(self, error: Exception) -> None:
-        """Note a call that the store did not answer, or answered with an error."""
+    def _note_failure(self, error: Exception, started: int) -> None:
+        """Note a call that the store did not answer, or answered with an error; `started` as above."""
         self._outage.note_failure(explain_error(error))
+        reason = classify_error(error)
+        if reason in {"timeout", "connection"}:  # what is refused or an error costs no time
+            self._breaker.note_failure(started, time.monotonic_ns())
         for note_failure in self._observers.note_failure:
-            note_failure(classify_error(error))
+            note_failure(reason)
+
+    def _note_breaker(self, is_open: bool) -> None:  # noqa: FBT001 - a callback
+        for note_breaker in self._observers.note_breaker:
+            note_breaker(is_open)
 
     def _resolve(
         self,

@@ -16,6 +16,7 @@ from ratelimit.errors import StoreUnavailable
 from ratelimit.limiters.base import BaseLimiter
 from ratelimit.metering.assignments import COUNTER, read_assignments
 from ratelimit.shortcuts.leases import MIN_RETURN_DELAY, NANOSECONDS
+from ratelimit.stores.breaker import PAUSED, PausedCalls
 from ratelimit.stores.failures import CONNECTION_ERRORS
 from ratelimit.stores.scripts import CHECK, SETTLE
 
@@ -228,22 +229,22 @@ class BlockingBase(BaseLimiter):
                 pipeline.execute_command(*command)
             replies: list[Any] = pipeline.execute()
         except CONNECTION_ERRORS as error:
-            self._note_failure(error)
+            self._note_failure(error, started)
             raise self._make_unavailable_error(error) from None
         self._note_call(0, started)
         return replies
 
     def _read_assignments(self) -> None:
         client: Any = self._opened_store.client
+        started = time.monotonic_ns()
         try:
-            started = time.monotonic_ns()
             counter = client.get(COUNTER) or b""
             self._note_call(0, started)
             if counter != self._assignments_counter:
                 stored = client.hgetall(KEYS), client.hgetall(TENANTS)
                 self._set_assignments(counter, read_assignments(*stored))
         except CONNECTION_ERRORS as error:
-            self._note_failure(error)
+            self._note_failure(error, started)
             raise self._make_unavailable_error(error) from None
 
     def _run_settle_script(self, call: SettleCall) -> Settlement:
@@ -259,13 +260,15 @@ class BlockingBase(BaseLimiter):
     ) -> Any:  # noqa: ANN401 - replies have many types
         call = self._opened_store.transport.call
         started = time.monotonic_ns()
+        if self._breaker.is_open and self._breaker.choose(started) == "pause":
+            raise PausedCalls(PAUSED)
         try:
             try:
                 reply = call("EVALSHA", script.sha, len(keys), *keys, *args)
             except NoScriptError:  # The script did not run: the server was flushed, restarted or replaced.
                 reply = call("EVAL", script.source, len(keys), *keys, *args)
         except CONNECTION_ERRORS as error:
-            self._note_failure(error)
+            self._note_failure(error, started)
             raise
         self._note_call(checks, started)
         return reply

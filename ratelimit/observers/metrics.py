@@ -139,6 +139,10 @@ class PrometheusMetrics(Observer):
         if self._is_up is not False:
             self._set_up(value=False)
 
+    def note_breaker(self, is_open: bool) -> None:  # noqa: FBT001 - the interface
+        """Set the gauge of the circuit breaker; see `Observer.note_breaker`."""
+        self._families.breaker_open.set(is_open)
+
     def _set_up(self, *, value: bool) -> None:
         self._is_up = value
         self._families.store_up.set(value)

@@ -87,6 +87,9 @@ class Observer:
     def note_failure(self, reason: FailureReason) -> None:
         """Note a call that the store did not answer, or answered with an error."""
 
+    def note_breaker(self, is_open: bool) -> None:  # noqa: FBT001 - a callback
+        """Note that the circuit breaker opened (`is_open`), so that no calls are made, or closed."""
+
     def note_end(self, end: End) -> None:
         """Note a settlement or a cancellation."""
 
@@ -107,6 +110,7 @@ class Observers:
         self.note_invalid = [one.note_invalid for one in told if _overrides(one, Observer.note_invalid)]
         self.note_call = [one.note_call for one in told if _overrides(one, Observer.note_call)]
         self.note_failure = [one.note_failure for one in told if _overrides(one, Observer.note_failure)]
+        self.note_breaker = [one.note_breaker for one in told if _overrides(one, Observer.note_breaker)]
         self.note_end = [one.note_end for one in told if _overrides(one, Observer.note_end)]
         self.note_policy = [one.note_policy for one in told if _overrides(one, Observer.note_policy)]
 

@@ -58,6 +58,13 @@ class Coalescer:
             loop.call_soon(self._start_call)
         return future
 
+    def fail_waiting(self, error: Exception) -> None:
+        """Fail all checks that wait for a call: they have waited for a store that does not answer."""
+        waiting, self._waiting = self._waiting, deque()
+        for _, future in waiting:
+            if not future.done():
+                future.set_exception(error)
+
     async def drain(self) -> None:
         """Wait until every check submitted so far has its reply."""
         while self._waiting or self._calls:
@@ -107,3 +114,5 @@ class Coalescer:
             for _, future in batch:
                 if not future.done():
                     future.set_exception(error)
+            if isinstance(error, TimeoutError):
+                self.fail_waiting(error)

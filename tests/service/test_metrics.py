@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from ..counts import list_series, read_counts
-from ..processes import wait_until
+from ..processes import find_free_port, wait_until
 from ..rls_client import run_rls_sidecar
 from .conftest import POLICY
 from .test_lifecycle import find_workers
@@ -241,3 +241,16 @@ def test_the_counts_of_two_workers_add_up_also_after_one_was_killed(start_sideca
     assert all(counted[status] >= load.answers[status] for status in (200, 429))
     assert second in find_workers(sidecar)
     assert read_counts(scrape(sidecar), "ratelimit_store_up") == 1
+
+
+def test_the_gauge_of_the_circuit_breaker_follows_the_store(start_sidecar):
+    sidecar = start_sidecar("--redis", f"redis://127.0.0.1:{find_free_port()}")
+    assert sidecar.check("k").json()["source"] == "outage"
+    wait_until(lambda: sidecar.check("k") and read_counts(scrape(sidecar), "ratelimit_breaker_open") == 1)
+    assert read_counts(scrape(sidecar), "ratelimit_store_up") == 0
+    errors = read_counts(scrape(sidecar), "ratelimit_store_errors_total", reason="connection")
+    for _ in range(200):
+        sidecar.check("k")
+    more = read_counts(scrape(sidecar), "ratelimit_store_errors_total", reason="connection") - errors
+    assert more < 200, "calls are paused"
+    assert read_counts(scrape(sidecar), "ratelimit_checks_total", source="outage", result="allowed") > 200
