@@ -20,7 +20,7 @@ from ratelimit.observers.activity import Activity
 from ratelimit.observers.denial_log import DenialLog
 from service import assignments, monitoring, openapi, problems, reload, rls, tracing
 from service.drain import drain_on_sigterm
-from service.fast_path import AUTHORIZE, FastPathAPI
+from service.fast_path import AuthorizeEndpoint, FastPathAPI
 from service.metrics import SidecarMetrics
 from service.routes import check, health, metrics, operators, settle
 from service.settings import Settings
@@ -61,7 +61,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         sidecar = Sidecar(
             limiter, settings, choose_pepper(settings), counted, denial_log, activity, app.drain
         )
-        app.state.sidecar = sidecar
+        app.sidecar = sidecar
         async with (
             limiter,
             reload.watch_policy(sidecar),
@@ -87,7 +87,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install_handlers(app)
     openapi.add_pages(app)
     for path in ("/v1/authorize", "/v1/authorize/{rest:path}"):
-        app.router.routes.append(Route(path, AUTHORIZE))
+        app.router.routes.append(Route(path, AuthorizeEndpoint()))
     for method in _METHODS:
         app.add_api_route(
             "/v1/authorize",

@@ -7,6 +7,7 @@ call. The routes still exist: for /docs, and for programs that mount the applica
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
@@ -18,33 +19,26 @@ from service.routes.authorize import authorize
 from service.routes.check import check
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from starlette.responses import Response
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import Receive, Scope, Send
+
+    from service.sidecar import Sidecar
 
 
-class Endpoint:
-    """An ASGI application that calls one function, for any method, and turns its errors into problems.
+Handler = Callable[[Request], Awaitable["Response"]]
+"""Makes the response to a request."""
 
-    Args:
-        handle: makes the response to a request.
-    """
 
-    def __init__(self, handle: Callable[[Request], Awaitable[Response]]) -> None:
-        self._handle = handle
+class AuthorizeEndpoint:
+    """`/v1/authorize` as an ASGI application, for a route that takes any method."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         try:
-            response = await self._handle(Request(scope, receive))
+            response = await authorize(Request(scope, receive))
         except Exception as error:  # noqa: BLE001 - every error becomes a problem, and a bug is logged
             response = problems.make_error_response(error)
         await response(scope, receive, send)
-
-
-CHECK = Endpoint(check)
-AUTHORIZE = Endpoint(authorize)
 
 
 class FastPathAPI(FastAPI):
@@ -52,7 +46,10 @@ class FastPathAPI(FastAPI):
 
     Attributes:
         drain: whether the sidecar is about to stop.
+        sidecar: what the routes need; set when the application starts.
     """
+
+    sidecar: Sidecar
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 - those of FastAPI
         super().__init__(**options)
@@ -62,20 +59,23 @@ class FastPathAPI(FastAPI):
         """Serve one request, on the fast path if it is for one of its endpoints."""
         if self.drain.is_active and scope["type"] == "http":
             send = close_after_response(send)
-        endpoint = self._find_endpoint(scope)
-        if endpoint is None:
+        # Middleware that somebody has added must see every request.
+        is_simple = scope["type"] == "http" and not self.user_middleware
+        handle = _find_handler(scope) if is_simple else None
+        if handle is None:
             await super().__call__(scope, receive, send)
             return
         scope["app"] = self
-        await endpoint(scope, receive, send)
+        try:
+            response = await handle(Request(scope, receive))
+        except Exception as error:  # noqa: BLE001 - every error becomes a problem, and a bug is logged
+            response = problems.make_error_response(error)
+        await response(scope, receive, send)
 
-    def _find_endpoint(self, scope: Scope) -> ASGIApp | None:
-        # Middleware that somebody has added must see every request.
-        if scope["type"] != "http" or self.user_middleware:
-            return None
-        path = scope["path"]
-        if path == "/v1/check" and scope["method"] == "POST":
-            return CHECK
-        if path == "/v1/authorize" or path.startswith("/v1/authorize/"):
-            return AUTHORIZE
-        return None
+
+def _find_handler(scope: Scope) -> Handler | None:
+    """Return what answers a request on the fast path; None if FastAPI must."""
+    path = scope["path"]
+    if path == "/v1/check":
+        return check if scope["method"] == "POST" else None
+    return authorize if path == "/v1/authorize" or path.startswith("/v1/authorize/") else None

@@ -10,6 +10,8 @@ from starlette.responses import Response
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from starlette.types import Receive, Scope, Send
+
 
 class AllowedResponse(Response):
     """A response with status 200, the given headers, and JSON if the body is not empty."""
@@ -23,6 +25,11 @@ class AllowedResponse(Response):
         self.raw_headers.append((b"content-length", b"%d" % len(body)))
         if body:
             self.raw_headers.append((b"content-type", b"application/json"))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - the interface
+        """Send the response; without what Response does for WebSockets and background tasks."""
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body})
 
 
 @functools.lru_cache(maxsize=64)  # more than there are header names in responses

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
@@ -42,7 +42,8 @@ class Sidecar:
     @classmethod
     def from_request(cls, request: HTTPConnection) -> Sidecar:
         """Return the sidecar that serves a request."""
-        return cast("Sidecar", request.scope["app"].state.sidecar)
+        sidecar: Sidecar = request.scope["app"].sidecar
+        return sidecar
 
     def make_headers(self, decision: Decision) -> dict[str, str]:
         """Make the headers of a decision, in the dialects of the settings."""

@@ -163,16 +163,17 @@ def text_of(reply: bytes | str) -> str:
     return reply.decode() if isinstance(reply, bytes) else reply
 
 
-RawDecision = tuple["ResolvedCheck", bytes, int | None, str | None]
-"""What a decision is decoded from: the arguments of `decode_members`, without the source.
+RawDecision = tuple[object, "ResolvedCheck", bytes, int | None, str | None, "Source"]
+"""What a decision is decoded from: `decode_members` and its arguments.
 
 During an outage the check may have fewer limits than the caller's."""
 
 
 def find_raw_decision(decision: Decision) -> RawDecision | None:
     """Return what a decision will be decoded from; None if it is decoded, or was made in another way."""
-    deferred = find_deferred(decision)
-    return deferred[1:5] if deferred is not None and deferred[0] is decode_members else None
+    deferred: RawDecision | None = find_deferred(decision)
+    # Not a part of it: that would be another tuple for each check.
+    return deferred if deferred is not None and deferred[0] is decode_members else None
 
 
 def unpack_time(reply: bytes) -> float:

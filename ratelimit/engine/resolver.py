@@ -186,7 +186,7 @@ class Resolver:
         if not options:
             return self._cache.get(key)
         model, cost = options.get("model"), options.get("cost", _NO_COST)
-        if not (options.keys() <= _CACHED_OPTIONS and self._is_valid_cost(cost)):
+        if not (options.keys() <= _CACHED_OPTIONS and (cost is _NO_COST or self._is_valid_cost(cost))):
             return None
         try:
             check = self._cache.get(_make_cache_key(key, options.get("plan"), model, options.get("tenant")))

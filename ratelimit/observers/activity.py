@@ -13,10 +13,10 @@ from ratelimit.metering.activity import INTERVAL_SECONDS, IntervalCounts, encode
 from ratelimit.observers.observer import Observer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from ratelimit.decision.decision import Decision
-    from ratelimit.engine.resolver import ResolvedCheck
+    from ratelimit.engine.resolver import ResolvedCheck, Subject
     from ratelimit.metering.activity import Names
     from ratelimit.metering.assignments import Command
     from ratelimit.observers.observer import End
@@ -42,8 +42,9 @@ class Activity(Observer):
         self._process = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._clock = clock
         self._lock = Lock()
-        # By key, tenant, model and plan: checks, denials, tokens. A check adds to this only, which is fast.
-        self._pending: dict[Names, list[float]] = {}
+        # Checks and denials of each subject, by the subject's id: a check only adds to this, which is fast.
+        # The limiter keeps its subjects; that they are here keeps their ids theirs.
+        self._pending: dict[int, _Pending] = {}
         self._interval = self._find_interval()
         self._counts = IntervalCounts()
         self._has_news = False
@@ -52,24 +53,22 @@ class Activity(Observer):
     def note_decision(self, check: ResolvedCheck, decision: Decision, started: int, call_size: int) -> None:  # noqa: ARG002 - the interface
         """Count a check; see `Observer.note_decision`."""
         subject = check.subject
-        names = subject.key, subject.tenant, check.model or "", subject.plan
         with self._lock:
-            amounts = self._pending.get(names)
-            if amounts is None:
-                amounts = self._add_pending(names)
-            amounts[0] += 1
+            pending = self._pending.get(id(subject))
+            if pending is None:
+                pending = self._add_pending(subject, check.model)
+            pending.checks += 1
             if not decision.allowed:
-                amounts[1] += 1
+                pending.denied += 1
 
     def note_end(self, end: End) -> None:
         """Count settled tokens; see `Observer.note_end`."""
         if end.usage is None or end.outcome not in {"settled", "charged"}:
             return
         tokens = (end.usage.input_tokens or 0) + (end.usage.output_tokens or 0)
-        names = end.key, end.tenant, end.model or "", end.plan
-        with self._lock:
-            amounts = self._pending.get(names) or self._add_pending(names)
-            amounts[2] += tokens
+        if tokens:
+            with self._lock:
+                self._count({(end.key, end.tenant, end.model or "", end.plan): [0.0, 0.0, tokens]})
 
     def encode_report(self) -> list[Command]:
         """Return the commands that tell the store what was counted, none if there is nothing new."""
@@ -84,22 +83,53 @@ class Activity(Observer):
     def _find_interval(self) -> int:
         return int(self._clock() // INTERVAL_SECONDS)
 
-    def _add_pending(self, names: Names) -> list[float]:
+    def _add_pending(self, subject: Subject, model: str | None) -> _Pending:
         if len(self._pending) >= MAX_PENDING:
             self._count_pending()
             self._pending.clear()
-        return self._pending.setdefault(names, [0.0, 0.0, 0.0])
+        return self._pending.setdefault(id(subject), _Pending(subject, model or ""))
 
     def _count_pending(self) -> None:
-        """Put what is pending into the sketches of the current interval."""
+        """Put what is pending into the sketches."""
+        news: dict[Names, list[float]] = {}
+        used: dict[int, _Pending] = {}
+        for number, pending in self._pending.items():
+            if pending.checks:
+                amounts = news.setdefault(pending.names, [0.0, 0.0, 0.0])
+                amounts[0] += pending.checks
+                amounts[1] += pending.denied
+                pending.checks = pending.denied = 0
+                used[number] = pending
+        # Subjects that were not used since the last time are forgotten; the others will be needed again.
+        self._pending = used
+        self._count(news)
+
+    def _count(self, news: Mapping[Names, Sequence[float]]) -> None:
+        """Add amounts to the sketches of the current interval."""
         interval = self._find_interval()
         if interval != self._interval:
-            if self._has_news:  # counted since the last report, because too many names were pending
+            if self._has_news:  # counted since the last report
                 self._untold += encode_report(self._process, self._interval, self._counts)
                 self._has_news = False
             self._interval, self._counts = interval, IntervalCounts()
-        if news := {names: amounts for names, amounts in self._pending.items() if any(amounts)}:
+        if news:
             self._has_news = True
             self._counts.add(news)
-        # Names that were not used since the last time are forgotten; the others will be needed again.
-        self._pending = {names: [0.0, 0.0, 0.0] for names in news}
+
+
+class _Pending:
+    """What one subject has done since it was last counted.
+
+    Attributes:
+        subject: the subject.
+        names: its key, tenant, model and plan.
+        checks: how many checks.
+        denied: how many of them were denied.
+    """
+
+    __slots__ = ("checks", "denied", "names", "subject")
+
+    def __init__(self, subject: Subject, model: str) -> None:
+        self.subject = subject
+        self.names: Names = (subject.key, subject.tenant, model, subject.plan)
+        self.checks = self.denied = 0

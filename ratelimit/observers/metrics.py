@@ -44,6 +44,7 @@ _ADMITTING: Final[tuple[Source, ...]] = ("store", "lease", "outage")
 _DENYING: Final[tuple[Source, ...]] = ("store", "denial-memory", "outage")
 _STATUS_CLASSES: Final = ("1xx", "2xx", "3xx", "4xx", "5xx")
 _MILLISECONDS: Final = 1000
+_MAX_LAYOUTS: Final = 10_000
 
 
 class PrometheusMetrics(Observer):
@@ -60,13 +61,15 @@ class PrometheusMetrics(Observer):
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self._families = MetricFamilies(registry)
-        self._by_subject: dict[tuple[str, str | None], _SubjectCounters] = {}
+        self._by_layout: dict[Layout, _SubjectCounters] = {}
         self._policy_version = ""
         self._is_up: bool | None = None
         self._leased_names: set[str] = set()
         families = self._families
         self._count_invalid = families.checks.labels("", "", "invalid", "").inc
         self._count_opened = families.make_count(families.reservations.labels("opened"))
+        self._observe_seconds = families.observe_store_seconds
+        self._observe_checks = families.observe_checks_per_call
         self._count_clamped = families.make_count(families.clamped_timestamps)
         self._ends = {
             outcome: families.reservations.labels(outcome)
@@ -85,8 +88,8 @@ class PrometheusMetrics(Observer):
     def note_decision(self, check: ResolvedCheck, decision: Decision, started: int, call_size: int) -> None:  # noqa: ARG002 - the interface
         """Count a decision; see `Observer.note_decision`."""
         subject = check.subject
-        counters = self._by_subject.get((subject.plan, subject.model_class))
-        if counters is None or counters.layout is not subject.layout:
+        counters = self._by_layout.get(subject.layout)
+        if counters is None:
             counters = self._add_counters(subject.plan, subject.model_class, subject.layout)
         allowed, source = decision.allowed, decision.source
         if allowed:
@@ -107,7 +110,7 @@ class PrometheusMetrics(Observer):
             for name in decision.violated:
                 counters.count_denial_by_name[name]()
             return
-        raw_check, reply, t, reservation = raw
+        _, raw_check, reply, t, reservation, _ = raw
         if check.timestamp is not None and check.timestamp != (unpack_time(reply) if t is None else t):
             self._count_clamped()
         if reservation is not None and reservation == check.reservation and allowed:
@@ -115,7 +118,7 @@ class PrometheusMetrics(Observer):
         # During an outage only the limits that are decided in this process are in the reply.
         if raw_check.subject.layout is not counters.layout:
             counters = counters.with_layout(raw_check.subject.layout)
-        denying, near = counters.scan.find(raw_check, reply, t, allowed=allowed)
+        denying, near = counters.scan.find(raw_check, reply, t, allowed)
         for index in denying:
             counters.count_denial[index]()
         for index in near:
@@ -127,9 +130,9 @@ class PrometheusMetrics(Observer):
 
     def note_call(self, checks: int, seconds: float) -> None:
         """Count a call that the store answered; see `Observer.note_call`."""
-        self._families.store_seconds.observe(seconds)
+        self._observe_seconds(seconds)
         if checks:
-            self._families.checks_per_call.observe(checks)
+            self._observe_checks(checks)
         if self._is_up is not True:
             self._set_up(value=True)
 
@@ -172,7 +175,7 @@ class PrometheusMetrics(Observer):
             self._families.policy_info.labels(self._policy_version).set(0)
         self._policy_version = policy.version
         self._families.policy_info.labels(policy.version).set(1)
-        self._by_subject = {}
+        self._by_layout.clear()
         classes = (None, OTHER, *dict.fromkeys(policy.classes.values()))
         for plan, limits in policy.plans.items():
             modes = {limit.name: limit.mode for limit in limits.limits}
@@ -206,7 +209,9 @@ class PrometheusMetrics(Observer):
     def _add_counters(self, plan: str, model_class: str | None, layout: Layout) -> _SubjectCounters:
         modes = {placed.limit.name: placed.limit.mode for placed in layout.placed_limits}
         counters = _SubjectCounters(self._families, plan, model_class, modes).with_layout(layout)
-        self._by_subject[plan, model_class] = counters
+        if len(self._by_layout) >= _MAX_LAYOUTS:  # the limiter makes new ones whenever the policy changes
+            self._by_layout.clear()
+        self._by_layout[layout] = counters
         return counters
 
 

@@ -199,7 +199,7 @@ def test_a_bug_is_a_logged_problem_and_never_a_traceback(make_app, name, has_mid
 
     async def send():
         async with open_client(app) as client:
-            monkeypatch.setattr(type(app.state.sidecar.limiter), "check", broken)
+            monkeypatch.setattr(type(app.sidecar.limiter), "check", broken)
             return await _send_request(client, "", *REQUESTS[name])
 
     with structlog.testing.capture_logs() as lines:

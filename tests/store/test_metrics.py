@@ -2,7 +2,9 @@
 
 import asyncio
 import random
+import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -228,3 +230,20 @@ def test_an_edit_of_the_limits_is_counted_by_the_new_limits(make_limiter):
     limits.check_many(["k", "k"])
     assert counts.read("ratelimit_denials_total", limit="old") == 1
     assert counts.read("ratelimit_denials_total", limit="new") == 1
+
+
+def test_threads_lose_no_count(make_limiter_on):
+    counts = Counts()
+    limits = make_limiter_on("memory://", Limit("requests", "1/day"), observers=[counts.observer])
+    limits.check("k")
+    interval, threads, calls = sys.getswitchinterval(), 8, 20_000
+    sys.setswitchinterval(1e-6)  # threads take turns as often as they can
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            for _ in range(threads):
+                pool.submit(lambda: [limits.check("k") for _ in range(calls)])
+            counts.read("ratelimit_checks_total")  # collects in the meantime
+    finally:
+        sys.setswitchinterval(interval)
+    assert counts.read("ratelimit_checks_total") == 1 + threads * calls
+    assert counts.read("ratelimit_denials_total", limit="requests") == threads * calls
