@@ -3,7 +3,9 @@
 Every process gets the environment of the tests, from which tests/conftest.py has removed `RATELIMIT_*`.
 """
 
+import contextlib
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -14,9 +16,14 @@ import pytest
 
 
 def find_free_port():
-    """Return a TCP port of 127.0.0.1 on which nothing listens now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
+    """Return a TCP port on which nothing listens now.
+
+    It is below the ports that Linux gives to connections, one of which might take it before the test does.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("", port)):
+            return port
 
 
 def wait_until(condition, seconds=30, *, describe=lambda: "the condition"):
