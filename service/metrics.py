@@ -74,7 +74,7 @@ class _ShownMetrics(Collector):
 def _forget_dead_workers(folder: Path) -> None:
     """Remove the gauges of workers that have ended. What they counted stays."""
     for pid in {path.stem.rpartition("_")[2] for path in folder.glob("gauge_live*.db")}:
-        if not Path("/proc", pid).exists() and not _is_alive(int(pid)):
+        if not _is_alive(int(pid)):
             mark_process_dead(int(pid), str(folder))  # type: ignore[no-untyped-call]
 
 

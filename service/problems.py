@@ -85,7 +85,7 @@ def make_problem_response(
 def make_denial_response(decision: Decision, headers: Mapping[str, str], status: int = 429) -> Response:
     """Make the response for a denial: `status`, or 503 if it was denied because of an outage."""
     names = list(decision.violated)
-    if decision.source == "outage" and not decision.limits:
+    if decision.is_unavailable:
         status, type_uri, title = 503, REDUCED_CAPACITY, "The limiter's store does not answer"
         detail = f"{', '.join(names)} cannot be checked now, and the policy denies such requests"
     else:

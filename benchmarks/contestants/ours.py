@@ -36,9 +36,9 @@ def observers_of(variant: str) -> list[Observer]:
         return []
     if variant == "workers":  # prometheus_client reads this when it is imported, for the first time below
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="benchmark-")
-    from ratelimit.observers.activity import Activity  # noqa: PLC0415
-    from ratelimit.observers.denial_log import DenialLog  # noqa: PLC0415
-    from ratelimit.observers.metrics import PrometheusMetrics  # noqa: PLC0415
+    from ratelimit.observers.activity import Activity  # noqa: PLC0415 - after the variable is set
+    from ratelimit.observers.denial_log import DenialLog  # noqa: PLC0415 - likewise
+    from ratelimit.observers.metrics import PrometheusMetrics  # noqa: PLC0415 - likewise
 
     return [PrometheusMetrics(), *([Activity(), DenialLog()] if variant == "all" else [])]
 

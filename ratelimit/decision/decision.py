@@ -70,6 +70,11 @@ class Decision:
         return self.allowed
 
     @property
+    def is_unavailable(self) -> bool:
+        """Whether the check was denied only because the store did not answer: no limit was looked at."""
+        return not self.allowed and self.source == "outage" and not self.limits
+
+    @property
     def advice(self) -> str:
         """Why the check was denied, or when to retry; for messages."""
         if BLOCKED in self.violated:

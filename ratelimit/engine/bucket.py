@@ -123,3 +123,15 @@ class Bucket(NamedTuple):
             middle = (low + high) // 2
             low, high = (low, middle) if is_admitted(middle) else (middle, high)
         return high
+
+
+def compute_remaining_after(shape: Shape, used: float, at: float, t: int, cost: float) -> tuple[int, int]:
+    """Return what `Bucket(used, at).take(shape, t, cost).compute_remaining(shape, t)` does, without objects.
+
+    It does the same operations on the same doubles, for `t` not before `at`. Most checks come here, and it
+    takes a third of the time.
+    """
+    missing = used - (t - at) * shape.count / shape.period
+    missing = (0.0 if missing < 0 else missing) + cost
+    remaining = math.floor(shape.burst - missing + shape.tolerance)
+    return max(remaining, 0), math.ceil(missing * shape.period / shape.count)

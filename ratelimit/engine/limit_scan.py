@@ -5,6 +5,7 @@ This is for counting. It runs for every check, so it computes no waits and makes
 
 from __future__ import annotations
 
+from math import ceil
 from operator import gt
 from typing import TYPE_CHECKING, Final
 
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
     from ratelimit.engine.layout import Layout
     from ratelimit.engine.resolver import ResolvedCheck
 
-NEAR_LIMIT: Final = 0.2
-"""A limit is nearly used up when less than this share of its burst is left after an admitted check."""
+NEAR_LIMIT: Final = 5
+"""A limit is nearly used up when, after an admitted check, less than this part of its burst is left: a fifth.
+
+It is compared with the whole units that are left, as users see them."""
 
 ScanResult = tuple["Sequence[int]", "Sequence[int]"]
 """The limits that do not admit the check, and those that are nearly used up after it.
@@ -48,14 +51,14 @@ class LimitScan:
                 shape.count,
                 shape.period,
                 shape.burst + shape.tolerance,
-                shape.burst * (1 - NEAR_LIMIT) + shape.tolerance,
+                shape.burst - ceil(shape.burst / NEAR_LIMIT) + shape.tolerance,
             )
             for shape in shapes
             if all(placed.kind == "bucket" for placed in layout.placed_limits)
         ]
         # With no more than this missing before a check of the default cost, a bucket is not nearly used up.
         self._unsuspicious = [
-            shape.burst * (1 - NEAR_LIMIT) - cost
+            shape.burst - ceil(shape.burst / NEAR_LIMIT) - cost
             for shape, cost in zip(shapes, layout.default_costs, strict=True)
         ]
 
@@ -127,6 +130,6 @@ class LimitScan:
             )
             if status.wait != 0:
                 denying.append(index)
-            elif allowed and placed.kind != "failures" and status.remaining < placed.shape.burst * NEAR_LIMIT:
+            elif allowed and placed.kind != "failures" and status.remaining < placed.shape.burst / NEAR_LIMIT:
                 near.append(index)
         return denying, near

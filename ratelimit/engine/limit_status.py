@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from math import ceil, floor
 from struct import Struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ratelimit.decision.limit_state import LimitState
-from ratelimit.engine.bucket import Bucket
+from ratelimit.engine.bucket import Bucket, compute_remaining_after
 from ratelimit.request.timestamp import MICROSECONDS
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ def evaluate_limit(placed: PlacedLimit, cost: float, state: RawState, t: int, *,
     kind, shape = placed.kind, placed.shape
     if kind == "bucket":
         if taken and t >= state[1] and placed.kind_code == "b":
-            return _evaluate_taken_bucket(shape, cost, state, t)
+            return LimitStatus(0, *compute_remaining_after(shape, state[0], state[1], t, cost))
         bucket = make_bucket(state)
         # A check that took its costs was admitted by every limit that is not in shadow mode. Their wait is 0.
         wait = 0 if taken and placed.kind_code == "b" else bucket.compute_wait(shape, t, cost)
@@ -88,19 +87,6 @@ def evaluate_limit(placed: PlacedLimit, cost: float, state: RawState, t: int, *,
     if kind == "slots":
         return _evaluate_slots(shape, state, is_wanted=bool(cost), taken=taken)
     return _evaluate_settle_only_limit(kind, shape, state, t)
-
-
-def _evaluate_taken_bucket(shape: Shape, cost: float, state: RawState, t: int) -> LimitStatus:
-    """Return the status of a bucket that admitted a check and was charged.
-
-    This is what `Bucket.take` and `Bucket.compute_remaining` do, on the same doubles in the same order. Most
-    checks come here, and it takes a third of the time.
-    """
-    used, at, _ = state
-    missing = used - (t - at) * shape.count / shape.period
-    missing = (0.0 if missing < 0 else missing) + cost
-    remaining = floor(shape.burst - missing + shape.tolerance)
-    return LimitStatus(0, max(remaining, 0), ceil(missing * shape.period / shape.count))
 
 
 def evaluate_settled_limit(kind: Kind, shape: Shape, state: RawState, t: int) -> LimitStatus:

@@ -32,6 +32,12 @@ UPSTREAM_BUCKETS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 """Seconds of an answer of the API. Those of a language model take long."""
 
 
+_HAS_SEVERAL_PROCESSES: Final = "PROMETHEUS_MULTIPROC_DIR" in os.environ
+"""Whether counts must be shared at once. `prometheus_client` decides that when it is imported, too."""
+
+_CAN_WAIT: Final = not _HAS_SEVERAL_PROCESSES and getattr(sys, "_is_gil_enabled", lambda: True)()
+"""Whether counts may be added to their series later."""
+
 Count = Callable[[], None]
 """Adds one to a series."""
 
@@ -240,13 +246,6 @@ class MetricFamilies:
         self.upstream_seconds.labels(plan, model_class)
         for status_class in status_classes:
             self.upstream_responses.labels(plan, model_class, status_class)
-
-
-_HAS_SEVERAL_PROCESSES: Final = "PROMETHEUS_MULTIPROC_DIR" in os.environ
-"""Whether counts must be shared at once. `prometheus_client` decides that when it is imported, too."""
-
-_CAN_WAIT: Final = not _HAS_SEVERAL_PROCESSES and getattr(sys, "_is_gil_enabled", lambda: True)()
-"""Whether counts may be added to their series later."""
 
 
 def _make_histogram(

@@ -96,7 +96,7 @@ class PrometheusMetrics(Observer):
             counters.count_allowed[source]()
             if source == "lease":
                 return
-        elif source == "outage" and not decision.limits:
+        elif source == "outage" and decision.is_unavailable:
             counters.count_unavailable()
         else:
             counters.count_denied[source]()

@@ -109,4 +109,4 @@ def _is_wanted() -> bool:
 def _name_result(decision: Decision) -> str:
     if decision.allowed:
         return "allowed"
-    return "unavailable" if decision.source == "outage" and not decision.limits else "denied"
+    return "unavailable" if decision.is_unavailable else "denied"

@@ -12,10 +12,8 @@ from ratelimit.engine.layout import USAGE
 from ratelimit.metering.usage_records import read_record
 from ratelimit.policy.rate import parse_period
 from ratelimit.request.timestamp import MICROSECONDS, parse_timestamp
-from ratelimit.stores import connect
-from ratelimit.stores.failures import CONNECTION_ERRORS, explain_error
 from service.cli.keys import DEADLINE
-from service.cli.output import fail
+from service.cli.store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -113,19 +111,8 @@ def open_stream(redis: str, *, waits: bool) -> Iterator[tuple[UsageStream, str]]
     Raises:
         RateLimitError: the URL does not name a store, or the embedded server does not start.
     """
-    store = connect(redis, DEADLINE + _MAX_WAIT if waits else DEADLINE)
-    try:
-        store.client.ping()
+    with open_store(redis, DEADLINE + _MAX_WAIT if waits else DEADLINE) as store:
         yield UsageStream(store.client), str(store.url)
-    except BrokenPipeError:
-        # One of CONNECTION_ERRORS, but here it means that the program that read our output has ended.
-        raise
-    except CONNECTION_ERRORS as error:
-        fail(f"{store.url}: {explain_error(error)}")
-    finally:
-        store.client.close()
-        store.client.connection_pool.disconnect()
-        store.release()
 
 
 def parse_records(entries: Iterable[Entry]) -> Iterator[Record]:

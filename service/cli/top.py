@@ -23,11 +23,10 @@ from ratelimit.metering.activity import (
     summarise_reports,
 )
 from ratelimit.request.privacy import mask
-from ratelimit.stores import connect
-from ratelimit.stores.failures import CONNECTION_ERRORS, explain_error
 from service.cli.key_press import KeyPresses
 from service.cli.keys import DEADLINE, Store
 from service.cli.output import Json, console, fail, show_json
+from service.cli.store import open_store
 from service.settings import parse_duration
 
 if TYPE_CHECKING:
@@ -68,25 +67,16 @@ def top(
     seconds = _parse_window(window)
     dimensions = DIMENSIONS if by is None else (by,)
     try:
-        store = connect(redis, DEADLINE)
+        with open_store(redis, DEADLINE) as store:
+            name = str(store.url)
+            if json:
+                _print_json(store.client, name, seconds, dimensions, sort, count, once=once)
+            elif once or not console.is_terminal:
+                console.print(_render(_read(store.client, seconds), name, dimensions, sort, count))
+            else:
+                _show_live(store.client, name, seconds, dimensions, sort, count)
     except RateLimitError as error:
         fail(error)
-    try:
-        store.client.ping()
-        if json:
-            _print_json(store.client, str(store.url), seconds, dimensions, sort, count, once=once)
-        elif once or not console.is_terminal:
-            console.print(_render(_read(store.client, seconds), str(store.url), dimensions, sort, count))
-        else:
-            _show_live(store.client, str(store.url), seconds, dimensions, sort, count)
-    except BrokenPipeError:  # one of CONNECTION_ERRORS, but here the program that read our output has ended
-        raise
-    except CONNECTION_ERRORS as error:
-        fail(f"{store.url}: {explain_error(error)}")
-    finally:
-        store.client.close()
-        store.client.connection_pool.disconnect()
-        store.release()
 
 
 def _parse_window(text: str) -> float:
@@ -144,12 +134,12 @@ def _as_dict(
         "window": round(summary.seconds, 3),
         "processes": summary.processes,
         **dict(summary.totals.items()),
+        "missing": {dimension: summary.errors[dimension] for dimension in dimensions},
         "by": {
             dimension: [
                 {
                     "name": row.name or None,
                     **{measure: getattr(row, measure) for measure in MEASURES},
-                    "missing": summary.errors[dimension],
                 }
                 for row in _sort_rows(summary, dimension, sort, count)
             ]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+import pydantic
 from fastapi import APIRouter
 from pydantic_core import to_json
 from starlette.requests import Request
@@ -15,6 +18,8 @@ from service.sidecar import Sidecar
 from service.tokens import require_gateway_token
 
 router = APIRouter(tags=["checks"])
+
+T = TypeVar("T")
 
 
 @router.post(
@@ -34,12 +39,7 @@ router = APIRouter(tags=["checks"])
 async def check(request: Request) -> Response:
     """Check one request, and charge it if it is allowed."""
     sidecar = Sidecar.from_request(request)
-    try:
-        require_gateway_token(request, sidecar.settings.gateway_token)
-        parsed = await body.read_body(request, body.CHECK)
-    except REFUSALS:
-        sidecar.limiter.note_invalid_check()
-        raise
+    parsed = await _read_checks(request, sidecar, body.CHECK)
     decision = await sidecar.limiter.check(parsed)
     headers = sidecar.make_headers(decision)
     if not decision:
@@ -57,11 +57,16 @@ async def check(request: Request) -> Response:
 async def check_batch(request: Request) -> Response:
     """Check up to 256 requests, in order. Each check takes from all its buckets or from none."""
     sidecar = Sidecar.from_request(request)
+    checks = await _read_checks(request, sidecar, body.CHECKS)
+    decisions = await sidecar.limiter.check_many([*checks])
+    return Response(to_json([decision.as_dict() for decision in decisions]), media_type="application/json")
+
+
+async def _read_checks(request: Request, sidecar: Sidecar, schema: pydantic.TypeAdapter[T]) -> T:
+    """Read the body. A request that is refused here is counted: the limiter never sees it."""
     try:
         require_gateway_token(request, sidecar.settings.gateway_token)
-        checks = await body.read_body(request, body.CHECKS)
+        return await body.read_body(request, schema)
     except REFUSALS:
         sidecar.limiter.note_invalid_check()
         raise
-    decisions = await sidecar.limiter.check_many([*checks])
-    return Response(to_json([decision.as_dict() for decision in decisions]), media_type="application/json")
