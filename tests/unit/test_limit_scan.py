@@ -37,6 +37,8 @@ def make_scan(limits):
 
 @given(LIMITS, st.booleans())
 @example([(("7/minute", 7), "enforce", 4.5, 0, 1.0)], True)
+@example([(("7/minute", 7), "enforce", 6.0, -30_000_000, 0.0)], False)  # late, and takes nothing
+@example([(("7/minute", 7), "enforce", 1.0, 90_000_000, 7.0)], True)  # full again long ago
 def test_the_scan_finds_what_the_statuses_say(limits, is_allowed):
     resolved, states = make_scan(limits)
     scan = LimitScan(resolved.subject.layout)
@@ -50,6 +52,7 @@ def test_the_scan_finds_what_the_statuses_say(limits, is_allowed):
 
 
 @given(RATES, USED, st.integers(0, 90_000_000), COSTS)
+@example(("7/minute", 7), 2.0000001, 0, 0.0)  # 5 are left, but for the last bits
 def test_the_short_way_of_a_bucket_is_the_long_way(rate, used, age, cost):
     text, burst = rate
     count, unit = text.split("/")
