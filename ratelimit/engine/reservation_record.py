@@ -11,14 +11,16 @@ import itertools
 from struct import Struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from ratelimit.engine.layout import KIND_CODES, LIMIT_MARKS, make_owner_store_key
+from ratelimit.engine.keyspace import make_owner_store_key
+from ratelimit.engine.layout import KIND_CODES, LIMIT_MARKS
 from ratelimit.policy.shape import Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from ratelimit.decision.limit_state import Mode
-    from ratelimit.engine.layout import Layout, Owner, PlacedLimit
+    from ratelimit.engine.keyspace import Owner
+    from ratelimit.engine.layout import Layout, PlacedLimit
     from ratelimit.engine.limit_status import RawState
     from ratelimit.engine.resolver import ResolvedCheck
     from ratelimit.policy.limit import Kind
@@ -118,17 +120,22 @@ def _write_number(number: float) -> str:
     return f"{digits}e{zeros}" if digits and zeros >= _MIN_ZEROS else text
 
 
-def read_record(record: bytes, tenant: str) -> SettledRecord:
+def read_record(record: bytes, tenant: str, prefix: str) -> SettledRecord:
     """Read a settled record.
 
     Args:
         record: the record.
         tenant: the tenant of the reservation. The record does not have it, because its store key does.
+        prefix: the start of the tenant's store keys.
     """
     t, size = _HEADER_STRUCT.unpack_from(record, 1)
     text_start = _STATES_START + int(size)
     taken, key, plan, model, limits = record[text_start:].decode().split(" ", 4)
     key = key or tenant
+
+    def make_store_key(owner: Owner) -> str:
+        return make_owner_store_key(owner, prefix, key, tenant)
+
     numbers = Struct(f"<{2 * len(taken)}d").unpack_from(record, _STATES_START)
     times_start = _STATES_START + len(taken) * _HEADER_STRUCT.size
     times = (time for (time,) in _TIME_STRUCT.iter_unpack(record[times_start:text_start]))
@@ -140,14 +147,17 @@ def read_record(record: bytes, tenant: str) -> SettledRecord:
         plan,
         model or None,
         tuple(
-            _read_limit(text, key, tenant, times, (flag, first, second))
+            _read_limit(text, make_store_key, times, (flag, first, second))
             for text, flag, first, second in states
         ),
     )
 
 
 def _read_limit(
-    text: str, key: str, tenant: str, times: Iterator[float], state: tuple[str, float, float]
+    text: str,
+    make_store_key: Callable[[Owner], str],
+    times: Iterator[float],
+    state: tuple[str, float, float],
 ) -> RecordedLimit:
     where, name, count, period, burst, unit, _ = text.split(" ")
     code, owner, model_class = where[0], _OWNERS_BY_CODE[where[1]], where[2:]
@@ -161,7 +171,7 @@ def _read_limit(
         mode="enforce" if code.islower() else "shadow",
         unit=unit or name,
         shape=Shape(float(count), float(period), float(burst or count)),
-        store_key=make_owner_store_key(owner, key, tenant) + suffix,
+        store_key=make_store_key(owner) + suffix,
         admitted=flag == "1",
         state=(first, second, latest),
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from ratelimit.engine.layout import Layout, build_layout, make_answer_store_key
+from ratelimit.engine.keyspace import ONE_SERVER, make_answer_store_key, make_record_store_key
+from ratelimit.engine.layout import Layout, build_layout
 from ratelimit.engine.reservation_id import make_reservation_id
 from ratelimit.policy.assignment import NO_ASSIGNMENTS, NOT_ASSIGNED
 from ratelimit.policy.spec import CONCURRENT, FAILURES
@@ -13,6 +14,7 @@ from ratelimit.request.check import MAX_COUNT, Check, CheckOptions, invalid_fiel
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from ratelimit.engine.keyspace import Keyspace
     from ratelimit.engine.layout import PlacedLimit
     from ratelimit.policy import Policy
     from ratelimit.policy.assignment import Assignments
@@ -54,6 +56,7 @@ class Subject(NamedTuple):
         blocked: whether an operator has blocked the key.
         layout: the limits that apply.
         store_keys: the store keys that hold their state, one for each group of the layout.
+        prefix: the start of the store keys of what is remembered of a check.
     """
 
     key: str
@@ -63,6 +66,7 @@ class Subject(NamedTuple):
     blocked: bool
     layout: Layout
     store_keys: tuple[str, ...]
+    prefix: str
 
 
 class ResolvedCheck(NamedTuple):
@@ -111,7 +115,15 @@ class ResolvedCheck(NamedTuple):
         """The store key under which the answer is remembered, if the check has a request id."""
         if self.request_id is None or not self.take:
             return None
-        return make_answer_store_key(self.subject.tenant, self.subject.key, self.request_id)
+        subject = self.subject
+        return make_answer_store_key(subject.prefix, subject.key, subject.tenant, self.request_id)
+
+    @property
+    def record_store_key(self) -> str | None:
+        """The store key of the reservation's record, if the check reserves."""
+        if self.reservation is None:
+            return None
+        return make_record_store_key(self.subject.prefix, self.reservation.partition(".")[0])
 
     def with_limits(self, is_wanted: Callable[[PlacedLimit], bool]) -> ResolvedCheck:
         """Return the same check for some of its limits only, without a reservation."""
@@ -137,11 +149,21 @@ class Resolver:
     Attributes:
         policy: the policy.
         assignments: what operators assigned at run time; it goes before the policy.
+        keyspace: the store keys.
+        has_shared_limits: whether a plan has a limit that everyone shares.
     """
 
-    def __init__(self, policy: Policy, assignments: Assignments = NO_ASSIGNMENTS) -> None:
+    def __init__(
+        self, policy: Policy, assignments: Assignments = NO_ASSIGNMENTS, keyspace: Keyspace = ONE_SERVER
+    ) -> None:
         self.policy = policy
+        self.keyspace = keyspace
         self.assignments = assignments
+        self.has_shared_limits = any(
+            not {"key", "tenant"}.intersection(limit.per)
+            for plan in policy.plans.values()
+            for limit in plan.limits
+        )
         self._units = (policy.units - _COUNTED_BY_LIMITER) | {"requests"}
         self._layouts: dict[tuple[str, str | None], Layout] = {}
         self._cache: dict[_CacheKey, ResolvedCheck] = {}
@@ -151,7 +173,7 @@ class Resolver:
 
         Leases and remembered denials belong to a layout object, so the objects must stay the same.
         """
-        resolver = Resolver(self.policy, assignments)
+        resolver = Resolver(self.policy, assignments, self.keyspace)
         resolver._layouts = self._layouts  # both resolvers may add to it: the layouts are the same
         return resolver
 
@@ -210,9 +232,9 @@ class Resolver:
         plan, tenant, blocked = self.resolve_key(key, check.plan, check.tenant)
         model_class = self.policy.class_of(check.model)
         layout = self._find_layout(plan, model_class)
-        subject = Subject(
-            key, plan, model_class, tenant, blocked, layout, layout.make_store_keys(key, tenant)
-        )
+        prefix = self.keyspace.make_prefix(tenant)
+        store_keys = layout.make_store_keys(prefix, key, tenant)
+        subject = Subject(key, plan, model_class, tenant, blocked, layout, store_keys, prefix)
         if len(self._cache) >= _MAX_CACHED:
             self._cache.clear()  # callers choose what is cached, so its size needs a bound
         packed = None if blocked else layout.packed

@@ -7,9 +7,15 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from ratelimit.decision.settlement import Settlement
 from ratelimit.engine.check_script import ScriptArgument, pack_header, text_of
-from ratelimit.engine.layout import UNREAD, USAGE, make_tenant_prefix
-from ratelimit.engine.limit_status import evaluate_settled_limit, make_limit_state
-from ratelimit.engine.reservation_id import find_record_store_key, find_reservation_tenant
+from ratelimit.engine.keyspace import make_record_store_key, make_shared_prefix
+from ratelimit.engine.limit_status import (
+    evaluate_limit,
+    evaluate_settled_limit,
+    make_limit_state,
+    unpack_states,
+)
+from ratelimit.engine.parts import split_check
+from ratelimit.engine.reservation_id import parse_reservation_id
 from ratelimit.engine.reservation_record import encode_record, read_record
 from ratelimit.errors import UnknownReservation
 from ratelimit.request.check import invalid_field, make_check
@@ -18,11 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ratelimit.decision.limit_state import LimitState
+    from ratelimit.engine.keyspace import Keyspace
     from ratelimit.engine.reservation_record import RecordedLimit
     from ratelimit.engine.resolver import ResolvedCheck, Resolver
     from ratelimit.request.usage import Usage
 
-SettleAction = Literal["settle", "cancel", "release"]
+SettleAction = Literal["settle", "cancel", "release", "refund"]
 """What a call of lua/settle.lua does with a reservation."""
 
 _STREAM_STRUCT: Final = Struct("<2d")
@@ -34,7 +41,7 @@ class SettleOptions(NamedTuple):
     Attributes:
         max_skew: microseconds that a timestamp may be ahead of the store's clock; None trusts every one.
         remember: milliseconds for which a repeated settlement gets the same answer.
-        usage_length: how many usage records the stream keeps; 0 for no stream.
+        usage_length: how many usage records a stream keeps; 0 for no stream.
         usage_age: milliseconds for which it keeps a usage record.
     """
 
@@ -44,19 +51,34 @@ class SettleOptions(NamedTuple):
     usage_age: int
 
 
-class SettleCall(NamedTuple):
-    """One call of lua/settle.lua.
+class ScriptCall(NamedTuple):
+    """One call of a script.
 
     Attributes:
         keys: KEYS of the script.
         args: ARGV of the script.
+        prefix: the start of the store keys of the limits that it charges.
+    """
+
+    keys: list[str]
+    args: list[ScriptArgument]
+    prefix: str
+
+
+class SettleCall(NamedTuple):
+    """A settlement: one call of lua/settle.lua.
+
+    On a cluster a second call follows for the limits that everyone shares. If the process dies between the
+    two, these keep the estimate; settling again makes up for it.
+
+    Attributes:
+        calls: the calls, in order.
         tenant: the tenant of the reservation or of the usage record.
         usage: the usage record; None to cancel or release.
         ends: whether it ends a request: it settles or cancels, and does not return a lease.
     """
 
-    keys: list[str]
-    args: list[ScriptArgument]
+    calls: tuple[ScriptCall, ...]
     tenant: str
     usage: Usage | None = None
     ends: bool = False
@@ -90,47 +112,116 @@ def encode_settle(resolver: Resolver, usage: Usage, options: SettleOptions) -> S
         UnknownReservation: its reservation cannot be the id of a reservation.
     """
     resolver.refuse_unmetered_units(usage.cost)
-    if usage.reservation is not None:
-        keys, tenant = _find_record(usage.reservation)
-        subject = usage.reservation
-    else:
-        check = _resolve_usage(resolver, usage)
-        keys, tenant = [USAGE, UNREAD], check.subject.tenant
-        subject = _encode_charged(check)
     known = usage.known()
     units = [argument for unit, amount in known.items() for argument in (unit, amount)]
     # The script adds the tenant and the plan that were charged.
     fields = {name: text for name, text in usage.fields().items() if name not in {"tenant", "plan"}}
     entry = [argument for pair in fields.items() for argument in pair]
-    head = _encode_head("settle", subject, tenant, options, usage)
-    return SettleCall(keys, [*head, len(known), *units, *entry], tenant, usage, ends=True)
+    tail: list[ScriptArgument] = [len(known), *units, *entry]
+    if usage.reservation is not None:
+        return _encode_by_reservation("settle", usage.reservation, resolver, options, tail, usage)
+    check = _resolve_usage(resolver, usage)
+    calls = _encode_by_check("settle", check, resolver.keyspace, options, tail, usage)
+    return SettleCall(calls, check.subject.tenant, usage, ends=True)
 
 
-def encode_reservation_end(action: SettleAction, reservation: str, options: SettleOptions) -> SettleCall:
+def encode_reservation_end(
+    action: SettleAction, reservation: str, resolver: Resolver, options: SettleOptions
+) -> SettleCall:
     """Return the call of lua/settle.lua to cancel a reservation, or to release its slots.
 
     Args:
         action: `cancel` or `release`.
         reservation: its id.
+        resolver: the policy and the store keys.
         options: what all settlements have in common.
 
     Raises:
         UnknownReservation: this cannot be the id of a reservation.
     """
-    keys, tenant = _find_record(reservation)
-    head = _encode_head(action, reservation, tenant, options)
-    return SettleCall(keys, [*head, 0], tenant, ends=action == "cancel")
+    return _encode_by_reservation(action, reservation, resolver, options, [0], None)
 
 
-def encode_lease_return(check: ResolvedCheck, options: SettleOptions) -> SettleCall:
+def encode_lease_return(check: ResolvedCheck, keyspace: Keyspace, options: SettleOptions) -> SettleCall:
     """Return the call of lua/settle.lua to return what is left of a lease: the costs of `check`."""
-    tenant = check.subject.tenant
-    head = _encode_head("cancel", _encode_charged(check), tenant, options)
-    return SettleCall([USAGE, UNREAD], [*head, 0], tenant)
+    calls = _encode_by_check("cancel", check, keyspace, options, [0], None)
+    return SettleCall(calls, check.subject.tenant)
+
+
+def encode_refund(own: ResolvedCheck, reply: bytes, keyspace: Keyspace, options: SettleOptions) -> SettleCall:
+    """Return the call of lua/settle.lua to give back what a check took, which shared limits have denied.
+
+    Args:
+        own: the part of the check that was admitted.
+        reply: the reply to it.
+        keyspace: the store keys.
+        options: what all settlements have in common.
+    """
+    subject = own.subject
+    keys = keyspace.make_usage_store_keys(subject.prefix)
+    answer, record = own.answer_store_key, own.record_store_key
+    if record:
+        charged = own.reservation or ""
+    else:
+        t, states = unpack_states(subject.layout, reply)
+        limits = zip(subject.layout.placed_limits, own.costs, states, strict=True)
+        taken = [evaluate_limit(*limit, t, taken=False).wait == 0 for limit in limits]
+        charged = encode_record(own, "".join(str(int(is_taken)) for is_taken in taken))
+    head = _encode_head("refund" if answer else "cancel", charged, subject.tenant, subject.prefix, options)
+    call = ScriptCall([*keys, *filter(None, (answer, record))], [*head, 0], subject.prefix)
+    return SettleCall((call,), subject.tenant)
+
+
+def _encode_by_reservation(
+    action: SettleAction,
+    reservation: str,
+    resolver: Resolver,
+    options: SettleOptions,
+    tail: list[ScriptArgument],
+    usage: Usage | None,
+) -> SettleCall:
+    parsed = parse_reservation_id(reservation)
+    if parsed is None:
+        raise UnknownReservation
+    keyspace, tenant = resolver.keyspace, parsed.tenant
+    prefixes = [keyspace.make_prefix(tenant)]
+    if keyspace.shards and resolver.has_shared_limits:
+        prefixes.append(make_shared_prefix(tenant))
+    calls = []
+    for prefix in prefixes:
+        keys = keyspace.make_usage_store_keys(prefix)
+        head = _encode_head(action, reservation, tenant, prefix, options, usage)
+        calls.append(ScriptCall([*keys, make_record_store_key(prefix, parsed.token)], [*head, *tail], prefix))
+        options = options._replace(usage_length=0)  # There is one usage record, with the tenant's limits.
+    return SettleCall(tuple(calls), tenant, usage, ends=action != "release")
+
+
+def _encode_by_check(
+    action: SettleAction,
+    check: ResolvedCheck,
+    keyspace: Keyspace,
+    options: SettleOptions,
+    tail: list[ScriptArgument],
+    usage: Usage | None,
+) -> tuple[ScriptCall, ...]:
+    """Return the calls that charge all limits of a check."""
+    calls = []
+    for part in (split_check(check) if keyspace.shards else None) or (check,):
+        prefix, tenant = part.subject.prefix, part.subject.tenant
+        subject = encode_record(part, "1" * len(part.costs))
+        head = _encode_head(action, subject, tenant, prefix, options, usage)
+        calls.append(ScriptCall(keyspace.make_usage_store_keys(prefix), [*head, *tail], prefix))
+        options = options._replace(usage_length=0)
+    return tuple(calls)
 
 
 def _encode_head(
-    action: SettleAction, subject: str, tenant: str, options: SettleOptions, usage: Usage | None = None
+    action: SettleAction,
+    subject: str,
+    tenant: str,
+    prefix: str,
+    options: SettleOptions,
+    usage: Usage | None = None,
 ) -> list[ScriptArgument]:
     """Return ARGV from 1 to 10."""
     timestamp = usage.timestamp if usage else None
@@ -144,21 +235,8 @@ def _encode_head(
         _STREAM_STRUCT.pack(options.usage_length, options.usage_age),
         (usage.key if usage else None) or "",
         tenant,
-        make_tenant_prefix(tenant),
+        prefix,
     ]
-
-
-def _find_record(reservation: str) -> tuple[list[str], str]:
-    """Return KEYS and the tenant of a reservation."""
-    tenant, store_key = find_reservation_tenant(reservation), find_record_store_key(reservation)
-    if tenant is None or store_key is None:
-        raise UnknownReservation
-    return [USAGE, UNREAD, store_key], tenant
-
-
-def _encode_charged(check: ResolvedCheck) -> str:
-    """Return the subject and limits of a check that all limits are charged for."""
-    return encode_record(check, "1" * len(check.costs))
 
 
 def _resolve_usage(resolver: Resolver, usage: Usage) -> ResolvedCheck:
@@ -177,27 +255,36 @@ def _resolve_usage(resolver: Resolver, usage: Usage) -> ResolvedCheck:
     return resolver.resolve(usage_check, take=True)
 
 
-def read_settlement(call: SettleCall, reply: Sequence[bytes | str]) -> SettleReply:
-    """Return what the script's reply to a call says.
+def read_settlement(call: SettleCall, replies: Sequence[Sequence[bytes | str]]) -> SettleReply:
+    """Return what the script's replies to a settlement say.
 
     Raises:
         UnknownReservation: the store has no such reservation, or no longer remembers it.
         InvalidRequest: the reservation belongs to another key.
     """
-    outcome, replayed, packed = text_of(reply[0]), text_of(reply[1]), reply[2]
+    outcome, replayed = text_of(replies[0][0]), text_of(replies[0][1])
     if outcome == "unknown":
         raise UnknownReservation
     if outcome == "mismatch":
         raise invalid_field("key", "is not the key of this reservation")
-    record = read_record(packed if isinstance(packed, bytes) else packed.encode("latin-1"), call.tenant)
-    states = tuple(_make_limit_state(limit, record.t) for limit in record.limits if limit.admitted)
+    records = [
+        read_record(
+            packed if isinstance(packed, bytes) else packed.encode("latin-1"), call.tenant, part.prefix
+        )
+        for part, (_, _, packed) in zip(call.calls, replies, strict=True)
+        if packed  # A reservation may have no shared limits.
+    ]
+    states = tuple(
+        _make_limit_state(limit, record.t) for record in records for limit in record.limits if limit.admitted
+    )
+    record = records[0]
     return SettleReply(
         Settlement(outcome == "settled", replayed == "1", states),
         record.key,
         call.tenant,
         record.plan,
         record.model,
-        tuple(limit.store_key for limit in record.limits),
+        tuple(limit.store_key for record in records for limit in record.limits),
     )
 
 

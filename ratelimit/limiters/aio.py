@@ -11,8 +11,6 @@ from ratelimit.errors import RateLimited
 from ratelimit.limiters.aio_base import AsyncBase
 from ratelimit.limiters.arguments import USAGE_AGE, USAGE_LENGTH, make_settle_options
 from ratelimit.limiters.reservation import AsyncReservation
-from ratelimit.stores import connect_async
-from ratelimit.stores.async_transport import await_within
 from ratelimit.stores.failures import CONNECTION_ERRORS
 
 if TYPE_CHECKING:
@@ -52,10 +50,9 @@ class AsyncLimiter(AsyncBase):
         observers: Iterable[Observer] = (),
     ) -> None:
         options = make_settle_options(max_skew, remember, usage_length, usage_age)
-        super().__init__(policy, options, deadline, observers)
+        super().__init__(store, policy, options, observers)
         # The store is opened last: after an error below this line nothing would close it.
-        self._opened_store = connect_async(store, deadline)
-        self._set_store_url(self._opened_store.url)
+        self._opened_store = self._connect(store, deadline)
 
     async def check(self, key: CheckInput, **options: Unpack[CheckOptions]) -> Decision:
         """Decide whether a request may pass, and charge its cost if so; see `Limiter.check`."""
@@ -140,17 +137,14 @@ class AsyncLimiter(AsyncBase):
 
     async def reset(self, key: str, *, tenant: str | None = None) -> None:
         """Forget what a key has used; see `Limiter.reset`."""
-        try:
-            store_keys = self._list_bucket_keys(key, tenant)
-            await await_within(self._deadline, self._opened_store.client.unlink(*store_keys))
-            self._forget_buckets(store_keys)
-        except CONNECTION_ERRORS as error:
-            raise self._make_unavailable_error(error) from None
+        store_keys = self._list_bucket_keys(key, tenant)
+        await self._run_commands([("UNLINK", *store_keys)])
+        self._forget_buckets(store_keys)
 
     async def ping(self) -> None:
         """Make sure that the store answers; see `Limiter.ping`."""
         try:
-            await await_within(self._deadline, self._opened_store.client.ping())
+            await self._calls.ping()
         except CONNECTION_ERRORS as error:
             raise self._make_unavailable_error(error) from None
 
@@ -161,9 +155,7 @@ class AsyncLimiter(AsyncBase):
         try:
             await self._close_leases()
         finally:
-            await self._opened_store.transport.close()
-            await self._opened_store.client.aclose()
-            await self._opened_store.client.connection_pool.disconnect()
+            await self._calls.close()
             await asyncio.to_thread(self._opened_store.release)
 
     async def __aenter__(self) -> Self:

@@ -5,62 +5,73 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from typing import TYPE_CHECKING, Any, Final
-
-from redis.exceptions import NoScriptError
+from typing import TYPE_CHECKING, Any
 
 from ratelimit.decision.decision import Decision
-from ratelimit.engine.check_script import split_replies
-from ratelimit.engine.layout import KEYS, TENANTS, UNREAD
+from ratelimit.engine.keyspace import make_unread_store_key
 from ratelimit.errors import StoreUnavailable
+from ratelimit.limiters.aio_cluster import AsyncCluster
+from ratelimit.limiters.aio_server import AsyncServer
 from ratelimit.limiters.base import BaseLimiter
-from ratelimit.metering.assignments import COUNTER, read_assignments
-from ratelimit.shortcuts.coalescing import Coalescer, Reply
+from ratelimit.metering.assignments import read_assignments
 from ratelimit.shortcuts.leases import MIN_RETURN_DELAY, NANOSECONDS
-from ratelimit.stores.async_transport import await_within
-from ratelimit.stores.breaker import PAUSED, PausedCalls
+from ratelimit.stores import connect_async
 from ratelimit.stores.failures import CONNECTION_ERRORS
-from ratelimit.stores.scripts import CHECK, SETTLE
+from ratelimit.stores.scripts import REPORT, SETTLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    import redis.asyncio
-
     from ratelimit.decision.settlement import Settlement
-    from ratelimit.engine.check_script import ScriptArgument
     from ratelimit.engine.resolver import ResolvedCheck
     from ratelimit.engine.settle_script import SettleCall, SettleOptions
-    from ratelimit.metering.assignments import Command
+    from ratelimit.limiters.aio_server import AsyncCalls
     from ratelimit.observers.activity import Activity
     from ratelimit.observers.observer import NoteDecision, Observer
     from ratelimit.policy import Limit, Policy
+    from ratelimit.shortcuts.coalescing import Reply
     from ratelimit.stores.async_transport import AsyncTransport
     from ratelimit.stores.clients import Store
-    from ratelimit.stores.scripts import Script
-
-_ASSIGNMENTS_DEADLINES: Final = 20
-"""Reading all assignments may take this many deadlines: there may be many keys, and no check waits for it."""
+    from ratelimit.stores.transport import Command
 
 
 class AsyncBase(BaseLimiter):
     """What lies behind the methods of `AsyncLimiter`; `BlockingBase` is the same for threads."""
 
-    _opened_store: Store[redis.asyncio.Redis, AsyncTransport]
+    _calls: AsyncCalls
 
     def __init__(
         self,
+        store: str,
         policy: Policy | Limit | Iterable[Limit],
         settle_options: SettleOptions,
-        deadline: float,
         observers: Iterable[Observer],
     ) -> None:
-        super().__init__(policy, settle_options, observers)
-        self._deadline = deadline
-        self._coalescer = Coalescer(self._run_check_script)
+        super().__init__(store, policy, settle_options, observers)
         self._tasks: set[asyncio.Task[None]] = set()
         self._return_timer: asyncio.TimerHandle | None = None
         self._return_time = 0  # when the timer ends, monotonic nanoseconds
+
+    def _connect(self, store: str, deadline: float) -> Store[AsyncTransport]:
+        """Open the store."""
+        opened = connect_async(store, deadline)
+        if opened.url.kind == "cluster":
+            self._calls = AsyncCluster(
+                opened.open_transport,
+                opened.url.hosts,
+                deadline,
+                self._make_watch,
+                self._encode_checks,
+                self._encode_refund,
+            )
+        else:
+            self._calls = AsyncServer(
+                lambda limit: opened.open_transport(limit, None),
+                deadline,
+                self._make_watch(),
+                self._encode_checks,
+            )
+        return opened
 
     async def _decide(self, check: ResolvedCheck) -> Decision:
         """Decide a check and tell the observers."""
@@ -69,7 +80,7 @@ class AsyncBase(BaseLimiter):
 
     async def _look(self, check: ResolvedCheck) -> Decision:
         """Decide a check that takes nothing. The observers are not told."""
-        return await self._finish_decision(check, self._coalescer.submit(check), time.monotonic_ns(), ())
+        return await self._finish_decision(check, self._calls.submit(check), time.monotonic_ns(), ())
 
     async def _end_decision(
         self, check: ResolvedCheck, started: Decision | asyncio.Future[Reply], now: int
@@ -107,7 +118,7 @@ class AsyncBase(BaseLimiter):
             return decision
         if leases and (wanted := self._leases.plan_lease(check, now)):
             self._take_lease(wanted, now)
-        return self._coalescer.submit(check)
+        return self._calls.submit(check)
 
     async def _finish_decision(
         self,
@@ -140,7 +151,7 @@ class AsyncBase(BaseLimiter):
             if self._leases.add_lease(wanted, reply.result()[0], now, received):
                 self._schedule_lease_return(received + wanted.subject.layout.lease_ttl * 1000)
 
-        self._coalescer.submit(wanted).add_done_callback(add_lease)
+        self._calls.submit(wanted).add_done_callback(add_lease)
 
     def _schedule_lease_return(self, end: int) -> None:
         """Start a timer that returns leases soon after `end`, so that they end even if no check comes.
@@ -176,7 +187,7 @@ class AsyncBase(BaseLimiter):
         self._closed = True
         if self._return_timer is not None:
             self._return_timer.cancel()
-        await self._coalescer.drain()
+        await self._calls.drain()
         await asyncio.sleep(0)  # Now the callback of a lease that has just been taken has run.
         await asyncio.gather(*self._tasks)
         await self._return_leases(self._leases.pop_expired())
@@ -189,91 +200,41 @@ class AsyncBase(BaseLimiter):
 
     async def count_trimmed_unread(self) -> int:
         """Count the usage records that were removed unread; see `Limiter.count_trimmed_unread`."""
-        [count] = await self._send_commands([("GET", UNREAD)])
-        return int(count or 0)
+        streams = self._resolver.keyspace.usage_streams
+        counts = await self._run_commands([("GET", make_unread_store_key(stream)) for stream in streams])
+        return sum(int(count or 0) for count in counts)
 
     async def publish_activity(self, activity: Activity) -> None:
         """Tell the store what an observer has counted; see `Limiter.publish_activity`."""
-        if commands := activity.encode_report():
-            await self._send_commands(commands)
+        for keys, args in activity.encode_report(self._resolver.keyspace):
+            try:
+                await self._calls.run_script(REPORT, keys, args)
+            except CONNECTION_ERRORS as error:
+                raise self._make_unavailable_error(error) from None
 
-    async def _write_assignment(self, commands: list[Command]) -> None:
-        await self._send_commands(commands)
+    async def _write_assignment(self, commands: Sequence[Command]) -> None:
+        await self._run_commands(commands)
         await self._read_assignments()
 
-    async def _send_commands(self, commands: list[Command]) -> list[Any]:
-        """Send commands together and return their replies."""
-        started = time.monotonic_ns()
+    async def _run_commands(self, commands: Sequence[Command], *, is_long: bool = False) -> list[Any]:
+        """Run commands together and return their replies."""
         try:
-            pipeline: Any = self._opened_store.client.pipeline()
-            for command in commands:
-                pipeline.execute_command(*command)
-            replies: list[Any] = await await_within(self._deadline, pipeline.execute())
+            return await self._calls.run_commands(commands, is_long=is_long)
         except CONNECTION_ERRORS as error:
-            self._note_failure(error, started)
             raise self._make_unavailable_error(error) from None
-        self._note_call(0, started)
-        return replies
 
     async def _read_assignments(self) -> None:
-        client: Any = self._opened_store.client
-        started = time.monotonic_ns()
-        try:
-            counter = await await_within(self._deadline, client.get(COUNTER)) or b""
-            self._note_call(0, started)
-            if counter != self._assignments_counter:
-                deadline = _ASSIGNMENTS_DEADLINES * self._deadline
-                keys = await await_within(deadline, client.hgetall(KEYS))
-                tenants = await await_within(deadline, client.hgetall(TENANTS))
-                self._set_assignments(counter, await asyncio.to_thread(read_assignments, keys, tenants))
-        except CONNECTION_ERRORS as error:
-            self._note_failure(error, started)
-            raise self._make_unavailable_error(error) from None
-
-    async def _run_check_script(self, checks: list[ResolvedCheck]) -> list[bytes]:
-        call = self._run_script(CHECK, *self._encode_checks(checks), checks=len(checks))
-        return split_replies(await call)
+        keyspace = self._resolver.keyspace
+        [counter] = await self._run_commands([("GET", keyspace.counter)])
+        if (counter or b"") != self._assignments_counter:
+            commands: Sequence[Command] = [("HGETALL", keyspace.keys), ("HGETALL", keyspace.tenants)]
+            stored = await self._run_commands(commands, is_long=True)
+            self._set_assignments(counter or b"", await asyncio.to_thread(read_assignments, *stored))
 
     async def _run_settle_script(self, call: SettleCall) -> Settlement:
         started = time.monotonic_ns()
         try:
-            reply = await self._run_script(SETTLE, call.keys, call.args)
+            replies = [await self._calls.run_script(SETTLE, part.keys, part.args) for part in call.calls]
         except CONNECTION_ERRORS as error:
             raise self._make_unavailable_error(error) from None
-        return self._read_settlement(call, reply, started)
-
-    def _probe_store(self) -> None:
-        """Try the store in the background. No check waits for that."""
-
-        async def probe() -> None:
-            started = time.monotonic_ns()
-            try:
-                await self._opened_store.transport.call("PING")
-            except CONNECTION_ERRORS as error:
-                self._note_failure(error, started)
-            else:
-                self._note_call(0, started)
-
-        task = asyncio.get_running_loop().create_task(probe())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _run_script(
-        self, script: Script, keys: list[str], args: list[ScriptArgument], *, checks: int = 0
-    ) -> Any:  # noqa: ANN401 - replies have many types
-        call = self._opened_store.transport.call
-        started = time.monotonic_ns()
-        if self._breaker.is_open and (choice := self._breaker.choose(started)) != "call":
-            if choice == "probe":
-                self._probe_store()
-            raise PausedCalls(PAUSED)
-        try:
-            try:
-                reply = await call("EVALSHA", script.sha, len(keys), *keys, *args)
-            except NoScriptError:  # The script did not run: the server was flushed, restarted or replaced.
-                reply = await call("EVAL", script.source, len(keys), *keys, *args)
-        except CONNECTION_ERRORS as error:
-            self._note_failure(error, started)
-            raise
-        self._note_call(checks, started)
-        return reply
+        return self._read_settlement(call, replies, started)

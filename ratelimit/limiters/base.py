@@ -7,16 +7,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ratelimit.engine.check_script import ScriptArgument, encode_checks, read_decision
-from ratelimit.engine.layout import KEYS, TENANTS, make_owner_store_key, make_store_key_suffix
+from ratelimit.engine.keyspace import make_owner_store_key
+from ratelimit.engine.layout import make_store_key_suffix
 from ratelimit.engine.resolver import ResolvedCheck, Resolver
 from ratelimit.engine.settle_script import (
     encode_lease_return,
+    encode_refund,
     encode_reservation_end,
     encode_settle,
     read_settlement,
 )
 from ratelimit.errors import InvalidRequest, StoreUnavailable
 from ratelimit.limiters.arguments import make_policy
+from ratelimit.limiters.server_watch import ServerWatch
 from ratelimit.metering.assignments import (
     KeyAssignment,
     TenantAssignment,
@@ -30,22 +33,28 @@ from ratelimit.request.check import MAX_BATCH, Check, invalid_field, make_check
 from ratelimit.request.usage import make_usage
 from ratelimit.shortcuts.denial_memory import DenialMemory
 from ratelimit.shortcuts.leases import Leases
-from ratelimit.stores.breaker import Breaker
-from ratelimit.stores.failures import classify_error, explain_error, is_refusal
+from ratelimit.stores import StoreURL
+from ratelimit.stores.failures import explain_error, is_refusal
 from ratelimit.stores.outage import Outage
 
 if TYPE_CHECKING:
     from ratelimit.decision.decision import Decision
     from ratelimit.decision.settlement import Settlement
-    from ratelimit.engine.layout import Owner
-    from ratelimit.engine.settle_script import SettleAction, SettleCall, SettleOptions, SettleReply
+    from ratelimit.engine.keyspace import Owner
+    from ratelimit.engine.settle_script import (
+        ScriptCall,
+        SettleAction,
+        SettleCall,
+        SettleOptions,
+        SettleReply,
+    )
     from ratelimit.metering.assignments import Command
     from ratelimit.observers.observer import EndOutcome, Observer
     from ratelimit.policy import Limit, Policy
     from ratelimit.policy.assignment import Assignments
     from ratelimit.request.check import CheckOptions
     from ratelimit.request.usage import Usage
-    from ratelimit.stores import StoreURL
+    from ratelimit.stores.url import Address
 
 CheckInput = Check | str | Mapping[str, Any]
 """What callers pass for a check: a key, a whole check, or a check's fields."""
@@ -62,25 +71,33 @@ class BaseLimiter:
 
     def __init__(
         self,
+        store: str,
         policy: Policy | Limit | Iterable[Limit],
         settle_options: SettleOptions,
         observers: Iterable[Observer],
     ) -> None:
+        url = StoreURL.parse(store)
+        self.store = str(url)
+        keyspace = url.keyspace
         self._observers = Observers(observers)
-        self._resolver = Resolver(make_policy(policy))
+        self._resolver = Resolver(make_policy(policy), keyspace=keyspace)
         self._note_policy()
+        self._watches: list[ServerWatch] = []
+        self._outage = Outage()
         self._assignments_counter: bytes | None = None
         self._closed = False
-        self._settle_options = settle_options
+        usage_length = keyspace.share_usage_length(settle_options.usage_length)
+        self._settle_options = settle_options._replace(usage_length=usage_length)
         self.max_skew, self.remember = settle_options.max_skew, settle_options.remember
         self._denial_memory = DenialMemory(self.max_skew)
         self._leases = Leases()
 
-    def _set_store_url(self, url: StoreURL) -> None:
-        """Set the store's URL."""
-        self.store = str(url)
-        self._outage = Outage(self.store)
-        self._breaker = Breaker(self._note_breaker)
+    def _make_watch(self, server: Address | None = None) -> ServerWatch:
+        """Return what will be known of the store's only server, or of a server of a cluster."""
+        name = f"{self.store}, server {server[0]}:{server[1]}," if server else self.store
+        watch = ServerWatch(name, self._observers, self._note_breaker, self._note_answer)
+        self._watches.append(watch)
+        return watch
 
     @property
     def policy(self) -> Policy:
@@ -93,7 +110,8 @@ class BaseLimiter:
 
     @policy.setter
     def policy(self, policy: Policy | Limit | Iterable[Limit]) -> None:
-        self._resolver = Resolver(make_policy(policy), self._resolver.assignments)
+        previous = self._resolver
+        self._resolver = Resolver(make_policy(policy), previous.assignments, previous.keyspace)
         self._note_policy()
 
     @property
@@ -128,25 +146,11 @@ class BaseLimiter:
         for note_policy in self._observers.note_policy:
             note_policy(self._resolver.policy)
 
-    def _note_call(self, checks: int, started: int) -> None:
-        """Note a call that the store answered; `started` is monotonic nanoseconds."""
-        self._outage.note_success()
-        self._breaker.note_success()
-        if self._observers.note_call:
-            seconds = (time.monotonic_ns() - started) / 1_000_000_000
-            for note_call in self._observers.note_call:
-                note_call(checks, seconds)
+    def _note_answer(self) -> None:
+        """Note that the store, or a server of it, answered a call."""
 
-    def _note_failure(self, error: Exception, started: int) -> None:
-        """Note a call that the store did not answer, or answered with an error; `started` as above."""
-        self._outage.note_failure(explain_error(error))
-        reason = classify_error(error)
-        if reason in {"timeout", "connection"}:  # what is refused or an error costs no time
-            self._breaker.note_failure(started, time.monotonic_ns())
-        for note_failure in self._observers.note_failure:
-            note_failure(reason)
-
-    def _note_breaker(self, is_open: bool) -> None:  # noqa: FBT001 - a callback
+    def _note_breaker(self, _: bool) -> None:  # noqa: FBT001 - a callback
+        is_open = any(watch.breaker.is_open for watch in self._watches)
         for note_breaker in self._observers.note_breaker:
             note_breaker(is_open)
 
@@ -207,10 +211,14 @@ class BaseLimiter:
         return encode_settle(self._resolver, make_usage(usage, fields), self._settle_options)
 
     def _encode_reservation_end(self, action: SettleAction, reservation: str) -> SettleCall:
-        return encode_reservation_end(action, reservation, self._settle_options)
+        return encode_reservation_end(action, reservation, self._resolver, self._settle_options)
 
     def _encode_lease_return(self, check: ResolvedCheck) -> SettleCall:
-        return encode_lease_return(check, self._settle_options)
+        return encode_lease_return(check, self._resolver.keyspace, self._settle_options)
+
+    def _encode_refund(self, own: ResolvedCheck, reply: bytes) -> ScriptCall:
+        [call] = encode_refund(own, reply, self._resolver.keyspace, self._settle_options).calls
+        return call
 
     def _forget_buckets(self, store_keys: Sequence[str]) -> None:
         """Forget the denials and leases of buckets that have been reset."""
@@ -223,7 +231,7 @@ class BaseLimiter:
         assignment = make_assignment(KeyAssignment, fields)
         if assignment.plan is not None:
             self._resolver.require_plan(assignment.plan)
-        return encode_assignment(KEYS, key, assignment)
+        return encode_assignment(self._resolver.keyspace, key, assignment)
 
     def _encode_tenant_assignment(self, tenant: str, plan: str | None) -> list[Command]:
         """Return the commands that store an assignment of a tenant."""
@@ -231,11 +239,13 @@ class BaseLimiter:
         assignment = make_assignment(TenantAssignment, {"plan": plan})
         if assignment.plan is not None:
             self._resolver.require_plan(assignment.plan)
-        return encode_assignment(TENANTS, tenant, assignment)
+        return encode_assignment(self._resolver.keyspace, tenant, assignment)
 
-    def _read_settlement(self, call: SettleCall, reply: Sequence[bytes | str], started: int) -> Settlement:
-        """Return the settlement in the store's reply, update the denial memory and tell the observers."""
-        read = read_settlement(call, reply)
+    def _read_settlement(
+        self, call: SettleCall, replies: Sequence[Sequence[bytes | str]], started: int
+    ) -> Settlement:
+        """Return the settlement in the store's replies, update the denial memory and tell the observers."""
+        read = read_settlement(call, replies)
         self._denial_memory.forget_store_keys(read.store_keys, time.monotonic_ns())
         if call.ends and self._observers.note_end:
             self._note_end(call.usage, read, started)
@@ -284,9 +294,10 @@ class BaseLimiter:
         # Buckets of limits that an edit of the policy has removed must be found, too.
         suffixes = {"", *(f"/{name}" for name in classes)}
         suffixes.update(make_store_key_suffix(limit, name) for limit in limits for name in classes)
+        prefix = self._resolver.keyspace.make_prefix(tenant)
         owners: tuple[Owner, ...] = ("key", "tenant") if tenant == key else ("key",)
         return [
-            make_owner_store_key(owner, key, tenant) + suffix
+            make_owner_store_key(owner, prefix, key, tenant) + suffix
             for owner in owners
             for suffix in sorted(suffixes)
         ]

@@ -8,54 +8,72 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import NoScriptError
-
-from ratelimit.engine.check_script import split_into_calls, split_replies
-from ratelimit.engine.layout import KEYS, TENANTS, UNREAD
+from ratelimit.engine.check_script import split_into_calls
+from ratelimit.engine.keyspace import make_unread_store_key
 from ratelimit.errors import StoreUnavailable
 from ratelimit.limiters.base import BaseLimiter
-from ratelimit.metering.assignments import COUNTER, read_assignments
+from ratelimit.limiters.blocking_cluster import Cluster
+from ratelimit.limiters.blocking_server import Server
+from ratelimit.metering.assignments import read_assignments
 from ratelimit.shortcuts.leases import MIN_RETURN_DELAY, NANOSECONDS
-from ratelimit.stores.breaker import PAUSED, PausedCalls
+from ratelimit.stores import connect
 from ratelimit.stores.failures import CONNECTION_ERRORS
-from ratelimit.stores.scripts import CHECK, SETTLE
+from ratelimit.stores.scripts import REPORT, SETTLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    import redis
-
     from ratelimit.decision.decision import Decision
     from ratelimit.decision.settlement import Settlement
-    from ratelimit.engine.check_script import ScriptArgument
     from ratelimit.engine.resolver import ResolvedCheck
     from ratelimit.engine.settle_script import SettleCall, SettleOptions
-    from ratelimit.metering.assignments import Command
+    from ratelimit.limiters.blocking_server import Calls
     from ratelimit.observers.activity import Activity
     from ratelimit.observers.observer import Observer
     from ratelimit.policy import Limit, Policy
     from ratelimit.stores.clients import Store
-    from ratelimit.stores.scripts import Script
-    from ratelimit.stores.transport import Transport
+    from ratelimit.stores.transport import Command, Transport
 
 
 class BlockingBase(BaseLimiter):
     """What lies behind the methods of `Limiter`; `AsyncBase` is the same for asyncio."""
 
-    _opened_store: Store[redis.Redis, Transport]
+    _calls: Calls
 
     def __init__(
         self,
+        store: str,
         policy: Policy | Limit | Iterable[Limit],
         settle_options: SettleOptions,
         observers: Iterable[Observer],
     ) -> None:
-        super().__init__(policy, settle_options, observers)
+        super().__init__(store, policy, settle_options, observers)
         self._lease_lock = threading.Lock()  # held while leases are read or changed
         self._return_lock = threading.Lock()  # held while leases are returned; taken before `_lease_lock`
         self._return_timer: threading.Timer | None = None
         self._return_time = 0  # when the timer ends, monotonic nanoseconds
         self._process = os.getpid()
+
+    def _connect(self, store: str, deadline: float) -> Store[Transport]:
+        """Open the store."""
+        opened = connect(store, deadline)
+        if opened.url.kind == "cluster":
+            self._calls = Cluster(
+                opened.open_transport,
+                opened.url.hosts,
+                deadline,
+                self._make_watch,
+                self._encode_checks,
+                self._encode_refund,
+            )
+        else:
+            self._calls = Server(
+                lambda limit: opened.open_transport(limit, None),
+                deadline,
+                self._make_watch(),
+                self._encode_checks,
+            )
+        return opened
 
     def _decide(self, check: ResolvedCheck) -> Decision:
         """Decide a check and tell the observers."""
@@ -96,12 +114,11 @@ class BlockingBase(BaseLimiter):
     def _decide_in_store(self, checks: list[ResolvedCheck]) -> list[tuple[Decision, int]]:
         """Decide checks with one call. Beside each decision is how many checks the store decided in it."""
         sent = time.monotonic_ns()
-        try:
-            replies = split_replies(self._run_script(CHECK, *self._encode_checks(checks), checks=len(checks)))
-        except CONNECTION_ERRORS:
-            return [(self._decide_without_store(check), 0) for check in checks]
+        replies = self._calls.run_checks(checks)
         return [
-            (self._finish_decision(check, reply, sent), len(checks))
+            (self._decide_without_store(check), 0)
+            if isinstance(reply, Exception)
+            else (self._finish_decision(check, reply, sent), len(checks))
             for check, reply in zip(checks, replies, strict=True)
         ]
 
@@ -124,9 +141,8 @@ class BlockingBase(BaseLimiter):
             wanted = self._leases.plan_lease(check, now)
         if wanted is None:
             return None
-        try:
-            [reply] = split_replies(self._run_script(CHECK, *self._encode_checks([wanted]), checks=1))
-        except CONNECTION_ERRORS:  # If the store took tokens, they are lost as after a crash.
+        [reply] = self._calls.run_checks([wanted])
+        if isinstance(reply, Exception):  # If the store took tokens, they are lost as after a crash.
             return self._decide_without_store(check)
         received = time.monotonic_ns()
         with self._lease_lock:
@@ -199,8 +215,9 @@ class BlockingBase(BaseLimiter):
         Raises:
             StoreUnavailable: the store did not answer.
         """
-        [count] = self._send_commands([("GET", UNREAD)])
-        return int(count or 0)
+        streams = self._resolver.keyspace.usage_streams
+        counts = self._run_commands([("GET", make_unread_store_key(stream)) for stream in streams])
+        return sum(int(count or 0) for count in counts)
 
     def publish_activity(self, activity: Activity) -> None:
         """Tell the store what an observer has counted since the last time, for `ratelimit top`.
@@ -213,62 +230,35 @@ class BlockingBase(BaseLimiter):
         Raises:
             StoreUnavailable: the store did not answer. The next call tells it.
         """
-        if commands := activity.encode_report():
-            self._send_commands(commands)
+        for keys, args in activity.encode_report(self._resolver.keyspace):
+            try:
+                self._calls.run_script(REPORT, keys, args)
+            except CONNECTION_ERRORS as error:
+                raise self._make_unavailable_error(error) from None
 
-    def _write_assignment(self, commands: list[Command]) -> None:
-        self._send_commands(commands)
+    def _write_assignment(self, commands: Sequence[Command]) -> None:
+        self._run_commands(commands)
         self._read_assignments()
 
-    def _send_commands(self, commands: list[Command]) -> list[Any]:
-        """Send commands together and return their replies."""
-        started = time.monotonic_ns()
+    def _run_commands(self, commands: Sequence[Command], *, is_long: bool = False) -> list[Any]:
+        """Run commands together and return their replies."""
         try:
-            pipeline: Any = self._opened_store.client.pipeline()
-            for command in commands:
-                pipeline.execute_command(*command)
-            replies: list[Any] = pipeline.execute()
+            return self._calls.run_commands(commands, is_long=is_long)
         except CONNECTION_ERRORS as error:
-            self._note_failure(error, started)
             raise self._make_unavailable_error(error) from None
-        self._note_call(0, started)
-        return replies
 
     def _read_assignments(self) -> None:
-        client: Any = self._opened_store.client
-        started = time.monotonic_ns()
-        try:
-            counter = client.get(COUNTER) or b""
-            self._note_call(0, started)
-            if counter != self._assignments_counter:
-                stored = client.hgetall(KEYS), client.hgetall(TENANTS)
-                self._set_assignments(counter, read_assignments(*stored))
-        except CONNECTION_ERRORS as error:
-            self._note_failure(error, started)
-            raise self._make_unavailable_error(error) from None
+        keyspace = self._resolver.keyspace
+        [counter] = self._run_commands([("GET", keyspace.counter)])
+        if (counter or b"") != self._assignments_counter:
+            commands: Sequence[Command] = [("HGETALL", keyspace.keys), ("HGETALL", keyspace.tenants)]
+            stored = self._run_commands(commands, is_long=True)
+            self._set_assignments(counter or b"", read_assignments(*stored))
 
     def _run_settle_script(self, call: SettleCall) -> Settlement:
         started = time.monotonic_ns()
         try:
-            reply = self._run_script(SETTLE, call.keys, call.args)
+            replies = [self._calls.run_script(SETTLE, part.keys, part.args) for part in call.calls]
         except CONNECTION_ERRORS as error:
             raise self._make_unavailable_error(error) from None
-        return self._read_settlement(call, reply, started)
-
-    def _run_script(
-        self, script: Script, keys: list[str], args: list[ScriptArgument], *, checks: int = 0
-    ) -> Any:  # noqa: ANN401 - replies have many types
-        call = self._opened_store.transport.call
-        started = time.monotonic_ns()
-        if self._breaker.is_open and self._breaker.choose(started) == "pause":
-            raise PausedCalls(PAUSED)
-        try:
-            try:
-                reply = call("EVALSHA", script.sha, len(keys), *keys, *args)
-            except NoScriptError:  # The script did not run: the server was flushed, restarted or replaced.
-                reply = call("EVAL", script.source, len(keys), *keys, *args)
-        except CONNECTION_ERRORS as error:
-            self._note_failure(error, started)
-            raise
-        self._note_call(checks, started)
-        return reply
+        return self._read_settlement(call, replies, started)

@@ -9,7 +9,6 @@ from ratelimit.errors import RateLimited
 from ratelimit.limiters.arguments import USAGE_AGE, USAGE_LENGTH, make_settle_options
 from ratelimit.limiters.blocking_base import BlockingBase
 from ratelimit.limiters.reservation import Reservation
-from ratelimit.stores import connect
 from ratelimit.stores.failures import CONNECTION_ERRORS
 
 if TYPE_CHECKING:
@@ -72,10 +71,9 @@ class Limiter(BlockingBase):
         observers: Iterable[Observer] = (),
     ) -> None:
         options = make_settle_options(max_skew, remember, usage_length, usage_age)
-        super().__init__(policy, options, observers)
+        super().__init__(store, policy, options, observers)
         # The store is opened last: after an error below this line nothing would close it.
-        self._opened_store = connect(store, deadline)
-        self._set_store_url(self._opened_store.url)
+        self._opened_store = self._connect(store, deadline)
         self.address = self._opened_store.address
 
     def check(self, key: CheckInput, **options: Unpack[CheckOptions]) -> Decision:
@@ -262,12 +260,9 @@ class Limiter(BlockingBase):
             InvalidRequest: the key or the tenant is not 1 to 256 visible ASCII characters.
             StoreUnavailable: the store did not answer. It is safe to reset again.
         """
-        try:
-            store_keys = self._list_bucket_keys(key, tenant)
-            self._opened_store.client.unlink(*store_keys)
-            self._forget_buckets(store_keys)
-        except CONNECTION_ERRORS as error:
-            raise self._make_unavailable_error(error) from None
+        store_keys = self._list_bucket_keys(key, tenant)
+        self._run_commands([("UNLINK", *store_keys)])
+        self._forget_buckets(store_keys)
 
     def ping(self) -> None:
         """Make sure that the store answers.
@@ -276,7 +271,7 @@ class Limiter(BlockingBase):
             StoreUnavailable: it does not; the message says why.
         """
         try:
-            self._opened_store.client.ping()
+            self._calls.ping()
         except CONNECTION_ERRORS as error:
             raise self._make_unavailable_error(error) from None
 
@@ -288,9 +283,7 @@ class Limiter(BlockingBase):
         if self._closed:
             return
         self._close_leases()
-        self._opened_store.transport.close()
-        self._opened_store.client.close()
-        self._opened_store.client.connection_pool.disconnect()
+        self._calls.close()
         self._opened_store.release()
 
     def __enter__(self) -> Self:

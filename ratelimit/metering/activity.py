@@ -11,13 +11,14 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
-from ratelimit.engine.layout import TOP
+from ratelimit.engine.check_script import pack_header
 from ratelimit.metering.sketch import Sketch, merge_sketches
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from ratelimit.metering.assignments import Command
+    from ratelimit.engine.check_script import ScriptArgument
+    from ratelimit.engine.keyspace import Keyspace
 
 Dimension = Literal["key", "tenant", "model", "plan"]
 Measure = Literal["checks", "denied", "tokens"]
@@ -71,21 +72,26 @@ class IntervalCounts:
                     self.totals[measure] += sum(amount for _, amount in amounts)
 
 
-def encode_report(process: str, interval: int, counts: IntervalCounts) -> list[Command]:
-    """Return the commands that tell the store what a process has counted in an interval so far."""
+def write_report(counts: IntervalCounts) -> str:
+    """Return the report of what a process has counted in an interval so far, as text."""
     report: dict[str, Any] = dict(counts.totals.items())
     for (dimension, measure), sketch in counts.sketches.items():
         sketch.trim()
         if sketch.counts:
             report.setdefault(dimension, {})[measure] = [sketch.error, sketch.counts]
-    store_key = make_interval_store_key(interval)
-    text = json.dumps(report, separators=(",", ":"))
-    return [("HSET", store_key, process, text), ("PEXPIRE", store_key, str(_EXPIRY))]
+    return json.dumps(report, separators=(",", ":"))
 
 
-def make_interval_store_key(interval: int) -> str:
+def encode_report(
+    keyspace: Keyspace, process: str, interval: int, text: str
+) -> tuple[list[str], list[ScriptArgument]]:
+    """Return KEYS and ARGV of lua/report.lua, which tells the store a process's report of an interval."""
+    return [make_interval_store_key(keyspace, interval)], [pack_header(None), process, text, _EXPIRY]
+
+
+def make_interval_store_key(keyspace: Keyspace, interval: int) -> str:
     """Return the store key of the reports of an interval."""
-    return f"{TOP}:{interval}"
+    return f"{keyspace.everything}:top:{interval}"
 
 
 def list_intervals(now: float, window: float) -> list[int]:

@@ -9,27 +9,29 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import pydantic
 from pydantic import ConfigDict, Field, StrictBool
 
-from ratelimit.engine.layout import KEYS
 from ratelimit.policy.assignment import Assignment, Assignments
 from ratelimit.request.check import PlanText, TenantText, invalid_request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     from pydantic import BaseModel
 
-logger = logging.getLogger("ratelimit")
+    from ratelimit.engine.keyspace import Keyspace
 
-COUNTER = f"{KEYS}@"
-"""Store key of a counter that each assignment increments."""
+logger = logging.getLogger("ratelimit")
 
 Command = tuple[str, ...]
 """A command for the store."""
+
+StoredHash = Mapping[bytes, bytes] | list[bytes]
+"""A reply to HGETALL: fields and values in turn, or a mapping by clients that make one of it."""
 
 _Model = TypeVar("_Model", bound="BaseModel")
 
@@ -90,22 +92,23 @@ def check_tenant(tenant: str) -> str:
 
 
 def encode_assignment(
-    store_key: str, name: str, assignment: KeyAssignment | TenantAssignment
+    keyspace: Keyspace, name: str, assignment: KeyAssignment | TenantAssignment
 ) -> list[Command]:
     """Return the commands that store an assignment and increment the counter.
 
     Args:
-        store_key: the store key of the hash for keys or for tenants.
+        keyspace: the store keys.
         name: the key or tenant.
         assignment: what to store. An empty assignment deletes the stored one.
     """
+    store_key = keyspace.keys if isinstance(assignment, KeyAssignment) else keyspace.tenants
     fields = assignment.model_dump(exclude_defaults=True)
     write = ("HSET", store_key, name, json.dumps(fields)) if fields else ("HDEL", store_key, name)
-    return [write, ("INCR", COUNTER)]
+    return [write, ("INCR", keyspace.counter)]
 
 
-def read_assignments(keys: Mapping[bytes, bytes], tenants: Mapping[bytes, bytes]) -> Assignments:
-    """Return all assignments, from the two hashes of the store."""
+def read_assignments(keys: StoredHash, tenants: StoredHash) -> Assignments:
+    """Return all assignments, from the replies to HGETALL of the two hashes of the store."""
     by_key = {
         key: Assignment(**dict(assigned)) for key, assigned in _read_valid_assignments(KeyAssignment, keys)
     }
@@ -114,17 +117,23 @@ def read_assignments(keys: Mapping[bytes, bytes], tenants: Mapping[bytes, bytes]
     return Assignments(by_key, by_tenant)
 
 
-def _read_valid_assignments(
-    model: type[_Model], stored: Mapping[bytes, bytes]
-) -> Iterator[tuple[str, _Model]]:
+def _read_valid_assignments(model: type[_Model], stored: StoredHash) -> Iterator[tuple[str, _Model]]:
     """Yield all valid assignments, without fields that only a newer version knows."""
-    for name, value in stored.items():
+    for name, value in make_pairs(stored):
         try:
             fields = json.loads(value)
             known = {field: fields[field] for field in model.model_fields if field in fields}
             yield _decode_text(name), model.model_validate(known)
         except (ValueError, TypeError):
             logger.warning("an assignment in the store cannot be read, and is ignored")
+
+
+def make_pairs(stored: StoredHash) -> Iterable[tuple[bytes, bytes]]:
+    """Return the fields and values of a reply to HGETALL."""
+    if isinstance(stored, list):
+        items = iter(stored)
+        return zip(items, items, strict=True)
+    return stored.items()
 
 
 def _decode_text(stored: bytes | str) -> str:

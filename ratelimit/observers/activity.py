@@ -9,16 +9,17 @@ import time
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
-from ratelimit.metering.activity import INTERVAL_SECONDS, IntervalCounts, encode_report
+from ratelimit.metering.activity import INTERVAL_SECONDS, IntervalCounts, encode_report, write_report
 from ratelimit.observers.observer import Observer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from ratelimit.decision.decision import Decision
+    from ratelimit.engine.check_script import ScriptArgument
+    from ratelimit.engine.keyspace import Keyspace
     from ratelimit.engine.resolver import ResolvedCheck, Subject
     from ratelimit.metering.activity import Names
-    from ratelimit.metering.assignments import Command
     from ratelimit.observers.observer import End
 
 MAX_PENDING: Final = 1024
@@ -48,7 +49,7 @@ class Activity(Observer):
         self._interval = self._find_interval()
         self._counts = IntervalCounts()
         self._has_news = False
-        self._untold: list[Command] = []  # of intervals that have ended
+        self._untold: list[tuple[int, str]] = []  # of intervals that have ended
 
     def note_decision(self, check: ResolvedCheck, decision: Decision, started: int, call_size: int) -> None:  # noqa: ARG002 - the interface
         """Count a check; see `Observer.note_decision`."""
@@ -70,15 +71,18 @@ class Activity(Observer):
             with self._lock:
                 self._count({(end.key, end.tenant, end.model or "", end.plan): [0.0, 0.0, tokens]})
 
-    def encode_report(self) -> list[Command]:
-        """Return the commands that tell the store what was counted, none if there is nothing new."""
+    def encode_report(self, keyspace: Keyspace) -> list[tuple[list[str], list[ScriptArgument]]]:
+        """Return KEYS and ARGV of the calls of lua/report.lua that tell the store what was counted.
+
+        There are none if there is nothing new.
+        """
         with self._lock:
             self._count_pending()
             if self._has_news:
                 self._has_news = False
-                self._untold += encode_report(self._process, self._interval, self._counts)
-            commands, self._untold = self._untold, []
-            return commands
+                self._untold.append((self._interval, write_report(self._counts)))
+            untold, self._untold = self._untold, []
+        return [encode_report(keyspace, self._process, interval, text) for interval, text in untold]
 
     def _find_interval(self) -> int:
         return int(self._clock() // INTERVAL_SECONDS)
@@ -109,7 +113,7 @@ class Activity(Observer):
         interval = self._find_interval()
         if interval != self._interval:
             if self._has_news:  # counted since the last report
-                self._untold += encode_report(self._process, self._interval, self._counts)
+                self._untold.append((self._interval, write_report(self._counts)))
                 self._has_news = False
             self._interval, self._counts = interval, IntervalCounts()
         if news:

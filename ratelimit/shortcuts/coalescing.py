@@ -33,14 +33,23 @@ MAX_CALLS: Final = 4
 class Coalescer:
     """Sends checks to the store, many in one call.
 
-    A call carries at most `MAX_LIMITS_PER_CALL` limits, so that it does not block the store for long.
+    A call carries a limited number of limits, so that it does not block the store for long.
 
     Args:
-        run_call: runs one call for these checks and returns their replies in the same order.
+        run_call: runs one call for these checks and returns their replies in the same order. A reply may be
+            an error, which is then raised for its check alone.
+        max_calls: calls under way at the same time.
+        max_limits: limits in one call, unless a single check has more.
     """
 
-    def __init__(self, run_call: Callable[[list[ResolvedCheck]], Awaitable[Sequence[Any]]]) -> None:
+    def __init__(
+        self,
+        run_call: Callable[[list[ResolvedCheck]], Awaitable[Sequence[Any]]],
+        max_calls: int = MAX_CALLS,
+        max_limits: int = MAX_LIMITS_PER_CALL,
+    ) -> None:
         self._run_call = run_call
+        self._max_calls, self._max_limits = max_calls, max_limits
         self._waiting: deque[WaitingCheck] = deque()
         self._calls: set[asyncio.Task[None]] = set()
         self._is_call_scheduled = False
@@ -53,10 +62,15 @@ class Coalescer:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Reply] = loop.create_future()
         self._waiting.append((check, future))
-        if not self._is_call_scheduled and len(self._calls) < MAX_CALLS:
+        if not self._is_call_scheduled and len(self._calls) < self._max_calls:
             self._is_call_scheduled = True
             loop.call_soon(self._start_call)
         return future
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether checks wait for a call or its reply."""
+        return bool(self._waiting or self._calls)
 
     def fail_waiting(self, error: Exception) -> None:
         """Fail all checks that wait for a call: they have waited for a store that does not answer."""
@@ -74,7 +88,7 @@ class Coalescer:
     def _start_call(self) -> None:
         self._is_call_scheduled = False
         waiting, batch = self._waiting, list[WaitingCheck]()
-        room = MAX_LIMITS_PER_CALL
+        room = self._max_limits
         while waiting:
             check, future = waiting[0]
             weight = check.subject.layout.weight
@@ -95,7 +109,7 @@ class Coalescer:
         self._schedule_call()
 
     def _schedule_call(self) -> None:
-        if not self._is_call_scheduled and self._waiting and len(self._calls) < MAX_CALLS:
+        if not self._is_call_scheduled and self._waiting and len(self._calls) < self._max_calls:
             self._is_call_scheduled = True
             asyncio.get_running_loop().call_soon(self._start_call)
 
@@ -104,7 +118,11 @@ class Coalescer:
             replies = await self._run_call([check for check, _ in batch])
             size = len(batch)
             for (_, future), reply in zip(batch, replies, strict=True):
-                if not future.done():  # It is done if the task that waited for it was cancelled.
+                if future.done():  # It is done if the task that waited for it was cancelled.
+                    continue
+                if isinstance(reply, Exception):
+                    future.set_exception(reply)
+                else:
                     future.set_result((reply, size))
         except asyncio.CancelledError:
             for _, future in batch:

@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
 import hiredis
 from redis.exceptions import ConnectionError as LostConnection
+from redis.exceptions import ReadOnlyError
 
-from ratelimit.stores.transport import raise_error_reply
+from ratelimit.stores.transport import as_error, raise_error_reply
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Sequence
 
     import redis.asyncio
+
+    from ratelimit.stores.transport import Command
 
 T = TypeVar("T")
 
@@ -83,6 +86,15 @@ class AsyncTransport(Protocol):
         """
         ...
 
+    async def call_many(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands together and return their replies. An error reply is returned, not raised.
+
+        Raises:
+            redis.RedisError, OSError: the connection was lost.
+            TimeoutError: there were not all replies within the deadline.
+        """
+        ...
+
     async def close(self) -> None:
         """Close the connection."""
         ...
@@ -98,6 +110,14 @@ class AsyncClientTransport:
     async def call(self, *command: str | bytes | float) -> Any:  # noqa: ANN401 - replies have many types
         """See `AsyncTransport`."""
         return await await_within(self._deadline, self._client.execute_command(*command))
+
+    async def call_many(self, commands: Sequence[Command]) -> list[Any]:
+        """See `AsyncTransport`."""
+        pipeline = self._client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        replies: list[Any] = await await_within(self._deadline, pipeline.execute(raise_on_error=False))
+        return replies
 
     async def close(self) -> None:
         """See `AsyncTransport`. The client's owner closes the client."""
@@ -129,8 +149,28 @@ class SharedTransport:
         timer = loop.call_at(until, connection.end_if_late, reply, _LOOP_TURNS)
         try:
             return raise_error_reply(await reply)
+        except ReadOnlyError:
+            # The primary has become a replica: a new connection may find the new primary.
+            connection.end(LostConnection(_CLOSED_BY_SERVER))
+            raise
         finally:
             timer.cancel()
+
+    async def call_many(self, commands: Sequence[Command]) -> list[Any]:
+        """See `AsyncTransport`."""
+        packed = b"".join([hiredis.pack_command(cast("Any", command)) for command in commands])
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._deadline
+        connection = self._connection
+        if connection is None or connection.is_lost:
+            connection = await await_within(self._deadline, asyncio.shield(self._open()))
+        replies = connection.send_many(packed, len(commands))
+        timer = loop.call_at(until, connection.end_if_late, replies[-1], _LOOP_TURNS)
+        try:
+            await replies[-1]  # The server replies in the order of the commands.
+        finally:
+            timer.cancel()
+        return [as_error(reply.result()) for reply in replies]
 
     def _open(self) -> asyncio.Task[_Connection]:
         """Open one connection for all calls that wait for it."""
@@ -184,6 +224,14 @@ class _Connection(asyncio.Protocol):
         self._transport.write(packed)
         return future
 
+    def send_many(self, packed: bytes, count: int) -> list[asyncio.Future[Any]]:
+        """Send several commands together and return the futures that get their replies."""
+        create_future = asyncio.get_running_loop().create_future
+        futures: list[asyncio.Future[Any]] = [create_future() for _ in range(count)]
+        self._waiting += futures
+        self._transport.write(packed)
+        return futures
+
     def data_received(self, data: bytes) -> None:
         """Give the replies that have arrived to the calls that wait, in the order sent.
 
@@ -192,8 +240,7 @@ class _Connection(asyncio.Protocol):
         self._reader.feed(data)
         while (reply := self._reader.gets()) is not False:
             if not self._waiting:
-                self._end(LostConnection("the server sent a reply to no command"))
-                self._transport.abort()
+                self.end(LostConnection("the server sent a reply to no command"))
                 return
             future = self._waiting.popleft()
             if not future.done():  # It is done if the task that waited for it was cancelled.
@@ -209,14 +256,18 @@ class _Connection(asyncio.Protocol):
         if turns:
             asyncio.get_running_loop().call_soon(self.end_if_late, future, turns - 1)
             return
-        self._end(TimeoutError())
-        self._transport.abort()
+        self.end(TimeoutError())
 
     def connection_lost(self, _: Exception | None) -> None:
         """Fail all calls that still wait for a reply."""
-        self._end(LostConnection(_CLOSED_BY_SERVER))
+        self._fail_waiting(LostConnection(_CLOSED_BY_SERVER))
 
-    def _end(self, error: Exception) -> None:
+    def end(self, error: Exception) -> None:
+        """Close the connection at once, and fail all calls that still wait for a reply."""
+        self._fail_waiting(error)
+        self._transport.abort()
+
+    def _fail_waiting(self, error: Exception) -> None:
         self.is_lost = True
         while self._waiting:
             future = self._waiting.popleft()
@@ -225,5 +276,5 @@ class _Connection(asyncio.Protocol):
 
     async def close(self) -> None:
         """Close the connection."""
-        self._end(LostConnection("the limiter is closed"))
+        self._fail_waiting(LostConnection("the limiter is closed"))
         await self._connection.disconnect()

@@ -1,4 +1,4 @@
-"""redis-py clients that fail fast and never repeat a call whose outcome they do not know.
+"""Opens stores: connections that fail fast, and never repeat a call whose outcome they do not know.
 
 By default redis-py retries up to ten times and takes seconds to fail, and if a reply is only late, the
 retry charges the check again. Here a call is made once, and a server that does not answer is a timeout
@@ -26,6 +26,7 @@ from ratelimit.stores.async_transport import (
     SharedTransport,
     abort_on_disconnect,
 )
+from ratelimit.stores.pools import make_async_pool, make_pool
 from ratelimit.stores.transport import ClientTransport, PooledTransport, Transport
 from ratelimit.stores.url import ALLOWED, StoreURL
 
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
+    from ratelimit.stores.url import Address
+
 MAX_CONNECTIONS: Final = 64
-"""Connections of one limiter. When all are in use, a call waits until one is free."""
+"""Connections of one limiter to one server. When all are in use, a call waits until one is free."""
 
 _MAX_WAIT_DEADLINES: Final = 20
 """A call waits for a free connection for at most this many deadlines."""
@@ -42,31 +45,29 @@ _MAX_WAIT_DEADLINES: Final = 20
 _SOCKET_TIMEOUT_DEADLINES: Final = 4
 """For asyncio `await_within` enforces the deadline. redis-py's own, longer timeout is a second safeguard."""
 
-Client = TypeVar("Client")
 AnyTransport = TypeVar("AnyTransport")
 
 
 @dataclass(frozen=True, slots=True)
-class Store(Generic[Client, AnyTransport]):
+class Store(Generic[AnyTransport]):
     """An open store.
 
     Attributes:
         url: the URL that named the store.
         address: the URL under which other processes find the same store; may contain a password.
-        client: for commands outside the path of a check.
-        transport: for the scripts.
-        release: what to call after the client is closed; it stops an embedded server that is not in use.
+        open_transport: returns a transport with this deadline in seconds; of a cluster, to one of its
+            servers. It connects when it is used first.
+        release: what to call at the end; it stops an embedded server that is not in use.
     """
 
     url: StoreURL
     address: str = field(repr=False)
-    client: Client
-    transport: AnyTransport
+    open_transport: Callable[[float, Address | None], AnyTransport]
     release: Callable[[], None]
 
 
-def connect(url: str, deadline: float) -> Store[redis.Redis, Transport]:
-    """Make a blocking client. It sends nothing to the store before its first command.
+def connect(url: str, deadline: float) -> Store[Transport]:
+    """Open a store for threads. It sends nothing to the store before its first command.
 
     Args:
         url: the store, as in `StoreURL`.
@@ -77,56 +78,99 @@ def connect(url: str, deadline: float) -> Store[redis.Redis, Transport]:
         StoreUnavailable: the embedded server does not start, or the `embedded` extra is missing.
     """
 
-    def make_real(address: str) -> tuple[redis.Redis, Transport]:
-        options = _make_pool_options(Retry(NoBackoff(), 0), deadline, deadline)
-        pool = redis.BlockingConnectionPool.from_url(address, **options)
-        pool.connection_class(**pool.connection_kwargs)  # Check the options now; this does not connect.
-        transport = PooledTransport(pool, MAX_CONNECTIONS, _MAX_WAIT_DEADLINES * deadline)
-        return redis.Redis.from_pool(pool), transport
+    def open_real(store: StoreURL, limit: float, server: Address | None) -> Transport:
+        options = _make_options(Retry(NoBackoff(), 0), limit)
+        return PooledTransport(
+            make_pool(store, options, server), MAX_CONNECTIONS, _MAX_WAIT_DEADLINES * limit
+        )
 
-    def make_fake(server: object) -> tuple[redis.Redis, Transport]:
-        client = _import_fakeredis().FakeRedis(server=server)
-        return client, ClientTransport(client)
+    def open_fake(server: object, _: float) -> Transport:
+        return ClientTransport(_import_fakeredis().FakeRedis(server=server))
 
-    return _open_store(url, deadline, make_real, make_fake)
+    return _open_store(url, deadline, open_real, open_fake)
 
 
-def connect_async(url: str, deadline: float) -> Store[redis.asyncio.Redis, AsyncTransport]:
-    """Make a client for asyncio; otherwise like `connect`."""
+def connect_async(url: str, deadline: float) -> Store[AsyncTransport]:
+    """Open a store for asyncio; otherwise like `connect`."""
 
-    def make_real(address: str) -> tuple[redis.asyncio.Redis, AsyncTransport]:
-        timeout = _SOCKET_TIMEOUT_DEADLINES * deadline
-        options = _make_pool_options(AsyncRetry(NoBackoff(), 0), deadline, timeout)
-        pool = redis.asyncio.BlockingConnectionPool.from_url(address, **options)
+    def open_real(store: StoreURL, limit: float, server: Address | None) -> AsyncTransport:
+        options = _make_options(AsyncRetry(NoBackoff(), 0), _SOCKET_TIMEOUT_DEADLINES * limit)
+        pool = make_async_pool(store, options, server)
         pool.connection_class = abort_on_disconnect(pool.connection_class)
-        pool.connection_class(**pool.connection_kwargs)  # Check the options now; this does not connect.
-        return redis.asyncio.Redis.from_pool(pool), SharedTransport(pool, deadline)
+        return SharedTransport(pool, limit)
 
-    def make_fake(server: object) -> tuple[redis.asyncio.Redis, AsyncTransport]:
-        client = _import_fakeredis().FakeAsyncRedis(server=server)
-        return client, AsyncClientTransport(client, deadline)
+    def open_fake(server: object, limit: float) -> AsyncTransport:
+        return AsyncClientTransport(_import_fakeredis().FakeAsyncRedis(server=server), limit)
 
-    return _open_store(url, deadline, make_real, make_fake)
+    return _open_store(url, deadline, open_real, open_fake)
+
+
+def open_client(url: str, deadline: float) -> tuple[Any, Callable[[], None]]:
+    """Return redis-py's client for a store, for commands outside the path of a check, and how to close it.
+
+    Args:
+        url: the store, as in `StoreURL`.
+        deadline: seconds to connect, and seconds to wait for a reply; above 0 and at most 60.
+
+    Raises:
+        InvalidRequest: the URL names no store, or the deadline is out of range.
+        StoreUnavailable: the embedded server does not start, or the `embedded` extra is missing.
+        redis.RedisError, OSError: no server of the cluster answers.
+    """
+    parsed = StoreURL.parse(url)
+    check_deadline(deadline)
+    if parsed.kind == "memory":
+        fake = _import_fakeredis().FakeRedis(server=get_fake_server(parsed.path))
+        return fake, fake.close
+    address, release = _find_address(parsed)
+    options = _make_options(Retry(NoBackoff(), 0), deadline)
+    client: Any
+    if parsed.kind == "cluster":
+        client = _connect_cluster(parsed, options)
+        return client, client.close
+    client = redis.Redis(connection_pool=make_pool(address, options, None))
+
+    def close() -> None:
+        client.close()
+        client.connection_pool.disconnect()
+        release()
+
+    return client, close
+
+
+def _connect_cluster(url: StoreURL, options: dict[str, Any]) -> Any:  # noqa: ANN401 - redis-py's client
+    node: Any = redis.cluster.ClusterNode  # redis-py leaves it untyped.
+    nodes = [node(*host) for host in url.hosts]
+    kwargs = make_pool(url, options, url.hosts[0]).connection_kwargs
+    shown = {name: value for name, value in kwargs.items() if name not in {"host", "port", "db"}}
+    try:
+        return redis.RedisCluster(startup_nodes=nodes, cluster_error_retry=Retry(NoBackoff(), 3), **shown)
+    except redis.exceptions.RedisClusterException as error:  # It is not a RedisError.
+        raise redis.ConnectionError(str(error)) from None
 
 
 def _open_store(
     url: str,
     deadline: float,
-    make_real: Callable[[str], tuple[Client, AnyTransport]],
-    make_fake: Callable[[object], tuple[Client, AnyTransport]],
-) -> Store[Client, AnyTransport]:
+    open_real: Callable[[StoreURL, float, Address | None], AnyTransport],
+    open_fake: Callable[[object, float], AnyTransport],
+) -> Store[AnyTransport]:
     parsed = StoreURL.parse(url)
     check_deadline(deadline)
-    if parsed.scheme == "memory":
-        return Store(parsed, url, *make_fake(get_fake_server(parsed.path)), _do_nothing)
+    if parsed.kind == "memory":
+        fake = get_fake_server(parsed.path)
+        return Store(parsed, url, lambda limit, _: open_fake(fake, limit), _do_nothing)
     address, release = _find_address(parsed)
     try:
-        return Store(parsed, address, *make_real(address), release)
+        # Check the options now; this does not connect.
+        pool = make_pool(address, _make_options(Retry(NoBackoff(), 0), deadline), None)
+        pool.connection_class(**pool.connection_kwargs)
     except (ValueError, TypeError):  # Their messages may contain the password.
         release()
         raise invalid_field(
             "redis", f"has an option that redis-py does not know; allowed: {ALLOWED}"
         ) from None
+    return Store(parsed, address.url, lambda limit, server: open_real(address, limit, server), release)
 
 
 def check_deadline(deadline: float) -> None:
@@ -139,10 +183,9 @@ def check_deadline(deadline: float) -> None:
         raise invalid_field("deadline", "must be above 0 and at most 60 seconds")
 
 
-def _make_pool_options(retry: object, deadline: float, timeout: float) -> dict[str, Any]:
+def _make_options(retry: object, timeout: float) -> dict[str, Any]:
+    """Return the options of redis-py's connections."""
     return {
-        "max_connections": MAX_CONNECTIONS,
-        "timeout": _MAX_WAIT_DEADLINES * deadline,
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
         "retry": retry,
@@ -154,12 +197,12 @@ def _make_pool_options(retry: object, deadline: float, timeout: float) -> dict[s
     }
 
 
-def _find_address(url: StoreURL) -> tuple[str, Callable[[], None]]:
+def _find_address(url: StoreURL) -> tuple[StoreURL, Callable[[], None]]:
     """Return the URL to connect to, and what to call when it is not needed any more."""
-    if url.scheme != "embedded":
-        return url.url, _do_nothing
+    if url.kind != "embedded":
+        return url, _do_nothing
     socket = embedded.acquire(url.path)
-    return f"unix://{socket}", lambda: embedded.release(url.path)
+    return StoreURL.parse(f"unix://{socket}"), lambda: embedded.release(url.path)
 
 
 def _do_nothing() -> None:

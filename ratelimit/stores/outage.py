@@ -32,8 +32,8 @@ _LOG_INTERVAL: Final = 1.0
 """Seconds between two log lines."""
 
 
-class Outage:
-    """Decides while the store does not answer, and logs when an outage begins and ends.
+class OutageLog:
+    """Logs when an outage begins and ends.
 
     A store that fails and answers in turn is logged once a second at most.
 
@@ -45,7 +45,6 @@ class Outage:
     def __init__(self, store: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._clock = clock
-        self._local_buckets = SimulatedBuckets(max_buckets=_MAX_LOCAL_BUCKETS)
         self._lock = threading.Lock()
         self._failing = False
         self._changes = 0  # how often that has changed since the last line
@@ -76,6 +75,14 @@ class Outage:
             logger.warning(text, self._store, reason, extra=fields)
         else:
             logger.warning("store %s answers again", self._store, extra=fields)
+
+
+class Outage:
+    """Decides while the store does not answer."""
+
+    def __init__(self) -> None:
+        self._local_buckets = SimulatedBuckets(max_buckets=_MAX_LOCAL_BUCKETS)
+        self._lock = threading.Lock()
 
     def decide(self, check: ResolvedCheck, max_skew: int | None) -> Decision:
         """Decide a check without the store.

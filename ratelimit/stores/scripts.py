@@ -30,3 +30,4 @@ class Script:
 
 CHECK = Script.load("check")
 SETTLE = Script.load("trim", "settle")
+REPORT = Script.load("report")

@@ -13,11 +13,12 @@ import queue
 import select
 import threading
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import hiredis
 from redis.exceptions import ConnectionError as LostConnection
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
 if TYPE_CHECKING:
     import socket
@@ -42,6 +43,10 @@ _HAS_SEVERAL_CORES: Final = len(os.sched_getaffinity(0) if hasattr(os, "sched_ge
 """On one core the server cannot answer while this process polls."""
 
 
+Command = Sequence[str | bytes | float]
+"""A command and its arguments."""
+
+
 class Transport(Protocol):
     """Sends one command at a time to the store."""
 
@@ -51,6 +56,15 @@ class Transport(Protocol):
         Raises:
             redis.RedisError: the connection was lost, or the store replied with an error.
             OSError: the connection was lost, or there was no reply within the deadline.
+        """
+        ...
+
+    def call_many(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands together and return their replies. An error reply is returned, not raised.
+
+        Raises:
+            redis.RedisError: the connection was lost.
+            OSError: the connection was lost, or there were not all replies within the deadline.
         """
         ...
 
@@ -68,6 +82,14 @@ class ClientTransport:
     def call(self, *command: str | bytes | float) -> Any:  # noqa: ANN401 - replies have many types
         """See `Transport`."""
         return self._client.execute_command(*command)
+
+    def call_many(self, commands: Sequence[Command]) -> list[Any]:
+        """See `Transport`."""
+        pipeline = self._client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        replies: list[Any] = pipeline.execute(raise_on_error=False)
+        return replies
 
     def close(self) -> None:
         """See `Transport`. The client's owner closes the client."""
@@ -97,6 +119,16 @@ class PooledTransport:
     def call(self, *command: str | bytes | float) -> Any:  # noqa: ANN401 - replies have many types
         """See `Transport`."""
         packed = hiredis.pack_command(cast("Any", command))  # Its stub has the type of a one-item tuple.
+        [reply] = self._call(packed, 1)
+        return raise_error_reply(reply)
+
+    def call_many(self, commands: Sequence[Command]) -> list[Any]:
+        """See `Transport`."""
+        packed = b"".join([hiredis.pack_command(cast("Any", command)) for command in commands])
+        return [as_error(reply) for reply in self._call(packed, len(commands))]
+
+    def _call(self, packed: bytes, count: int) -> list[Any]:
+        """Send `count` commands on one connection and return their replies."""
         try:
             self._permits.get(timeout=self._max_wait)
         except queue.Empty:
@@ -104,21 +136,21 @@ class PooledTransport:
         try:
             connection = self._take_connection()
             try:
-                reply = self._exchange(connection, packed)
+                replies = self._exchange(connection, packed, count)
             except BaseException:
                 # A late reply on this connection would be taken for the reply to another call.
                 connection.close()
                 raise
-            if self._closed:
+            if self._closed or is_read_only(replies[-1]):
                 connection.close()
             else:
                 self._free.append(connection)
         finally:
             self._permits.put(None)
-        return raise_error_reply(reply)
+        return replies
 
-    def _exchange(self, connection: _Connection, packed: bytes) -> Any:  # noqa: ANN401 - replies have many types
-        """Send a command and return its reply; poll for it if the thread is alone and the server is near."""
+    def _exchange(self, connection: _Connection, packed: bytes, count: int) -> list[Any]:
+        """Send commands and return the replies; poll if the thread is alone and the server is near."""
         connection.send(packed)
         if (thread := threading.get_ident()) != self._last_thread:
             self._last_thread = thread
@@ -131,7 +163,7 @@ class PooledTransport:
                 0 if connection.spin() else min(2 * self._spin_backoff + 1, _MAX_CALLS_WITHOUT_SPIN)
             )
             self._calls_without_spin = self._spin_backoff
-        return connection.receive()
+        return [connection.receive() for _ in range(count)]
 
     def _take_connection(self) -> _Connection:
         """Return the connection that was used last and is still open, or a new connection."""
@@ -170,7 +202,7 @@ class _Connection:
         return not self._poll.poll(0)
 
     def send(self, packed: bytes) -> None:
-        """Send one command."""
+        """Send commands."""
         self._receive_by = time.monotonic() + self._deadline
         self._socket.sendall(packed)
 
@@ -183,7 +215,7 @@ class _Connection:
         return True
 
     def receive(self) -> Any:  # noqa: ANN401 - replies have many types
-        """Wait for the reply to the command sent last, and return it."""
+        """Wait for the next reply, and return it."""
         reply = self._reader.gets()
         while reply is False:
             chunk = self._socket.recv(_READ_SIZE)
@@ -206,9 +238,24 @@ def raise_error_reply(reply: Any) -> Any:  # noqa: ANN401 - replies have many ty
 
     Raises:
         NoScriptError: the server does not have the script (yet), and has run nothing.
+        ReadOnlyError: the server is a replica, and has written nothing.
         ResponseError: the server replied with any other error.
     """
     if isinstance(reply, hiredis.ReplyError):
-        text = str(reply)
-        raise NoScriptError(text) if text.startswith("NOSCRIPT") else ResponseError(text)
+        raise as_error(reply)
     return reply
+
+
+def as_error(reply: Any) -> Any:  # noqa: ANN401 - replies have many types
+    """Return a reply; if it is an error, as one of the errors that `raise_error_reply` raises."""
+    if not isinstance(reply, hiredis.ReplyError):
+        return reply
+    text = str(reply)
+    if text.startswith("NOSCRIPT"):
+        return NoScriptError(text)
+    return ReadOnlyError(text) if is_read_only(reply) else ResponseError(text)
+
+
+def is_read_only(reply: object) -> bool:
+    """Whether a reply says that the server is a replica: the primary was replaced."""
+    return isinstance(reply, hiredis.ReplyError) and "READONLY" in str(reply)

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ratelimit.stores import connect
+from ratelimit.stores import StoreURL, open_client
 from ratelimit.stores.failures import CONNECTION_ERRORS, explain_error
 from service.cli.output import fail
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ratelimit.stores.clients import Store
+    from ratelimit.engine.keyspace import Keyspace
+
+
+class OpenedStore(NamedTuple):
+    """An open store.
+
+    Attributes:
+        name: its URL without the password.
+        client: redis-py's client.
+        keyspace: the store keys.
+    """
+
+    name: str
+    client: Any
+    keyspace: Keyspace
 
 
 @contextlib.contextmanager
-def open_store(redis: str, deadline: float) -> Iterator[Store[Any, Any]]:
+def open_store(redis: str, deadline: float) -> Iterator[OpenedStore]:
     """Open a store. If it does not answer, also within the block, print an error and exit.
 
     Args:
@@ -26,16 +40,15 @@ def open_store(redis: str, deadline: float) -> Iterator[Store[Any, Any]]:
     Raises:
         RateLimitError: the URL does not name a store, or the embedded server does not start.
     """
-    store = connect(redis, deadline)
-    try:
-        store.client.ping()
-        yield store
-    except BrokenPipeError:
-        # One of CONNECTION_ERRORS, but here it means that the program that read our output has ended.
-        raise
-    except CONNECTION_ERRORS as error:
-        fail(f"{store.url}: {explain_error(error)}")
-    finally:
-        store.client.close()
-        store.client.connection_pool.disconnect()
-        store.release()
+    url = StoreURL.parse(redis)
+    with contextlib.ExitStack() as stack:
+        try:
+            client, close = open_client(redis, deadline)
+            stack.callback(close)
+            client.ping()
+            yield OpenedStore(str(url), client, url.keyspace)
+        except BrokenPipeError:
+            # One of CONNECTION_ERRORS, but here it means that the program that read our output has ended.
+            raise
+        except CONNECTION_ERRORS as error:
+            fail(f"{url}: {explain_error(error)}")

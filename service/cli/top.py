@@ -27,12 +27,12 @@ from service.cli.key_press import KeyPresses
 from service.cli.keys import DEADLINE, Store
 from service.cli.output import Json, console, fail, show_json
 from service.cli.store import open_store
+from service.cli.stream import read_time
 from service.settings import parse_duration
 
 if TYPE_CHECKING:
-    import redis
-
     from ratelimit.metering.activity import ActivitySummary, Dimension, Row
+    from service.cli.store import OpenedStore
 
 By = Annotated[
     Literal["key", "tenant", "model", "plan"] | None,
@@ -68,13 +68,12 @@ def top(
     dimensions = DIMENSIONS if by is None else (by,)
     try:
         with open_store(redis, DEADLINE) as store:
-            name = str(store.url)
             if json:
-                _print_json(store.client, name, seconds, dimensions, sort, count, once=once)
+                _print_json(store, seconds, dimensions, sort, count, once=once)
             elif once or not console.is_terminal:
-                console.print(_render(_read(store.client, seconds), name, dimensions, sort, count))
+                console.print(_render(_read(store, seconds), store.name, dimensions, sort, count))
             else:
-                _show_live(store.client, name, seconds, dimensions, sort, count)
+                _show_live(store, seconds, dimensions, sort, count)
     except RateLimitError as error:
         fail(error)
 
@@ -89,13 +88,13 @@ def _parse_window(text: str) -> float:
     return seconds
 
 
-def _read(client: redis.Redis, window: float) -> ActivitySummary:
-    whole, micro = client.time()
+def _read(store: OpenedStore, window: float) -> ActivitySummary:
+    whole, micro = read_time(store.client)
     now = whole + micro / 1_000_000
     intervals = list_intervals(now, window)
-    pipeline: Any = client.pipeline(transaction=False)
+    pipeline: Any = store.client.pipeline(transaction=False)
     for interval in intervals:
-        pipeline.hgetall(make_interval_store_key(interval))
+        pipeline.hgetall(make_interval_store_key(store.keyspace, interval))
     return summarise_reports(pipeline.execute(), now - intervals[0] * INTERVAL_SECONDS)
 
 
@@ -109,8 +108,7 @@ def _sort_rows(summary: ActivitySummary, dimension: Dimension, sort: str, count:
 
 
 def _print_json(
-    client: redis.Redis,
-    store: str,
+    store: OpenedStore,
     window: float,
     dimensions: tuple[Dimension, ...],
     sort: str,
@@ -119,8 +117,8 @@ def _print_json(
     once: bool,
 ) -> None:
     while True:
-        summary = _read(client, window)
-        show_json(_as_dict(summary, store, dimensions, sort, count))
+        summary = _read(store, window)
+        show_json(_as_dict(summary, store.name, dimensions, sort, count))
         if once:
             return
         time.sleep(_REFRESH)
@@ -149,11 +147,11 @@ def _as_dict(
 
 
 def _show_live(
-    client: redis.Redis, store: str, window: float, dimensions: tuple[Dimension, ...], sort: str, count: int
+    store: OpenedStore, window: float, dimensions: tuple[Dimension, ...], sort: str, count: int
 ) -> None:
     with KeyPresses() as keys, Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
-            live.update(_render(_read(client, window), store, dimensions, sort, count), refresh=True)
+            live.update(_render(_read(store, window), store.name, dimensions, sort, count), refresh=True)
             if keys.wait_for("q", _REFRESH):
                 return
 

@@ -75,20 +75,17 @@ def _find_id_before(stream: UsageStream, since: str) -> str:
 
 def _follow_stream(stream: UsageStream, after: str, count: int | None, *, json: bool) -> None:
     """Print the newest `count` records after an id, or all if None, and then each new one, for ever."""
-    # Without records to print, the newest entry is still read: its id is where the new ones begin.
-    newest = [] if count is None else stream.read_newest(after, max(count, 1))
-    after = newest[-1][0] if newest else after
+    stream.start_after(after)
+    newest = [] if count is None else stream.read_newest(after, count)
     if not json:
         # Printed only now: every record that is settled after the heading appears will be printed.
         typer.echo(_format_line("time (UTC)", "key", "status", "input", "output", "latency", "model"))
-    for record in parse_records(newest if count else []):
+    for record in parse_records(newest):
         _print_record(record, json=json)
     while True:
-        for entry in stream.read_entries(after):
-            after = entry[0]
-            for record in parse_records([entry]):
-                _print_record(record, json=json)
-        stream.wait_for_entry(after)
+        for record in parse_records(stream.read_new()):
+            _print_record(record, json=json)
+        stream.wait_for_entry()
 
 
 def _print_record(record: Record, *, json: bool) -> None:

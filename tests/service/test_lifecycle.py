@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ratelimit.stores import connect
+from ratelimit.stores import open_client
 
 from ..processes import find_free_port, run_ratelimit, wait_until
 
@@ -88,10 +88,10 @@ def test_a_bad_policy_names_file_line_and_path(policy_file):
 
 
 def test_a_wrong_password_is_one_clear_line_without_the_password(policy_file, tmp_path):
-    store = connect(f"embedded://{tmp_path / 'store'}", 1.0)
+    client, close = open_client(f"embedded://{tmp_path / 'store'}", 1.0)
     try:
-        store.client.config_set("requirepass", "right")
-        socket_path = store.address.removeprefix("unix://")
+        client.config_set("requirepass", "right")
+        socket_path = client.connection_pool.connection_kwargs["path"]
         for url in (f"unix://:wrong-password@{socket_path}", f"unix://{socket_path}"):
             done = run_serve("--policy", policy_file, "--redis", url)
             assert done.returncode == 2
@@ -99,8 +99,7 @@ def test_a_wrong_password_is_one_clear_line_without_the_password(policy_file, tm
             assert "password" in line.lower() or "auth" in line.lower()
             assert "wrong-password" not in done.stderr
     finally:
-        store.client.close()
-        store.release()
+        close()
 
 
 def test_a_port_in_use_is_one_clear_line(policy_file):

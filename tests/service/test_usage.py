@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from ratelimit import Limit, Limiter, Usage
-from ratelimit.engine.layout import USAGE
-from ratelimit.stores import connect
+from ratelimit.engine.keyspace import ONE_SERVER
+from ratelimit.stores import open_client
 from service.cli.commands import app
 
 from ..processes import run_ratelimit
@@ -56,13 +56,12 @@ def settle_records(limiter):
 
 def add_entries(url, *entries):
     """Add entries to the stream as they are: pairs of id and fields."""
-    store = connect(url, 5)
-    pipeline = store.client.pipeline()
+    client, close = open_client(url, 5)
+    pipeline = client.pipeline()
     for name, fields in entries:
-        pipeline.xadd(USAGE, fields, id=name)
+        pipeline.xadd(ONE_SERVER.usage_streams[0], fields, id=name)
     pipeline.execute()
-    store.client.close()
-    store.release()
+    close()
 
 
 def test_records_add_up_per_key_and_model_with_keys_whole_in_json(limiter, url):

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from ratelimit import Limit, Policy, Usage
-from ratelimit.engine.layout import TOP
+from ratelimit.engine.keyspace import ONE_SERVER
 from ratelimit.metering.activity import (
     CAPACITY,
     INTERVAL_SECONDS,
@@ -15,8 +15,10 @@ from ratelimit.metering.activity import (
     list_intervals,
     make_interval_store_key,
     summarise_reports,
+    write_report,
 )
 from ratelimit.observers.activity import MAX_PENDING, Activity
+from ratelimit.stores.scripts import REPORT
 
 NOW = 1_700_000_000.0
 POLICY = Policy.from_text("""
@@ -42,14 +44,22 @@ def clock():
 
 
 def publish(client, activity):
-    for command in activity.encode_report():
-        client.execute_command(*command)
+    for call in activity.encode_report(ONE_SERVER):
+        run_report(client, *call)
+
+
+def run_report(client, keys, args):
+    client.eval(REPORT.source, len(keys), *keys, *args)
+
+
+def put_report(client, process, counts):
+    run_report(client, *encode_report(ONE_SERVER, process, int(NOW // INTERVAL_SECONDS), write_report(counts)))
 
 
 def read(client, now=NOW, window=10):
     intervals = list_intervals(now, window)
     return summarise_reports(
-        [client.hgetall(make_interval_store_key(interval)) for interval in intervals], window
+        [client.hgetall(make_interval_store_key(ONE_SERVER, interval)) for interval in intervals], window
     )
 
 
@@ -109,11 +119,11 @@ def test_limiters_publish_to_their_store(make_limiter, make_async_limiter, clien
 def test_nothing_new_is_not_told(make_limiter, clock):
     activity = Activity(clock)
     limits = make_limiter(POLICY, observers=[activity])
-    assert activity.encode_report() == []
+    assert activity.encode_report(ONE_SERVER) == []
     for _ in range(2):
         limits.check("a")
-        assert len(activity.encode_report()) == 2
-        assert activity.encode_report() == []
+        assert len(activity.encode_report(ONE_SERVER)) == 1
+        assert activity.encode_report(ONE_SERVER) == []
         clock.now += INTERVAL_SECONDS
 
 
@@ -147,7 +157,7 @@ def test_p5_every_report_expires_by_itself(make_limiter, client, clock):
     limits = make_limiter(Limit("requests", "100/second"), observers=[activity])
     limits.check("a")
     publish(client, activity)
-    [store_key] = client.keys(f"{TOP}:*")
+    [store_key] = client.keys("rl1:top:*")
     assert MAX_WINDOW * 1000 < client.pttl(store_key) <= (MAX_WINDOW + 2 * INTERVAL_SECONDS) * 1000
 
 
@@ -157,9 +167,9 @@ def test_a_flood_of_names_is_told_in_bounded_size(make_limiter, client, clock):
     for number in range(20_000):
         limits.check("flooder" if number % 2 else f"vk_{number:020}", model=f"model-{number}")
         assert len(activity._pending) <= MAX_PENDING
-    [(_, _, _, text), _] = activity.encode_report()
+    [(_, [_, _, text, _])] = activity.encode_report(ONE_SERVER)
     assert len(text) < 30_000
-    client.hset(make_interval_store_key(int(NOW // INTERVAL_SECONDS)), "p", text)
+    client.hset(make_interval_store_key(ONE_SERVER, int(NOW // INTERVAL_SECONDS)), "p", text)
     summary = read(client)
     assert summary.totals["checks"] == 20_000
     error = summary.errors["key"]["checks"]
@@ -173,28 +183,25 @@ def test_a_flood_of_names_is_told_in_bounded_size(make_limiter, client, clock):
 def test_any_name_comes_back_as_it_was(client, name):
     counts = IntervalCounts()
     counts.add({(name, name, name, "free"): [2.0, 1.0, 0.0]})
-    for command in encode_report("process", int(NOW // INTERVAL_SECONDS), counts):
-        client.execute_command(*command)
+    put_report(client, "process", counts)
     summary = read(client)
     assert rows_of(summary, "key") == rows_of(summary, "model") == {name: (2, 1, 0)}
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"checks": []}', "\xff"])
 def test_a_report_that_cannot_be_read_is_left_out(client, text):
-    store_key = make_interval_store_key(int(NOW // INTERVAL_SECONDS))
+    store_key = make_interval_store_key(ONE_SERVER, int(NOW // INTERVAL_SECONDS))
     client.hset(store_key, "broken", text)
     counts = IntervalCounts()
     counts.add({("a", "a", "", "free"): [1.0, 0.0, 0.0]})
-    for command in encode_report("whole", int(NOW // INTERVAL_SECONDS), counts):
-        client.execute_command(*command)
+    put_report(client, "whole", counts)
     assert read(client).totals["checks"] == 1
 
 
 def test_a_broken_list_in_a_report_does_not_hide_the_others(client):
-    store_key = make_interval_store_key(int(NOW // INTERVAL_SECONDS))
+    store_key = make_interval_store_key(ONE_SERVER, int(NOW // INTERVAL_SECONDS))
     client.hset(store_key, "broken", '{"checks": 1, "key": {"checks": 5}}')
     counts = IntervalCounts()
     counts.add({("a", "a", "", "free"): [1.0, 0.0, 0.0]})
-    for command in encode_report("whole", int(NOW // INTERVAL_SECONDS), counts):
-        client.execute_command(*command)
+    put_report(client, "whole", counts)
     assert rows_of(read(client), "key") == {"a": (1, 0, 0)}

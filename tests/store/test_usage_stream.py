@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 
 from ratelimit import InvalidRequest, Limit, StoreUnavailable
-from ratelimit.engine.layout import UNREAD, USAGE
+from ratelimit.engine.keyspace import ONE_SERVER, make_unread_store_key
 
+[USAGE] = ONE_SERVER.usage_streams
+UNREAD = make_unread_store_key(USAGE)
 TOKENS = Limit("tokens", "1000000/day", unit="tokens")
 AGE = 100
 """The age of the tests, in seconds."""

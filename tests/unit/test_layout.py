@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from redis.crc import key_slot
 
 from ratelimit import Limit, Policy
-from ratelimit.engine.layout import EVERYONE, build_layout, make_owner_store_key
+from ratelimit.engine.keyspace import EVERYONE, ONE_SERVER, SHARDS, Keyspace, make_owner_store_key
+from ratelimit.engine.layout import build_layout
 from ratelimit.engine.resolver import Resolver
 from ratelimit.request.check import make_check
 
@@ -17,42 +18,48 @@ pieces = st.lists(st.sampled_from(["a", "b", "}:k:", ":k:", "}", "{", ":t", "*"]
 pairs = st.tuples(identifiers | pieces.map("".join), identifiers | pieces.map("".join))
 
 
-def make_store_keys(key, tenant):
-    return {owner: make_owner_store_key(owner, key, tenant) for owner in ("key", "tenant")}
+keyspaces = st.sampled_from([ONE_SERVER, Keyspace(SHARDS)])
 
 
-@given(pairs, pairs)
-@example(("a", "b:k:a"), ("b", "b"))
-@example(("x:k", "y"), ("y", "x:k"))
-@example(("a}:k:x", "y"), ("x", "y}:k:a"))
-def test_no_two_owners_share_a_store_key(pair, other_pair):
-    store_keys, other_store_keys = make_store_keys(*pair), make_store_keys(*other_pair)
+def make_store_keys(keyspace, key, tenant):
+    prefix = keyspace.make_prefix(tenant)
+    return {owner: make_owner_store_key(owner, prefix, key, tenant) for owner in ("key", "tenant")}
+
+
+@given(keyspaces, pairs, pairs)
+@example(ONE_SERVER, ("a", "b:k:a"), ("b", "b"))
+@example(ONE_SERVER, ("x:k", "y"), ("y", "x:k"))
+@example(ONE_SERVER, ("a}:k:x", "y"), ("x", "y}:k:a"))
+def test_no_two_owners_share_a_store_key(keyspace, pair, other_pair):
+    store_keys, other_store_keys = make_store_keys(keyspace, *pair), make_store_keys(keyspace, *other_pair)
     assert (store_keys["key"] == other_store_keys["key"]) == (pair == other_pair)
     assert (store_keys["tenant"] == other_store_keys["tenant"]) == (pair[1] == other_pair[1])
     assert store_keys["key"] != other_store_keys["tenant"]
     assert EVERYONE not in {*store_keys.values(), *other_store_keys.values()}
 
 
-@given(pairs)
-def test_all_state_of_a_tenant_is_in_one_cluster_slot(pair):
-    store_keys = make_store_keys(*pair).values()
+@given(keyspaces, pairs)
+def test_all_state_of_a_tenant_is_in_one_cluster_slot(keyspace, pair):
+    store_keys = make_store_keys(keyspace, *pair).values()
     assert len({key_slot(store_key.encode()) for store_key in store_keys}) == 1
     assert all(store_key.count("{") == store_key.count("}") == 1 for store_key in store_keys)
 
 
-@given(pairs)
-def test_a_store_key_begins_with_its_version_and_needs_no_quoting(pair):
-    for store_key in make_store_keys(*pair).values():
+@given(keyspaces, pairs)
+def test_a_store_key_begins_with_its_version_and_needs_no_quoting(keyspace, pair):
+    for store_key in make_store_keys(keyspace, *pair).values():
         assert store_key.startswith("rl1:{")
         assert store_key.isascii()
         assert not set(store_key) & set(" *?[]\"'\\\n")
 
 
 def test_plain_identifiers_stay_readable():
-    assert make_owner_store_key("key", "vk_9f3", "acme") == "rl1:{acme}:k:vk_9f3"
-    assert make_owner_store_key("key", "vk_9f3", "vk_9f3") == "rl1:{vk_9f3}:k"
-    assert make_owner_store_key("tenant", "vk_9f3", "acme") == "rl1:{acme}:t"
-    assert make_owner_store_key("everyone", "vk_9f3", "acme") == "rl1:{*}"
+    assert make_store_keys(ONE_SERVER, "vk_9f3", "acme") == {
+        "key": "rl1:{acme}:k:vk_9f3",
+        "tenant": "rl1:{acme}:t",
+    }
+    assert make_store_keys(ONE_SERVER, "vk_9f3", "vk_9f3")["key"] == "rl1:{vk_9f3}:k"
+    assert make_owner_store_key("everyone", "rl1:{acme}", "vk_9f3", "acme") == "rl1:{*}"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from ratelimit.stores.outage import Outage
+from ratelimit.stores.outage import OutageLog
 
 
 class Clock:
@@ -24,7 +24,7 @@ def clock():
 
 @pytest.fixture
 def outage(clock):
-    return Outage("redis://store", clock)
+    return OutageLog("redis://store", clock)
 
 
 @pytest.fixture

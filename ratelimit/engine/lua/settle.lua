@@ -4,18 +4,21 @@
 -- KEYS   [1] the usage stream
 --        [2] how many of its entries were trimmed unread: see trim.lua
 --        [3] the reservation's record, if there is a reservation
---        The store keys of the limits follow from ARGV[9], ARGV[10] and the record. They all belong to one
---        tenant, and so are in the same cluster slot as the record, except those that everyone shares.
+--        With `refund`: [3] the remembered answer, [4] the record if there is a reservation
+--        The store keys of the limits follow from ARGV[9], ARGV[10] and the record. On a cluster they all are in
+--        the slot of the record.
 -- ARGV   [1] two doubles: see prelude.lua; the second is not used
 --        [2] timestamp in microseconds since the epoch, or ''
---        [3] settle, cancel, or release: free the slots and leave the rest as it is
+--        [3] settle; cancel; refund: cancel if the remembered answer is still there, and delete it; or
+--        release: free the slots and leave the rest as it is
 --        [4] milliseconds to remember the answer
 --        [5] 1 if the request failed, else 0
 --        [6] without a reservation the subject and limits, in the form of a record; else the reservation's id
 --        [7] the most entries of the stream, or 0 for none at all; and how old they may be, milliseconds
 --        [8] the key that the reservation must belong to, or ''
 --        [9] the tenant
---        [10] the start of its store keys: rl1:{tenant}
+--        [10] the start of its store keys: rl1:{tenant}; on a cluster rl1:{shard}:tenant, or rl1:{*}:tenant for
+--        what everyone shares
 --        [11] the number of units whose use is known
 --        then for each of these units: unit, amount
 --        then the stream entry: field, value …; the script adds what it knows itself
@@ -42,13 +45,21 @@
 
 local format, match = string.format, string.match
 local read_blocks, write_block = make_block_functions(struct)
-local is_cancel, is_release = ARGV[3] == 'cancel', ARGV[3] == 'release'
+local is_refund, is_release = ARGV[3] == 'refund', ARGV[3] == 'release'
+local is_cancel = is_refund or ARGV[3] == 'cancel'
 local tenant, prefix = ARGV[9], ARGV[10]
+local is_cluster = sub(prefix, -1) ~= '}'
+
+local record_store_key = KEYS[3]
+if is_refund then
+  if call('EXISTS', KEYS[3]) == 0 then return {'unknown', '0', ''} end
+  record_store_key = KEYS[4]
+end
 
 local record, checked_at, clock
 local text = ARGV[6]  -- the parts of a record that stay as the check has written them
-if KEYS[3] then
-  record = call('GET', KEYS[3])
+if record_store_key then
+  record = call('GET', record_store_key)
   if not record then return {'unknown', '0', ''} end
   checked_at, clock = unpack_doubles('<dd', record, 2)
   local code = sub(record, 1, 1)
@@ -157,6 +168,19 @@ end
 
 local states, latest_failures, limit_index = '', '', 0
 local limit_pattern = '(%a)([kt*])(%S*) (%S*) (%S*) (%S*) (%S*) (%S*) (%S*);'
+
+-- The server knows only KEYS. While it moves the slot to another server, some of the limits may be there already:
+-- then this command fails, before anything is written.
+if is_cluster then
+  local store_keys, marks = {}, {f = '!', s = '#'}
+  for kind, owner, class, name in string.gmatch(sub(text, limits_position), limit_pattern) do
+    local mark = marks[string.lower(kind)]
+    store_keys[#store_keys + 1] = owner_store_keys[owner] .. class .. (mark and mark .. name or '')
+  end
+  if store_keys[1] then call('EXISTS', unpack(store_keys)) end
+end
+if is_refund then call('DEL', KEYS[3]) end
+
 for kind, owner, class, name, count, period, burst, unit, cost in
   string.gmatch(sub(text, limits_position), limit_pattern)
 do
@@ -183,7 +207,7 @@ states = states .. latest_failures
 
 local settled = (is_cancel and 'c' or 's') .. pack_doubles('<dd', t, #states) .. states .. text
 if is_release then return {'released', '0', settled} end
-if record then call('SET', KEYS[3], settled, 'PX', ARGV[4]) end
+if record then call('SET', record_store_key, settled, 'PX', ARGV[4]) end
 
 local max_length, max_age = unpack_doubles('<dd', ARGV[7])
 if not is_cancel and max_length > 0 then

