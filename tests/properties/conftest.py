@@ -7,6 +7,12 @@ from ratelimit import Limit, Limiter
 PLACEHOLDER = Limit("requests", "1/second")
 
 
+@pytest.fixture(scope="session", params=["valkey", "cluster"])
+def model_url(request):
+    """The URL of each kind of store in turn, not emptied."""
+    return request.getfixturevalue(f"{request.param}_url")
+
+
 @pytest.fixture(scope="session")
 def limiters():
     """Make one limiter for each store and each `max_skew`; tests set its policy."""

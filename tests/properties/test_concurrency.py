@@ -22,37 +22,37 @@ async def check_all(url, limit, costs):
 
 @FEWER
 @given(burst=st.integers(1, 40), tasks=st.integers(1, 600))
-def test_p1_tasks_that_ask_at_once_share_exactly_the_burst(open_client, valkey_url, burst, tasks):
-    open_client(valkey_url).flushall()
+def test_p1_tasks_that_ask_at_once_share_exactly_the_burst(open_client, model_url, burst, tasks):
+    open_client(model_url).flushall()
     limit = Limit("requests", "7/minute", burst=burst)
 
-    decisions = asyncio.run(check_all(valkey_url, limit, [1] * tasks))
+    decisions = asyncio.run(check_all(model_url, limit, [1] * tasks))
 
     assert sum(decision.allowed for decision in decisions) == min(burst, tasks)
 
 
 @FEWER
 @given(costs=st.lists(st.integers(0, 9), min_size=1, max_size=300))
-def test_p1_tasks_of_different_costs_never_take_more_than_the_burst(open_client, valkey_url, costs):
-    open_client(valkey_url).flushall()
+def test_p1_tasks_of_different_costs_never_take_more_than_the_burst(open_client, model_url, costs):
+    open_client(model_url).flushall()
     limit = Limit("requests", "7/minute", burst=50)
 
-    decisions = asyncio.run(check_all(valkey_url, limit, costs))
+    decisions = asyncio.run(check_all(model_url, limit, costs))
 
     taken = sum(cost for cost, decision in zip(costs, decisions, strict=True) if decision)
     left = 50 - taken
     assert left >= 0
     assert all(cost > left for cost, decision in zip(costs, decisions, strict=True) if not decision)
-    assert used(open_client(valkey_url)) == taken
+    assert used(open_client(model_url)) == taken
 
 
 @FEWER
 @given(groups=st.lists(st.integers(0, 256), min_size=1, max_size=12))
-def test_each_task_gets_the_answers_to_its_own_checks(open_client, valkey_url, groups):
-    open_client(valkey_url).flushall()
+def test_each_task_gets_the_answers_to_its_own_checks(open_client, model_url, groups):
+    open_client(model_url).flushall()
 
     async def check_groups():
-        async with AsyncLimiter(valkey_url, Limit("requests", "500/minute"), deadline=20) as limiter:
+        async with AsyncLimiter(model_url, Limit("requests", "500/minute"), deadline=20) as limiter:
             return await asyncio.gather(
                 *(
                     limiter.check_many(

@@ -17,9 +17,9 @@ FEWER = settings(max_examples=max(1, settings().max_examples // 2))
 
 
 @pytest.fixture(scope="module")
-def pair(valkey_url):
+def pair(model_url):
     """Two limiters, each with its own denial memory, as in two processes."""
-    made = [Limiter(valkey_url, _PLACEHOLDER, max_skew=None, deadline=20) for _ in range(2)]
+    made = [Limiter(model_url, _PLACEHOLDER, max_skew=None, deadline=20) for _ in range(2)]
     yield made
     for limiter in made:
         limiter.close()
@@ -27,10 +27,10 @@ def pair(valkey_url):
 
 @given(world=busy_worlds() | worlds(), numbers=st.lists(st.integers(0, 1), min_size=1, max_size=7))
 def test_p9_a_remembered_denial_is_the_one_that_the_store_would_give(
-    pair, open_client, valkey_url, world, numbers
+    pair, open_client, model_url, world, numbers
 ):
     policy, sequence = world
-    open_client(valkey_url).flushall()
+    open_client(model_url).flushall()
     model, resolves = Model(policy), [make_resolve(policy), make_resolve(policy)]
 
     for (check, t), number in zip(sequence, itertools.cycle(numbers)):
@@ -49,10 +49,10 @@ def test_p9_a_remembered_denial_is_the_one_that_the_store_would_give(
 @FEWER
 @given(world=busy_worlds())
 def test_p9_p3_a_lone_client_that_waits_as_remembered_is_admitted_and_not_sooner(
-    pair, open_client, valkey_url, world
+    pair, open_client, model_url, world
 ):
     policy, sequence = world
-    open_client(valkey_url).flushall()
+    open_client(model_url).flushall()
     limiter, resolve = pair[0], make_resolve(policy)
 
     for check, t in sequence:

@@ -27,23 +27,23 @@ steps = st.lists(
 
 
 @pytest.fixture
-def make_two(valkey_url, open_client):
+def make_two(model_url, open_client):
     """Two limiters that stand for two processes; each example opens new ones."""
 
     class TwoLimiters:
         def __init__(self):
-            open_client(valkey_url).flushall()
+            open_client(model_url).flushall()
             self.limiters = [self.open(), self.open()]
 
         def open(self):
-            return Limiter(valkey_url, LIMITS, deadline=20)
+            return Limiter(model_url, LIMITS, deadline=20)
 
         def close(self):
             for limiter in self.limiters:
                 limiter.close()
 
         def used(self, name, limit):
-            return round(used(open_client(valkey_url), limit, name), 2)
+            return round(used(open_client(model_url), limit, name), 2)
 
     return TwoLimiters
 

@@ -173,7 +173,7 @@ class History(RuleBasedStateMachine):
         return max(REMEMBER * 1000, used * 60_000 / 10) + 60_000
 
 
-def test_p6_p7_any_history_ends_as_the_model_says(limiters, open_client, valkey_url):
-    History.limiter, History.client = limiters(valkey_url, None), open_client(valkey_url)
+def test_p6_p7_any_history_ends_as_the_model_says(limiters, open_client, model_url):
+    History.limiter, History.client = limiters(model_url, None), open_client(model_url)
     examples = settings.get_profile(settings.get_current_profile_name()).max_examples
     run_state_machine_as_test(History, settings=settings(max_examples=examples, stateful_step_count=30))

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 
 from ratelimit.engine.check_script import read_decision
+from ratelimit.engine.keyspace import ONE_SERVER
 from ratelimit.engine.resolver import Resolver
 from ratelimit.engine.simulation import SimulatedBuckets
 from ratelimit.request.check import make_check
@@ -41,8 +42,8 @@ def list_checks(resolve, policy, sequence):
     return model, checks, expected
 
 
-def make_resolve(policy):
-    resolve_check = Resolver(policy).resolve
+def make_resolve(policy, keyspace=ONE_SERVER):
+    resolve_check = Resolver(policy, keyspace=keyspace).resolve
 
     def resolve(check, t, *, take):
         return resolve_check(make_check({**check, "timestamp": t / SECOND}), take=take)
@@ -59,7 +60,8 @@ def read_buckets(client):
 def assert_follows_the_model(limiter, client, world):
     policy, sequence = world
     client.flushall()
-    model, checks, expected = list_checks(make_resolve(policy), policy, sequence)
+    resolve = make_resolve(policy, limiter._resolver.keyspace)
+    model, checks, expected = list_checks(resolve, policy, sequence)
 
     decisions = limiter._decide_many(checks)
 
@@ -69,8 +71,8 @@ def assert_follows_the_model(limiter, client, world):
 
 @replay_or_skew
 @given(world=worlds())
-def test_p1_p2_p3_a_server_decides_as_the_model_does(limiters, open_client, valkey_url, max_skew, world):
-    assert_follows_the_model(limiters(valkey_url, max_skew), open_client(valkey_url), world)
+def test_p1_p2_p3_a_server_decides_as_the_model_does(limiters, open_client, model_url, max_skew, world):
+    assert_follows_the_model(limiters(model_url, max_skew), open_client(model_url), world)
 
 
 @replay_or_skew
@@ -93,10 +95,10 @@ def test_p1_p2_p3_the_simulator_decides_as_the_model_does(max_skew, world):
 
 
 @given(world=busy_worlds() | worlds())
-def test_p1_no_window_of_request_time_admits_more_than_its_bound(limiters, open_client, valkey_url, world):
+def test_p1_no_window_of_request_time_admits_more_than_its_bound(limiters, open_client, model_url, world):
     policy, sequence = world
-    open_client(valkey_url).flushall()
-    limiter = limiters(valkey_url, None)
+    open_client(model_url).flushall()
+    limiter = limiters(model_url, None)
     resolve = make_resolve(policy)
 
     decisions = limiter._decide_many([resolve(check, t, take=True) for check, t in sequence])

@@ -26,10 +26,10 @@ steps = st.lists(
 
 @given(steps=steps)
 def test_p1_p7_the_bound_grows_by_what_is_given_back_and_by_nothing_else(
-    limiters, open_client, valkey_url, steps
+    limiters, open_client, model_url, steps
 ):
-    open_client(valkey_url).flushall()
-    limiter = limiters(valkey_url, None)
+    open_client(model_url).flushall()
+    limiter = limiters(model_url, None)
     limiter.policy = Policy.of(LIMIT)
     net, reservations = {}, []
     times = accumulate((step[0] for step in steps), initial=BASE)

@@ -53,7 +53,9 @@ def run_report(client, keys, args):
 
 
 def put_report(client, process, counts):
-    run_report(client, *encode_report(ONE_SERVER, process, int(NOW // INTERVAL_SECONDS), write_report(counts)))
+    run_report(
+        client, *encode_report(ONE_SERVER, process, int(NOW // INTERVAL_SECONDS), write_report(counts))
+    )
 
 
 def read(client, now=NOW, window=10):

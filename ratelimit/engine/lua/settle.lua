@@ -21,6 +21,8 @@
 --        what everyone shares
 --        [11] the number of units whose use is known
 --        then for each of these units: unit, amount
+--        [12] to give back a check that was just made, and to leave no trace of it: for each limit four doubles,
+--        the state of its bucket before the check and after it. Else:
 --        then the stream entry: field, value …; the script adds what it knows itself
 -- Reply  {state: settled, cancelled, released, unknown, or mismatch if the reservation belongs to another key;
 --        1 if that was already so, else 0; the record as it is afterwards, or '' if there is none}
@@ -103,13 +105,24 @@ local owner_store_keys = {
   ['*'] = match(prefix, '^[^{]*') .. '{*}',
 }
 
+local limit_index = 0  -- of the limit that is settled, counted from 1
+
 -- Charges the difference between usage and estimate to a bucket, or refunds it. Returns the bucket's state: the
 -- tokens missing, and the time at which that was true.
 local function adjust_bucket(store_key, name, count, period, unit, cost)
   local names, used_by_name, times, full_at = read_blocks(call('GET', store_key))
   local used, at = used_by_name[name], times[name]
   local amount = is_cancel and -cost or (used_by_unit[unit] or cost) - cost
-  if amount > 0 or amount < 0 and used then
+  local is_restored = false
+  if is_cancel and ARGV[12] then
+    local used_before, at_before, used_after, at_after = unpack_doubles('<dddd', ARGV[12], limit_index * 32 - 31)
+    is_restored = used == used_after and at == at_after
+    if is_restored then used, at = used_before, at_before end
+  end
+  if is_restored then
+    used_by_name[name], times[name] = used, at
+    call('SET', store_key, write_block(names, used_by_name, times, full_at), 'PXAT', find_expiry(full_at))
+  elseif amount > 0 or amount < 0 and used then
     if not used then
       names[#names + 1] = name
       used, at = 0, t
@@ -166,7 +179,7 @@ local function free_slot(store_key)
   return call('ZCOUNT', store_key, format('(%.0f', is_replay and t or now), '+inf')
 end
 
-local states, latest_failures, limit_index = '', '', 0
+local states, latest_failures = '', ''
 local limit_pattern = '(%a)([kt*])(%S*) (%S*) (%S*) (%S*) (%S*) (%S*) (%S*);'
 
 -- The server knows only KEYS. While it moves the slot to another server, some of the limits may be there already:
