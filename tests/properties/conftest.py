@@ -7,7 +7,7 @@ from ratelimit import Limit, Limiter
 PLACEHOLDER = Limit("requests", "1/second")
 
 
-@pytest.fixture(scope="session", params=["valkey", "cluster"])
+@pytest.fixture(scope="session", params=["valkey", "cluster", "sentinel"])
 def model_url(request):
     """The URL of each kind of store in turn, not emptied."""
     return request.getfixturevalue(f"{request.param}_url")
