@@ -17,7 +17,7 @@ from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
-from ratelimit.errors import StoreUnavailable
+from ratelimit.errors import InvalidRequest, StoreUnavailable
 from ratelimit.request.check import invalid_field
 from ratelimit.stores import embedded
 from ratelimit.stores.async_transport import (
@@ -26,6 +26,7 @@ from ratelimit.stores.async_transport import (
     SharedTransport,
     abort_on_disconnect,
 )
+from ratelimit.stores.secure_connections import make_pool
 from ratelimit.stores.transport import ClientTransport, PooledTransport, Transport
 from ratelimit.stores.url import ALLOWED, StoreURL
 
@@ -73,13 +74,14 @@ def connect(url: str, deadline: float) -> Store[redis.Redis, Transport]:
         deadline: seconds to connect, and seconds to wait for a reply; above 0 and at most 60.
 
     Raises:
-        InvalidRequest: the URL names no store, or the deadline is out of range.
+        InvalidRequest: the URL names no store, a file that it names cannot be read, or the deadline is out
+            of range.
         StoreUnavailable: the embedded server does not start, or the `embedded` extra is missing.
     """
 
     def make_real(address: str) -> tuple[redis.Redis, Transport]:
         options = _make_pool_options(Retry(NoBackoff(), 0), deadline, deadline)
-        pool = redis.BlockingConnectionPool.from_url(address, **options)
+        pool = make_pool(redis.BlockingConnectionPool, address, options)
         pool.connection_class(**pool.connection_kwargs)  # Check the options now; this does not connect.
         transport = PooledTransport(pool, MAX_CONNECTIONS, _MAX_WAIT_DEADLINES * deadline)
         return redis.Redis.from_pool(pool), transport
@@ -97,7 +99,7 @@ def connect_async(url: str, deadline: float) -> Store[redis.asyncio.Redis, Async
     def make_real(address: str) -> tuple[redis.asyncio.Redis, AsyncTransport]:
         timeout = _SOCKET_TIMEOUT_DEADLINES * deadline
         options = _make_pool_options(AsyncRetry(NoBackoff(), 0), deadline, timeout)
-        pool = redis.asyncio.BlockingConnectionPool.from_url(address, **options)
+        pool = make_pool(redis.asyncio.BlockingConnectionPool, address, options)
         pool.connection_class = abort_on_disconnect(pool.connection_class)
         pool.connection_class(**pool.connection_kwargs)  # Check the options now; this does not connect.
         return redis.asyncio.Redis.from_pool(pool), SharedTransport(pool, deadline)
@@ -122,7 +124,10 @@ def _open_store(
     address, release = _find_address(parsed)
     try:
         return Store(parsed, address, *make_real(address), release)
-    except (ValueError, TypeError):  # Their messages may contain the password.
+    except InvalidRequest:
+        release()
+        raise
+    except (ValueError, TypeError, redis.RedisError):  # Their messages may contain the password.
         release()
         raise invalid_field(
             "redis", f"has an option that redis-py does not know; allowed: {ALLOWED}"
@@ -148,6 +153,8 @@ def _make_pool_options(retry: object, deadline: float, timeout: float) -> dict[s
         "retry": retry,
         "retry_on_timeout": False,
         "retry_on_error": [],
+        # redis-py's default, RESP3, needs HELLO, which not every store and proxy knows.
+        "protocol": 2,
         # Without this each connection reads package metadata from disk and sends it to the server.
         "driver_info": None,
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),

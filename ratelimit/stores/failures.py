@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final, Literal
 
 from redis.exceptions import (
@@ -12,10 +13,16 @@ from redis.exceptions import (
     ResponseError,
 )
 
+from ratelimit.stores.refusals import explain_refusal
+
 CONNECTION_ERRORS: Final = (RedisError, OSError, TimeoutError)
 """Every error that a command to the store may raise."""
 
 _REFUSALS: Final = (AuthenticationError, AuthorizationError, NoPermissionError)
+
+_QUOTED_PIPELINE: Final = re.compile(r"Command # \d+ \(.*\) of pipeline caused error: ", re.DOTALL)
+_QUOTED_ARGUMENTS: Final = re.compile(r",? with args beginning with.*", re.DOTALL)
+"""What errors quote of a command. It may contain a whole key."""
 
 FailureReason = Literal["timeout", "connection", "refused", "error"]
 """Why a call to the store failed: no answer within the deadline, the connection, the store refuses this
@@ -37,10 +44,18 @@ def classify_error(error: Exception) -> FailureReason:
 
 
 def explain_error(error: Exception) -> str:
-    """Return one line that says what went wrong between this process and the store."""
+    """Return one line that says what went wrong between this process and the store.
+
+    It names the command that an ACL does not allow, and never the arguments of a command.
+    """
     if _is_timeout(error):
         return "no answer within the deadline"
-    return (" ".join(str(error).split()) or type(error).__name__).rstrip(".")
+    text = _QUOTED_PIPELINE.sub("", str(error))
+    if isinstance(error, NoPermissionError) and (explanation := explain_refusal(text)) is not None:
+        return explanation
+    if text.endswith("EXEC without MULTI"):  # redis-py raises this in place of the refusal of MULTI
+        return "the store has refused the command MULTI"
+    return (" ".join(_QUOTED_ARGUMENTS.sub("", text).split()) or type(error).__name__).rstrip(".")
 
 
 def _is_timeout(error: Exception) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import queue
+import re
 import select
 import threading
 import time
@@ -18,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 import hiredis
 from redis.exceptions import ConnectionError as LostConnection
 from redis.exceptions import NoScriptError, ResponseError
+
+from ratelimit.stores.refusals import find_refusal
 
 if TYPE_CHECKING:
     import socket
@@ -206,9 +209,27 @@ def raise_error_reply(reply: Any) -> Any:  # noqa: ANN401 - replies have many ty
 
     Raises:
         NoScriptError: the server does not have the script (yet), and has run nothing.
+        AuthenticationError, NoPermissionError: the server refuses this client, or this command to its user.
         ResponseError: the server replied with any other error.
     """
     if isinstance(reply, hiredis.ReplyError):
         text = str(reply)
-        raise NoScriptError(text) if text.startswith("NOSCRIPT") else ResponseError(text)
+        if proves_no_run(text):
+            raise NoScriptError(text)
+        raise find_refusal(text) or ResponseError(text)
     return reply
+
+
+_NO_RUN: Final = re.compile(
+    r"(?:ERR )?(?:NOSCRIPT\b|No matching script\b|(?:unknown|unsupported) command\W{0,3}EVALSHA\b)",
+    re.IGNORECASE,
+)
+
+
+def proves_no_run(text: str) -> bool:
+    """Return whether an error reply to EVALSHA proves that the server has not run the script.
+
+    Redis and Valkey say NOSCRIPT. Some others say ERR before it, leave it out, or do not know EVALSHA. Only
+    the beginning counts: the error of a script that has run may quote any text.
+    """
+    return _NO_RUN.match(text) is not None

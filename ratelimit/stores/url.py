@@ -7,6 +7,7 @@ from typing import Final, Literal, cast
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from ratelimit.request.check import invalid_field
+from ratelimit.stores.security import take_security
 
 Scheme = Literal["redis", "rediss", "unix", "embedded", "memory"]
 
@@ -34,7 +35,8 @@ class StoreURL:
         """Parse a store's URL.
 
         Raises:
-            InvalidRequest: the URL names no store; the message lists the allowed forms.
+            InvalidRequest: the URL names no store, or an option of `security` is wrong; the message says
+                what is allowed.
         """
         try:
             parts = urlsplit(url)
@@ -47,6 +49,7 @@ class StoreURL:
             raise invalid_field("redis", f"names no store; allowed: {ALLOWED}")
         if not valid_port:
             raise invalid_field("redis", f"port 0 cannot be connected to; allowed: {ALLOWED}")
+        take_security(url)
         scheme = cast("Scheme", parts.scheme)
         if scheme in {"redis", "rediss"}:
             database = parts.path.strip("/")
