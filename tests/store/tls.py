@@ -50,8 +50,7 @@ class TlsTerminator:
                 writer.write(data)
         writer.close()
 
-    async def _stop(self):
-        self._server.close()
+    async def _end_connections(self):
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
@@ -68,8 +67,13 @@ class TlsTerminator:
         finally:
             is_released.set()
 
+    def end_connections(self):
+        """End all connections."""
+        asyncio.run_coroutine_threadsafe(self._end_connections(), self._loop).result(10)
+
     def close(self):
-        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._server.close)
+        self.end_connections()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
