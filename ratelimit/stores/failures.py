@@ -8,6 +8,7 @@ from typing import Final, Literal
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
+    ExecAbortError,
     NoPermissionError,
     RedisError,
     ResponseError,
@@ -31,7 +32,8 @@ client, or any other error that the store replied."""
 
 def is_refusal(error: Exception) -> bool:
     """Whether the store answers but refuses this client, which waiting does not repair."""
-    return isinstance(error, _REFUSALS)
+    # The refusal of EXEC itself is an abort that quotes it.
+    return isinstance(error, _REFUSALS) or (isinstance(error, ExecAbortError) and "NOPERM" in str(error))
 
 
 def classify_error(error: Exception) -> FailureReason:
@@ -51,7 +53,7 @@ def explain_error(error: Exception) -> str:
     if _is_timeout(error):
         return "no answer within the deadline"
     text = _QUOTED_PIPELINE.sub("", str(error))
-    if isinstance(error, NoPermissionError) and (explanation := explain_refusal(text)) is not None:
+    if is_refusal(error) and (explanation := explain_refusal(text)) is not None:
         return explanation
     if text.endswith("EXEC without MULTI"):  # redis-py raises this in place of the refusal of MULTI
         return "the store has refused the command MULTI"

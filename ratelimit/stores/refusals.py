@@ -46,6 +46,7 @@ def _find_command(text: str) -> str | None:
     if (place := _SCRIPT_LINE.search(text)) is None:
         return None
     for script in (CHECK, SETTLE):
-        if script.sha == place[1] and (call := _CALL.search(script.source.splitlines()[int(place[2]) - 1])):
+        [line] = script.source.splitlines()[int(place[2]) - 1 :][:1] or [""]
+        if script.sha == place[1] and (call := _CALL.search(line)):
             return "|".join(filter(None, call.groups()))
     return None
