@@ -57,6 +57,9 @@ def explain_error(error: Exception) -> str:
         return explanation
     if text.endswith("EXEC without MULTI"):  # redis-py raises this in place of the refusal of MULTI
         return "the store has refused the command MULTI"
+    code = getattr(error, "status_code", None)
+    if code not in {None, "ERR"}:  # redis-py cuts it off, and it is what people search for
+        text = f"{code} {text}"
     return (" ".join(_QUOTED_ARGUMENTS.sub("", text).split()) or type(error).__name__).rstrip(".")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from redis.asyncio.connection import SSLConnection as AsyncSSLConnection
+from redis.connection import SSLConnection
 from redis.credentials import CredentialProvider
 from redis.exceptions import ConnectionError as LostConnection
 
@@ -70,16 +71,13 @@ def secure_class(connection_class: Any, security: Security) -> Any:  # noqa: ANN
 
     Args:
         connection_class: a class of redis-py, for threads or for asyncio.
-        security: without options for TLS the class is returned unchanged.
+        security: the options. Without TLS the class is returned unchanged.
     """
-    if not security.changes_tls:
-        return connection_class
-    is_async = issubclass(connection_class, AsyncSSLConnection)
-    return (
-        _secure_async_class(connection_class, security)
-        if is_async
-        else _secure_class(connection_class, security)
-    )
+    if issubclass(connection_class, SSLConnection):
+        return _secure_class(connection_class, security)
+    if issubclass(connection_class, AsyncSSLConnection) and security.changes_tls:
+        return _secure_async_class(connection_class, security)
+    return connection_class
 
 
 def _secure_class(connection_class: Any, security: Security) -> Any:  # noqa: ANN401 - redis-py has many classes
@@ -98,6 +96,20 @@ def _secure_class(connection_class: Any, security: Security) -> Any:  # noqa: AN
                 return super()._wrap_socket_with_ssl(sock)
             finally:
                 self.host = address
+
+        def can_read(self, timeout: float = 0) -> bool:
+            if not super().can_read(timeout):
+                return False
+            # Session tickets of TLS 1.3 come after the handshake. redis-py takes them for a reply that nobody
+            # has read, and does not use the connection. Reading takes them off the socket.
+            self._sock.settimeout(0)
+            try:
+                self._sock.recv(1)
+            except ssl.SSLWantReadError:
+                return bool(self._parser._reader.has_data())  # noqa: SLF001 - redis-py has no public name for it
+            finally:
+                self._sock.settimeout(self.socket_timeout)
+            return True
 
     return SecureConnection
 

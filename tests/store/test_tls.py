@@ -3,12 +3,15 @@
 import asyncio
 import contextlib
 import gc
+import select
 import ssl
 
 import pytest
+import redis
 import trustme
 
 from ratelimit import AsyncLimiter, Limit, StoreUnavailable
+from ratelimit.stores.secure_connections import make_pool
 
 from .tls import TlsTerminator
 
@@ -81,3 +84,17 @@ def test_a_certificate_that_nobody_vouches_for_is_an_outage(terminator, make_lim
     assert limits.check("k").source == "outage"
     with pytest.raises(StoreUnavailable, match="certificate"):
         limits.ping()
+
+
+def test_session_tickets_are_not_taken_for_a_reply_that_nobody_has_read(tls_url):
+    pool = make_pool(redis.BlockingConnectionPool, tls_url, {"protocol": 2, "driver_info": None})
+    connection = pool.make_connection()
+    try:
+        connection.connect()
+        select.select([connection._sock], [], [], 1)  # with TLS 1.3 the tickets come now, with 1.2 nothing
+        assert not connection.can_read()
+        connection.send_command("PING")
+        select.select([connection._sock], [], [], 10)
+        assert connection.can_read()
+    finally:
+        connection.disconnect()

@@ -76,7 +76,7 @@ def make_redis6_refusal(script, line, what=COMMAND, sha=None):
 REFUSALS = {
     "NOPERM User u has no permissions to run the 'xinfo|groups' command": "the command XINFO|GROUPS",
     "NOPERM this user has no permissions to run the 'unlink' command or its subcommand": "the command UNLINK",
-    "ERR ACL failure in script: User u has no permissions to run the 'set' command script: on": "the command SET",
+    "ERR ACL failure in script: User u has no permissions to run the 'set' command on": "the command SET",
     "NOPERM No permissions to access a key": "a store key: it needs ~rl1:*",
     "NOPERM this user has no permissions to access one of the keys used as arguments": "a store key",
     "ERR ACL failure in script: No permissions to access a key script: on @user_script:2.": "a store key",
