@@ -96,6 +96,12 @@ class StoreSettings(BaseSettings):
         given = {name: None if value is None else str(value) for name, value in options.items()}
         return add_security(self.redis, given, password)
 
+    @field_validator("redis")
+    @classmethod
+    def _validate_redis(cls, value: str) -> str:
+        StoreURL.parse(value)  # The validator below does not run if another setting is wrong.
+        return value
+
     @model_validator(mode="after")
     def _validate_store_url(self) -> Self:
         StoreURL.parse(self.store_url)

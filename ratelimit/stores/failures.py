@@ -8,6 +8,7 @@ from typing import Final, Literal
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
+    BusyLoadingError,
     ExecAbortError,
     NoPermissionError,
     RedisError,
@@ -42,7 +43,8 @@ def classify_error(error: Exception) -> FailureReason:
         return "timeout"
     if is_refusal(error):
         return "refused"
-    return "error" if isinstance(error, ResponseError) else "connection"
+    # For redis-py, LOADING is an error of the connection.
+    return "error" if isinstance(error, (ResponseError, BusyLoadingError)) else "connection"
 
 
 def explain_error(error: Exception) -> str:

@@ -111,13 +111,14 @@ def run_kind(request):
 def see_failure(make_limiter_on, caplog):
     """See what checks answer while a store answers with an error, and that they took nothing of it."""
 
-    def see(url, word, recover, *, command="settle"):
+    def see(url, word, recover, *, command="settle", reads=False):
         limiter = make_limiter_on(url, ALLOW, DENY)
         with caplog.at_level(logging.WARNING, "ratelimit"):
             denied = [limiter.check("vk_a") for _ in range(5)]
         assert {(decision.allowed, decision.source) for decision in denied} == {(False, "outage")}
         assert make_limiter_on(url, ALLOW).check("vk_a").source == "outage"
         assert word in caplog.text
+        assert limiter.peek("vk_a").source == ("store" if reads else "outage")
         with pytest.raises(StoreUnavailable, match=word) as raised:
             limiter.settle(RECORD) if command == "settle" else limiter.reset("vk_a")
         assert not raised.value.refused
@@ -160,12 +161,12 @@ def is_busy(client):
 
 def test_a_store_without_memory_decides_nothing(run_kind, see_failure):
     with run_kind("maxmemory 1", "maxmemory-policy noeviction") as url, open_plain(url) as client:
-        see_failure(url, "OOM", lambda: client.config_set("maxmemory", 0))
+        see_failure(url, "OOM", lambda: client.config_set("maxmemory", 0), reads=True)
 
 
 def test_a_replica_that_serves_reads_only_decides_nothing(run_kind, see_failure):
     with run_kind("replicaof 127.0.0.1 1") as url, open_plain(url) as client:
-        see_failure(url, "READONLY", client.slaveof)
+        see_failure(url, "READONLY", client.slaveof, reads=True)
 
 
 def test_a_replica_without_its_primary_decides_nothing(run_kind, see_failure):

@@ -4,6 +4,7 @@ import hiredis
 import pytest
 from redis.exceptions import (
     AuthenticationError,
+    BusyLoadingError,
     ExecAbortError,
     NoPermissionError,
     NoScriptError,
@@ -153,3 +154,17 @@ def test_a_store_that_wants_another_password_refuses(text):
 )
 def test_p10_an_error_never_quotes_the_arguments_of_a_command(error, shown):
     assert explain_error(error) == shown
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (BusyLoadingError("Redis is loading the dataset in memory", status_code="LOADING"), "error"),
+        (OutOfMemoryError("command not allowed", status_code="OOM"), "error"),
+        (ConnectionError("Connection closed by server."), "connection"),
+        (TimeoutError(), "timeout"),
+    ],
+)
+def test_an_answer_of_the_store_is_no_failure_of_the_connection(error, reason):
+    assert classify_error(error) == reason
+    assert getattr(error, "status_code", None) is None or error.status_code in explain_error(error)
