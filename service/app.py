@@ -49,7 +49,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastPathAPI) -> AsyncIterator[None]:
         counted, denial_log, activity = SidecarMetrics(), DenialLog(), Activity()
         limiter = AsyncLimiter(
-            settings.redis,
+            settings.store_url,
             policy,
             max_skew=settings.max_skew,
             deadline=settings.deadline,

@@ -5,14 +5,23 @@ from __future__ import annotations
 import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, PlainValidator, SecretStr, field_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from ratelimit.decision.headers import Dialect
 from ratelimit.limiters.arguments import MAX_USAGE_AGE, MAX_USAGE_LENGTH, USAGE_AGE, USAGE_LENGTH
 from ratelimit.stores import StoreURL
+from ratelimit.stores.security import OPTIONS, add_security
 
 _DURATION = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?)\s*(?P<unit>ms|s|m|h|d)?")
 _SECONDS = {"ms": 0.001, "s": 1, None: 1, "m": 60, "h": 3600, "d": 86_400}
@@ -47,12 +56,82 @@ Network = Annotated[
 ]
 
 
-class Settings(BaseSettings):
+def list_setting_faults(error: ValidationError) -> list[str]:
+    """Return a line for each setting that is wrong: its flag, its variable, and what is allowed."""
+    lines = []
+    for detail in error.errors(include_url=False):
+        # Only the check of the whole store URL is about several settings.
+        name = str(detail["loc"][0]) if detail["loc"] else "redis"
+        message = detail["msg"].removeprefix("Value error, ").removeprefix("redis: ")
+        if detail["type"] == "missing":
+            message = "required: the policy file to serve"
+        lines.append(f"--{name.replace('_', '-')} (RATELIMIT_{name.upper()}): {message}")
+    return lines
+
+
+class StoreSettings(BaseSettings):
+    """Where the store is, and how connections to it are secured; see `Settings`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="RATELIMIT_", extra="forbid", frozen=True, hide_input_in_errors=True
+    )
+
+    redis: Annotated[str, Field(repr=False)] = "embedded://"
+    redis_ca: Path | None = None
+    redis_cert: Path | None = None
+    redis_key: Path | None = None
+    redis_server_name: str | None = None
+    redis_password: SecretStr | None = None
+    redis_password_file: Path | None = None
+
+    @property
+    def store_url(self) -> str:
+        """The whole URL of the store: with its password, so it is never shown.
+
+        Raises:
+            InvalidRequest: two settings exclude each other.
+        """
+        options = {name: getattr(self, f"redis_{name}") for name in OPTIONS}
+        password = self.redis_password.get_secret_value() if self.redis_password else None
+        given = {name: None if value is None else str(value) for name, value in options.items()}
+        return add_security(self.redis, given, password)
+
+    @field_validator("redis")
+    @classmethod
+    def _validate_redis(cls, value: str) -> str:
+        StoreURL.parse(value)  # The validator below does not run if another setting is wrong.
+        return value
+
+    @model_validator(mode="after")
+    def _validate_store_url(self) -> Self:
+        StoreURL.parse(self.store_url)
+        return self
+
+    @field_validator("redis_password")
+    @classmethod
+    def _refuse_empty_password(cls, value: SecretStr | None) -> SecretStr | None:
+        return refuse_empty(value)
+
+
+def refuse_empty(value: SecretStr | None) -> SecretStr | None:
+    """Return a secret; raise ValueError if it is empty."""
+    if value is not None and not value.get_secret_value().strip():
+        raise ValueError("must not be empty; leave it out instead")
+    return value
+
+
+class Settings(StoreSettings):
     """The settings of `ratelimit serve`: a flag each, or `RATELIMIT_<NAME>` in the environment.
 
     Attributes:
         policy: the policy file.
-        redis: the store's URL.
+        redis: the store's URL, without what the settings below add to it.
+        redis_ca: the file with the certificates of the authorities that the store's certificate may be from.
+        redis_cert: the file with this client's certificate.
+        redis_key: the file with its private key.
+        redis_server_name: the name that the store's certificate must have, instead of the URL's host.
+        redis_password: the password for the store.
+        redis_password_file: the file with this password, which is read again for each connection.
         host: the address to listen on.
         port: the TCP port to listen on; 0 chooses a free one.
         grpc_port: the TCP port of Envoy's rate-limit service; 0 turns it off.
@@ -78,12 +157,7 @@ class Settings(BaseSettings):
             the policy file has faults.
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix="RATELIMIT_", extra="forbid", frozen=True, hide_input_in_errors=True
-    )
-
     policy: Path
-    redis: Annotated[str, Field(repr=False)] = "embedded://"
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     grpc_port: Annotated[int, Field(ge=0, le=65535)] = 8081
@@ -110,15 +184,7 @@ class Settings(BaseSettings):
 
     last_policy: Path | None = None
 
-    @field_validator("redis")
-    @classmethod
-    def _validate_store_url(cls, value: str) -> str:
-        StoreURL.parse(value)
-        return value
-
     @field_validator("admin_token", "gateway_token", "key_pepper")
     @classmethod
     def _refuse_empty(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not value.get_secret_value().strip():
-            raise ValueError("must not be empty; leave it out instead")
-        return value
+        return refuse_empty(value)

@@ -166,7 +166,7 @@ class ClusterClient(redis.RedisCluster):
     def _list_names(self):
         """Return the store keys, without the second records and answers that a cluster has in `rl1:{*}`."""
         nodes = [node.redis_connection for node in self.get_primaries()]
-        names = [name for node in nodes for name in node.keys()]
+        names = [name for node in nodes for name in node.keys("*")]
         return [_translate_back(name) for name in names if not re.match(r"rl1:\{\*\}:.*:[Rq]:", name)]
 
     def delete(self, *names):

@@ -17,7 +17,7 @@ from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
-from ratelimit.errors import StoreUnavailable
+from ratelimit.errors import InvalidRequest, StoreUnavailable
 from ratelimit.request.check import invalid_field
 from ratelimit.stores import embedded
 from ratelimit.stores.async_transport import (
@@ -26,7 +26,7 @@ from ratelimit.stores.async_transport import (
     SharedTransport,
     abort_on_disconnect,
 )
-from ratelimit.stores.pools import make_async_pool, make_pool
+from ratelimit.stores.pools import make_pool
 from ratelimit.stores.transport import ClientTransport, PooledTransport, Transport
 from ratelimit.stores.url import ALLOWED, StoreURL
 
@@ -74,15 +74,14 @@ def connect(url: str, deadline: float) -> Store[Transport]:
         deadline: seconds to connect, and seconds to wait for a reply; above 0 and at most 60.
 
     Raises:
-        InvalidRequest: the URL names no store, or the deadline is out of range.
+        InvalidRequest: the URL names no store, a file that it names cannot be read, or the deadline is out
+            of range.
         StoreUnavailable: the embedded server does not start, or the `embedded` extra is missing.
     """
 
     def open_real(store: StoreURL, limit: float, server: Address | None) -> Transport:
-        options = _make_options(Retry(NoBackoff(), 0), limit)
-        return PooledTransport(
-            make_pool(store, options, server), MAX_CONNECTIONS, _MAX_WAIT_DEADLINES * limit
-        )
+        pool = make_pool(redis.ConnectionPool, store, _make_options(Retry(NoBackoff(), 0), limit), server)
+        return PooledTransport(pool, MAX_CONNECTIONS, _MAX_WAIT_DEADLINES * limit)
 
     def open_fake(server: object, _: float) -> Transport:
         return ClientTransport(_import_fakeredis().FakeRedis(server=server))
@@ -95,7 +94,7 @@ def connect_async(url: str, deadline: float) -> Store[AsyncTransport]:
 
     def open_real(store: StoreURL, limit: float, server: Address | None) -> AsyncTransport:
         options = _make_options(AsyncRetry(NoBackoff(), 0), _SOCKET_TIMEOUT_DEADLINES * limit)
-        pool = make_async_pool(store, options, server)
+        pool = make_pool(redis.asyncio.ConnectionPool, store, options, server)
         pool.connection_class = abort_on_disconnect(pool.connection_class)
         return SharedTransport(pool, limit)
 
@@ -128,7 +127,7 @@ def open_client(url: str, deadline: float) -> tuple[Any, Callable[[], None]]:
     if parsed.kind == "cluster":
         client = _connect_cluster(parsed, options)
         return client, client.close
-    client = redis.Redis(connection_pool=make_pool(address, options, None))
+    client = redis.Redis(connection_pool=make_pool(redis.ConnectionPool, address, options, None))
 
     def close() -> None:
         client.close()
@@ -141,10 +140,13 @@ def open_client(url: str, deadline: float) -> tuple[Any, Callable[[], None]]:
 def _connect_cluster(url: StoreURL, options: dict[str, Any]) -> Any:  # noqa: ANN401 - redis-py's client
     node: Any = redis.cluster.ClusterNode  # redis-py leaves it untyped.
     nodes = [node(*host) for host in url.hosts]
-    kwargs = make_pool(url, options, url.hosts[0]).connection_kwargs
-    shown = {name: value for name, value in kwargs.items() if name not in {"host", "port", "db"}}
+    pool = make_pool(redis.ConnectionPool, url, options, None)
+    kwargs = {
+        name: value for name, value in pool.connection_kwargs.items() if name not in {"host", "port", "db"}
+    }
+    kwargs["ssl"] = issubclass(pool.connection_class, redis.SSLConnection)
     try:
-        return redis.RedisCluster(startup_nodes=nodes, cluster_error_retry=Retry(NoBackoff(), 3), **shown)
+        return redis.RedisCluster(startup_nodes=nodes, cluster_error_retry=Retry(NoBackoff(), 3), **kwargs)
     except redis.exceptions.RedisClusterException as error:  # It is not a RedisError.
         raise redis.ConnectionError(str(error)) from None
 
@@ -163,9 +165,13 @@ def _open_store(
     address, release = _find_address(parsed)
     try:
         # Check the options now; this does not connect.
-        pool = make_pool(address, _make_options(Retry(NoBackoff(), 0), deadline), None)
+        options = _make_options(Retry(NoBackoff(), 0), deadline)
+        pool = make_pool(redis.ConnectionPool, address, options, None)
         pool.connection_class(**pool.connection_kwargs)
-    except (ValueError, TypeError):  # Their messages may contain the password.
+    except InvalidRequest:
+        release()
+        raise
+    except (ValueError, TypeError, redis.RedisError):  # Their messages may contain the password.
         release()
         raise invalid_field(
             "redis", f"has an option that redis-py does not know; allowed: {ALLOWED}"
@@ -191,6 +197,8 @@ def _make_options(retry: object, timeout: float) -> dict[str, Any]:
         "retry": retry,
         "retry_on_timeout": False,
         "retry_on_error": [],
+        # redis-py's default, RESP3, needs HELLO, which not every store and proxy knows.
+        "protocol": 2,
         # Without this each connection reads package metadata from disk and sends it to the server.
         "driver_info": None,
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final, Literal
 
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
+    BusyLoadingError,
+    ExecAbortError,
     NoPermissionError,
     RedisError,
     ResponseError,
 )
 
+from ratelimit.stores.refusals import explain_refusal
+
 CONNECTION_ERRORS: Final = (RedisError, OSError, TimeoutError)
 """Every error that a command to the store may raise."""
 
 _REFUSALS: Final = (AuthenticationError, AuthorizationError, NoPermissionError)
+
+_QUOTED_PIPELINE: Final = re.compile(r"Command # \d+ \(.*\) of pipeline caused error: ", re.DOTALL)
+_QUOTED_ARGUMENTS: Final = re.compile(r",? with args beginning with.*", re.DOTALL)
+"""What errors quote of a command. It may contain a whole key."""
 
 FailureReason = Literal["timeout", "connection", "refused", "error"]
 """Why a call to the store failed: no answer within the deadline, the connection, the store refuses this
@@ -24,7 +33,8 @@ client, or any other error that the store replied."""
 
 def is_refusal(error: Exception) -> bool:
     """Whether the store answers but refuses this client, which waiting does not repair."""
-    return isinstance(error, _REFUSALS)
+    # The refusal of EXEC itself is an abort that quotes it.
+    return isinstance(error, _REFUSALS) or (isinstance(error, ExecAbortError) and "NOPERM" in str(error))
 
 
 def classify_error(error: Exception) -> FailureReason:
@@ -33,14 +43,26 @@ def classify_error(error: Exception) -> FailureReason:
         return "timeout"
     if is_refusal(error):
         return "refused"
-    return "error" if isinstance(error, ResponseError) else "connection"
+    # For redis-py, LOADING is an error of the connection.
+    return "error" if isinstance(error, (ResponseError, BusyLoadingError)) else "connection"
 
 
 def explain_error(error: Exception) -> str:
-    """Return one line that says what went wrong between this process and the store."""
+    """Return one line that says what went wrong between this process and the store.
+
+    It names the command that an ACL does not allow, and never the arguments of a command.
+    """
     if _is_timeout(error):
         return "no answer within the deadline"
-    return (" ".join(str(error).split()) or type(error).__name__).rstrip(".")
+    text = _QUOTED_PIPELINE.sub("", str(error))
+    if is_refusal(error) and (explanation := explain_refusal(text)) is not None:
+        return explanation
+    if text.endswith("EXEC without MULTI"):  # redis-py raises this in place of the refusal of MULTI
+        return "the store has refused the command MULTI"
+    code = getattr(error, "status_code", None)
+    if code not in {None, "ERR"}:  # redis-py cuts it off, and it is what people search for
+        text = f"{code} {text}"
+    return (" ".join(_QUOTED_ARGUMENTS.sub("", text).split()) or type(error).__name__).rstrip(".")
 
 
 def _is_timeout(error: Exception) -> bool:

@@ -1,98 +1,166 @@
 """redis-py's pools, which know how to connect to each kind of store.
 
 A transport takes only the connection class and its arguments from a pool. Each new connection of a Sentinel
-URL first asks the Sentinels for the primary; replicas are never used.
+URL first asks the Sentinels for the primary, and makes sure that it is one; replicas are never used.
+
+Source: redis.io, "Guidelines for Redis clients with support for Redis Sentinel".
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import redis
 import redis.asyncio
-import redis.asyncio.sentinel
-import redis.sentinel
+from redis.exceptions import ConnectionError as LostConnection
+
+from ratelimit.stores.failures import CONNECTION_ERRORS, explain_error
+from ratelimit.stores.secure_connections import make_pool as make_server_pool
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ratelimit.stores.url import Address, StoreURL
 
-_SENTINEL_LOGIN: Final = {"sentinel_username": "username", "sentinel_password": "password"}
-"""Options of a Sentinel URL: the login at the Sentinels, if they have one of their own."""
+    Pool = TypeVar("Pool", bound="redis.ConnectionPool | redis.asyncio.ConnectionPool")
+
+_ASK: Final = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME")
 
 
-def make_pool(url: StoreURL, options: dict[str, Any], server: Address | None) -> redis.ConnectionPool:
-    """Return a pool for threads.
+def make_pool(
+    pool_class: type[Pool], url: StoreURL, options: Mapping[str, Any], server: Address | None
+) -> Pool:
+    """Return a pool of connections; this does not connect.
 
     Args:
+        pool_class: redis-py's class, for threads or for asyncio.
         url: the store.
         options: options of redis-py's connections.
         server: the server of a cluster; None for the only server, the primary, or any of the cluster.
 
     Raises:
+        InvalidRequest: a file cannot be read.
         ValueError, TypeError: the URL has an option that redis-py does not know.
     """
-    if url.kind not in {"sentinel", "cluster"}:
-        return redis.ConnectionPool.from_url(url.url, **options)
-    pool = redis.ConnectionPool.from_url(url.make_server_url(server or url.hosts[0]), **options)
-    if url.kind == "cluster":
-        return pool
-    is_encrypted = issubclass(pool.connection_class, redis.SSLConnection)
-    of_sentinels, of_primary = _split_options(pool.connection_kwargs, options)
-    sentinel: Any = redis.sentinel  # redis-py leaves it untyped.
-    manager = _Sentinels(url.hosts, sentinel_kwargs={**of_sentinels, "ssl": is_encrypted})
-    found: redis.ConnectionPool = sentinel.SentinelConnectionPool(
-        url.service, manager, ssl=is_encrypted, **of_primary
-    )
-    return found
+    if not url.hosts:
+        return make_server_pool(pool_class, url.url, options)
+    pool = make_server_pool(pool_class, url.make_server_url(server or url.hosts[0]), options)
+    if url.kind == "sentinel":
+        sentinels = [make_server_pool(pool_class, url.make_sentinel_url(host), options) for host in url.hosts]
+        is_async = issubclass(pool_class, redis.asyncio.ConnectionPool)
+        connect_to_primary = _connect_async_to_primary if is_async else _connect_to_primary
+        made: Any = pool
+        made.connection_class = connect_to_primary(pool.connection_class, sentinels, url.service)
+    return pool
 
 
-def make_async_pool(
-    url: StoreURL, options: dict[str, Any], server: Address | None
-) -> redis.asyncio.ConnectionPool:
-    """Return a pool for asyncio; otherwise like `make_pool`."""
-    if url.kind not in {"sentinel", "cluster"}:
-        return redis.asyncio.ConnectionPool.from_url(url.url, **options)
-    pool = redis.asyncio.ConnectionPool.from_url(url.make_server_url(server or url.hosts[0]), **options)
-    if url.kind == "cluster":
-        return pool
-    is_encrypted = issubclass(pool.connection_class, redis.asyncio.SSLConnection)
-    of_sentinels, of_primary = _split_options(pool.connection_kwargs, options)
-    sentinel: Any = redis.asyncio.sentinel  # redis-py leaves it untyped.
-    manager = _AsyncSentinels(url.hosts, sentinel_kwargs={**of_sentinels, "ssl": is_encrypted})
-    found: redis.asyncio.ConnectionPool = sentinel.SentinelConnectionPool(
-        url.service, manager, ssl=is_encrypted, **of_primary
-    )
-    return found
+def _connect_to_primary(connection_class: Any, sentinels: list[Any], service: str) -> Any:  # noqa: ANN401 - redis-py has many classes
+    """Return a class of connections to the primary that the Sentinels name."""
 
-
-class _Sentinels(redis.sentinel.Sentinel):
-    """Sentinels, with connections that are closed when the primary is known: it is seldom asked for."""
-
-    def discover_master(self, service_name: str) -> Any:
+    def ask(sentinel: Any) -> Address | None:  # noqa: ANN401 - a pool
+        connection = sentinel.connection_class(**sentinel.connection_kwargs)
         try:
-            return super().discover_master(service_name)
+            connection.connect()
+            connection.send_command(*_ASK, service)
+            return _read_address(connection.read_response())
         finally:
-            for client in self.sentinels:
-                client.connection_pool.disconnect()
+            connection.disconnect()
+
+    def find_primary() -> Address:
+        reasons = []
+        for sentinel in list(sentinels):
+            try:
+                address = ask(sentinel)
+            except CONNECTION_ERRORS as error:
+                reasons.append(_explain(sentinel, explain_error(error)))
+                continue
+            if address is not None:
+                _put_first(sentinels, sentinel)
+                return address
+            reasons.append(_explain(sentinel, "does not watch it"))
+        raise LostConnection(_write_reasons(service, reasons))
+
+    class PrimaryConnection(connection_class):  # type: ignore[misc]  # mypy does not know the base class
+        def connect(self) -> None:
+            self.host, self.port = find_primary()
+            super().connect()
+            self.send_command("ROLE")
+            try:
+                _refuse_replica(self.read_response(), self.host, self.port)
+            except BaseException:
+                self.disconnect()
+                raise
+
+    return PrimaryConnection
 
 
-class _AsyncSentinels(redis.asyncio.sentinel.Sentinel):
-    """The same for asyncio."""
+def _connect_async_to_primary(connection_class: Any, sentinels: list[Any], service: str) -> Any:  # noqa: ANN401 - redis-py has many classes
+    """Return the same for asyncio."""
 
-    async def discover_master(self, service_name: str) -> Any:
+    async def ask(sentinel: Any) -> Address | None:  # noqa: ANN401 - a pool
+        connection = sentinel.connection_class(**sentinel.connection_kwargs)
         try:
-            return await super().discover_master(service_name)
+            await connection.connect()
+            await connection.send_command(*_ASK, service)
+            return _read_address(await connection.read_response())
         finally:
-            for client in self.sentinels:
-                await client.connection_pool.disconnect()
+            await connection.disconnect(nowait=True)
+
+    async def find_primary() -> Address:
+        reasons = []
+        for sentinel in list(sentinels):
+            try:
+                address = await ask(sentinel)
+            except CONNECTION_ERRORS as error:
+                reasons.append(_explain(sentinel, explain_error(error)))
+                continue
+            if address is not None:
+                _put_first(sentinels, sentinel)
+                return address
+            reasons.append(_explain(sentinel, "does not watch it"))
+        raise LostConnection(_write_reasons(service, reasons))
+
+    class PrimaryConnection(connection_class):  # type: ignore[misc]  # mypy does not know the base class
+        async def connect(self) -> None:
+            self.host, self.port = await find_primary()
+            await super().connect()
+            try:
+                await self.send_command("ROLE")
+                _refuse_replica(await self.read_response(), self.host, self.port)
+            except (asyncio.CancelledError, Exception):
+                await self.disconnect()
+                raise
+
+    return PrimaryConnection
 
 
-def _split_options(kwargs: dict[str, Any], options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the arguments of connections to the Sentinels, and of those to the primary."""
-    of_primary = {name: value for name, value in kwargs.items() if name not in {"host", "port"}}
-    of_sentinels = {name: value for name, value in of_primary.items() if name.startswith("ssl_")} | options
-    del of_sentinels["retry_on_timeout"]  # The client for Sentinels warns of it. It never retries either way.
-    for name, argument in _SENTINEL_LOGIN.items():
-        if name in of_primary:
-            of_sentinels[argument] = of_primary.pop(name)
-    return of_sentinels, of_primary
+def _read_address(reply: Any) -> Address | None:  # noqa: ANN401 - replies have many types
+    if not reply:
+        return None
+    host, port = reply
+    return (host.decode() if isinstance(host, bytes) else host), int(port)
+
+
+def _refuse_replica(role: Any, host: str, port: int) -> None:  # noqa: ANN401 - replies have many types
+    """Raise an error if a server is no primary: the Sentinels are about to replace it, or have just done so."""
+    if role[0] not in {b"master", "master"}:
+        raise LostConnection(f"{host}:{port} is a replica")
+
+
+def _put_first(sentinels: list[Any], sentinel: Any) -> None:  # noqa: ANN401 - a pool
+    """Ask the Sentinel first that has answered."""
+    if sentinels[0] is not sentinel:
+        with contextlib.suppress(ValueError):  # Another thread may have moved it.
+            sentinels.remove(sentinel)
+            sentinels.insert(0, sentinel)
+
+
+def _explain(sentinel: Any, reason: str) -> str:  # noqa: ANN401 - a pool
+    kwargs = sentinel.connection_kwargs
+    return f"{kwargs['host']}:{kwargs['port']}: {reason}"
+
+
+def _write_reasons(service: str, reasons: list[str]) -> str:
+    return f"no Sentinel names a primary of the service {service!r}; {'; '.join(reasons)}"

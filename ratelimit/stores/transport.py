@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import queue
+import re
 import select
 import threading
 import time
@@ -19,6 +20,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 import hiredis
 from redis.exceptions import ConnectionError as LostConnection
 from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
+
+from ratelimit.stores.refusals import find_refusal
 
 if TYPE_CHECKING:
     import socket
@@ -239,6 +242,7 @@ def raise_error_reply(reply: Any) -> Any:  # noqa: ANN401 - replies have many ty
     Raises:
         NoScriptError: the server does not have the script (yet), and has run nothing.
         ReadOnlyError: the server is a replica, and has written nothing.
+        AuthenticationError, NoPermissionError: the server refuses this client, or this command to its user.
         ResponseError: the server replied with any other error.
     """
     if isinstance(reply, hiredis.ReplyError):
@@ -251,11 +255,28 @@ def as_error(reply: Any) -> Any:  # noqa: ANN401 - replies have many types
     if not isinstance(reply, hiredis.ReplyError):
         return reply
     text = str(reply)
-    if text.startswith("NOSCRIPT"):
+    if proves_no_run(text):
         return NoScriptError(text)
-    return ReadOnlyError(text) if is_read_only(reply) else ResponseError(text)
+    if is_read_only(reply):
+        return ReadOnlyError(text)
+    return find_refusal(text) or ResponseError(text)
 
 
 def is_read_only(reply: object) -> bool:
     """Whether a reply says that the server is a replica: the primary was replaced."""
     return isinstance(reply, hiredis.ReplyError) and "READONLY" in str(reply)
+
+
+_NO_RUN: Final = re.compile(
+    r"(?:ERR )?(?:NOSCRIPT\b|No matching script\b|(?:unknown|unsupported) command\W{0,3}EVALSHA\b)",
+    re.IGNORECASE,
+)
+
+
+def proves_no_run(text: str) -> bool:
+    """Return whether an error reply to EVALSHA proves that the server has not run the script.
+
+    Redis and Valkey say NOSCRIPT. Some others say ERR before it, leave it out, or do not know EVALSHA. Only
+    the beginning counts: the error of a script that has run may quote any text.
+    """
+    return _NO_RUN.match(text) is not None

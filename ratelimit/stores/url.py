@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, Literal
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING, Final, Literal
+from urllib.parse import parse_qs, quote, unquote, unquote_plus, urlsplit
 
 from ratelimit.engine.keyspace import ONE_SERVER, SHARDS, Keyspace
 from ratelimit.request.check import invalid_field
+from ratelimit.stores.security import take_security
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Kind = Literal["server", "socket", "sentinel", "cluster", "embedded", "memory"]
 """What a URL names: a server by its address or its Unix socket, a service that Sentinels watch, a cluster, or
@@ -28,6 +32,9 @@ _KINDS: Final[dict[str, Kind]] = {
     "embedded": "embedded",
     "memory": "memory",
 }
+_SENTINEL_OPTIONS: Final = ("sentinel_username", "sentinel_password")
+"""Options of a Sentinel URL: the login at the Sentinels, if they want one."""
+
 _DEFAULT_PORTS: Final[dict[Kind, int]] = {"sentinel": 26_379, "cluster": 6379}
 
 Address = tuple[str, int]
@@ -59,7 +66,8 @@ class StoreURL:
         """Parse a store's URL.
 
         Raises:
-            InvalidRequest: the URL names no store; the message lists the allowed forms.
+            InvalidRequest: the URL names no store, or an option of `security` is wrong; the message says
+                what is allowed.
         """
         kind = _KINDS.get(url.partition(":")[0]) if "://" in url else None
         if kind is None:
@@ -73,6 +81,7 @@ class StoreURL:
             raise invalid_field("redis", f"not a URL; allowed: {ALLOWED}") from None
         if not valid_port:
             raise invalid_field("redis", f"port 0 cannot be connected to; allowed: {ALLOWED}")
+        take_security(url)
         if kind == "server":
             _check_database(parts.path.strip("/"))
         elif kind == "socket":
@@ -91,10 +100,22 @@ class StoreURL:
         """Return redis-py's URL of one server behind a Sentinel or cluster URL; it has the password."""
         parts = urlsplit(self.url)
         login, at, _ = parts.netloc.rpartition("@")
+        query = _drop_options(parts.query, _SENTINEL_OPTIONS)
+        return self._make_url(address, f"{login}{at}", f"/{self.database}", query)
+
+    def make_sentinel_url(self, address: Address) -> str:
+        """Return redis-py's URL of a Sentinel; it has the password for the Sentinels, if they have one."""
+        query = urlsplit(self.url).query
+        user, password = (parse_qs(query).get(name, [""])[-1] for name in _SENTINEL_OPTIONS)
+        login = f"{quote(user, safe='')}:{quote(password, safe='')}@" if user or password else ""
+        of_primary = (*_SENTINEL_OPTIONS, "password_file", "username", "password", "db")
+        return self._make_url(address, login, "", _drop_options(query, of_primary))
+
+    def _make_url(self, address: Address, login: str, path: str, query: str) -> str:
         host, port = address
-        netloc = f"{login}{at}{f'[{host}]' if ':' in host else host}:{port}"
-        scheme = parts.scheme.partition("+")[0]
-        return parts._replace(scheme=scheme, netloc=netloc, path=f"/{self.database}").geturl()
+        scheme = urlsplit(self.url).scheme.partition("+")[0]
+        netloc = f"{login}{f'[{host}]' if ':' in host else host}:{port}"
+        return f"{scheme}://{netloc}{path}{'?' if query else ''}{query}"
 
     def __str__(self) -> str:
         parts = urlsplit(self.url)
@@ -108,6 +129,7 @@ class StoreURL:
 
 def _parse_hosts(kind: Kind, url: str) -> StoreURL:
     """Parse the URL of a cluster, or of a service that Sentinels watch."""
+    take_security(url)
     try:
         parts = urlsplit(url)
         hosts = tuple(
@@ -126,6 +148,12 @@ def _parse_hosts(kind: Kind, url: str) -> StoreURL:
         )
     _check_database(database)
     return StoreURL(kind, url, hosts=hosts, service=unquote(service), database=database)
+
+
+def _drop_options(query: str, names: Sequence[str]) -> str:
+    """Return a query without some options."""
+    items = (item for item in query.split("&") if unquote_plus(item.partition("=")[0]) not in names)
+    return "&".join(filter(None, items))
 
 
 def _parse_address(text: str, default_port: int) -> Address:

@@ -11,6 +11,7 @@ import typer
 
 from ratelimit import Fault, InvalidRequest, Limiter, Policy, PolicyError, RateLimitError
 from service.cli.output import Json, console, fail, show_decision, show_json
+from service.cli.store import complete_store_url
 from service.identity import key_of_secret
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ Store = Annotated[
         "--redis",
         envvar="RATELIMIT_REDIS",
         help="The store: redis://, rediss://, unix://, embedded:///path.",
+        callback=complete_store_url,
     ),
 ]
 Pepper = Annotated[

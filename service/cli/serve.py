@@ -27,7 +27,7 @@ from service.cli.workers import Workers
 from service.metrics import MULTIPROCESS
 from service.protocol import JoiningProtocol
 from service.reload import save_policy
-from service.settings import Settings
+from service.settings import Settings, StoreSettings, list_setting_faults
 from service.sidecar import choose_pepper
 
 if TYPE_CHECKING:
@@ -56,6 +56,22 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter for each setting
         typer.Option(
             help="The store: redis://, rediss://, unix://, embedded://[/path], memory://. [default: embedded://]"
         ),
+    ] = None,
+    redis_ca: Annotated[
+        str | None,
+        typer.Option(help="The CA certificates that the store's may be from. [default: the system's]"),
+    ] = None,
+    redis_cert: Annotated[str | None, typer.Option(help="This client's certificate for the store.")] = None,
+    redis_key: Annotated[str | None, typer.Option(help="The private key of this certificate.")] = None,
+    redis_server_name: Annotated[
+        str | None, typer.Option(help="The name in the store's certificate. [default: the URL's host]")
+    ] = None,
+    redis_password: Annotated[
+        str | None,
+        typer.Option(help="The store's password. Prefer the environment: flags are visible to other users."),
+    ] = None,
+    redis_password_file: Annotated[
+        str | None, typer.Option(help="A file with this password, read for each connection.")
     ] = None,
     host: Annotated[str | None, typer.Option(help="The address to listen on. [default: 127.0.0.1]")] = None,
     port: Annotated[
@@ -117,7 +133,7 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter for each setting
     try:
         policy_to_serve = Policy.from_file(settings.policy)
         # This limiter decides nothing. It stays open because an embedded server stops after its last user.
-        with Limiter(settings.redis, policy_to_serve) as limiter:
+        with Limiter(settings.store_url, policy_to_serve) as limiter:
             _ping_store(limiter)
             _check_grpc(settings)
             listener = _open_listener(settings)
@@ -132,15 +148,9 @@ def _read_settings(flags: dict[str, Any]) -> Settings:
     try:
         return Settings(**flags)
     except pydantic.ValidationError as error:
-        for detail in error.errors(include_url=False):
-            name = str(detail["loc"][0]) if detail["loc"] else ""
-            message = "required: the policy file to serve" if detail["type"] == "missing" else detail["msg"]
-            typer.echo(
-                f"ratelimit: --{name.replace('_', '-')} (RATELIMIT_{name.upper()}): {message}", err=True
-            )
+        for line in list_setting_faults(error):
+            typer.echo(f"ratelimit: {line}", err=True)
         raise typer.Exit(2) from None
-    except RateLimitError as error:
-        fail(error)
 
 
 def _ping_store(limiter: Limiter) -> None:
@@ -252,8 +262,11 @@ def _export_settings(settings: Settings, limiter: Limiter, last_policy: Path) ->
     """Put the settings into the environment for workers, with one store and one pepper for all of them."""
     if settings.redis.startswith("memory:"):
         fail("--workers: memory:// cannot be shared between processes; use embedded:// or redis://")
+    in_address = StoreSettings.model_fields.keys() - {"redis"}
+    for name in in_address:
+        os.environ.pop(f"RATELIMIT_{name.upper()}", None)
     values: dict[str, Any] = {
-        **settings.model_dump(mode="json", exclude_none=True, exclude={"max_skew"}),
+        **settings.model_dump(mode="json", exclude_none=True, exclude={"max_skew", *in_address}),
         "redis": limiter.address,
         "max_skew": "none" if settings.max_skew is None else settings.max_skew,
         "key_pepper": choose_pepper(settings),

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import pydantic
+
 from ratelimit.stores import StoreURL, open_client
 from ratelimit.stores.failures import CONNECTION_ERRORS, explain_error
 from service.cli.output import fail
+from service.settings import StoreSettings, list_setting_faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +30,17 @@ class OpenedStore(NamedTuple):
     name: str
     client: Any
     keyspace: Keyspace
+
+
+def complete_store_url(redis: str) -> str:
+    """Return the store's URL with what `RATELIMIT_REDIS_*` adds to it: files for TLS, and the password.
+
+    If a setting is wrong, print an error and exit.
+    """
+    try:
+        return StoreSettings(redis=redis).store_url
+    except pydantic.ValidationError as error:
+        fail("\nratelimit: ".join(list_setting_faults(error)))
 
 
 @contextlib.contextmanager

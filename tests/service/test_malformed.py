@@ -8,7 +8,6 @@ from envoy.service.ratelimit.v3.rls_pb2 import RateLimitResponse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-
 from ..rls_client import make_request, run_rls_sidecar
 
 POLICY = """

@@ -1,4 +1,4 @@
-"""A proxy between a client and a server that can lose the replies to scripts."""
+"""A proxy between a client and a server that can lose the replies to scripts, or rewrite replies."""
 
 import contextlib
 import socket
@@ -6,12 +6,14 @@ import threading
 
 
 class Proxy:
-    """Forwards everything in both directions, unless it is set to lose replies.
+    """Forwards everything in both directions, unless it is set to lose or rewrite replies.
 
     Attributes:
         is_dropping_replies: scripts still reach the server and run, but their replies are dropped.
         is_closing_connections: with `is_dropping_replies`, the connection is closed in place of the reply.
         script_count: how many scripts clients have sent.
+        rewrite_reply: what to send instead of the bytes of a reply; they are sent as they are unless a test
+            sets it.
         url: the URL at which the proxy listens.
     """
 
@@ -19,6 +21,7 @@ class Proxy:
         self.is_dropping_replies = False
         self.is_closing_connections = False
         self.script_count = 0
+        self.rewrite_reply = lambda data: data
         self._server_path = server_path
         self._sockets = []
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -58,7 +61,7 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data := server.recv(65_536):
                 if not reply_is_lost.is_set():
-                    client.sendall(data)
+                    client.sendall(self.rewrite_reply(data))
                 elif self.is_closing_connections:
                     break
         _shut_down(client)

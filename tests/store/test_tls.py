@@ -3,77 +3,19 @@
 import asyncio
 import contextlib
 import gc
+import select
 import ssl
-import threading
 
 import pytest
+import redis
 import trustme
 
 from ratelimit import AsyncLimiter, Limit, StoreUnavailable
+from ratelimit.stores.secure_connections import make_pool
+
+from .tls import TlsTerminator
 
 LIMIT = Limit("requests", "1000/day", denial_memory=False)
-
-
-class TlsTerminator:
-    """Accepts TLS connections and forwards what they carry to a server's Unix socket, without TLS."""
-
-    def __init__(self, server_path, context):
-        self._server_path, self._context = server_path, context
-        self.connections = 0
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
-        self._thread.start()
-        self.port = asyncio.run_coroutine_threadsafe(self._start_server(), self._loop).result(10)
-
-    async def _start_server(self):
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        return self._server.sockets[0].getsockname()[1]
-
-    async def _serve(self, reader, writer):
-        self.connections += 1
-        writers = [writer]
-        try:
-            # Not with `start_server(ssl=…)`: that would not report a handshake that fails.
-            with contextlib.suppress(OSError):
-                await writer.start_tls(self._context)
-                server_reader, server_writer = await asyncio.open_unix_connection(self._server_path)
-                writers.append(server_writer)
-                await asyncio.gather(
-                    self._forward(reader, server_writer), self._forward(server_reader, writer)
-                )
-        finally:
-            for opened in writers:
-                opened.transport.abort()
-
-    async def _forward(self, reader, writer):
-        with contextlib.suppress(OSError):
-            while data := await reader.read(65_536):
-                writer.write(data)
-        writer.close()
-
-    async def _stop(self):
-        self._server.close()
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for _ in range(4):  # transports close in a later iteration of the event loop
-            await asyncio.sleep(0)
-
-    @contextlib.contextmanager
-    def freeze(self):
-        is_released = threading.Event()
-        self._loop.call_soon_threadsafe(is_released.wait, 60)
-        try:
-            yield
-        finally:
-            is_released.set()
-
-    def close(self):
-        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +84,17 @@ def test_a_certificate_that_nobody_vouches_for_is_an_outage(terminator, make_lim
     assert limits.check("k").source == "outage"
     with pytest.raises(StoreUnavailable, match="certificate"):
         limits.ping()
+
+
+def test_session_tickets_are_not_taken_for_a_reply_that_nobody_has_read(tls_url):
+    pool = make_pool(redis.BlockingConnectionPool, tls_url, {"protocol": 2, "driver_info": None})
+    connection = pool.make_connection()
+    try:
+        connection.connect()
+        select.select([connection._sock], [], [], 1)  # with TLS 1.3 the tickets come now, with 1.2 nothing
+        assert not connection.can_read()
+        connection.send_command("PING")
+        select.select([connection._sock], [], [], 10)
+        assert connection.can_read()
+    finally:
+        connection.disconnect()
