@@ -184,10 +184,10 @@ class ClusterClient(redis.RedisCluster):
     def xrange(self, name, *args, **options):
         if name != f"{PREFIX}:usage":
             return super().xrange(name, *args, **options)
-        streams = [
-            super(ClusterClient, self).execute_command("XRANGE", stream, "-", "+") for stream in STREAMS
-        ]
-        return sorted((entry for entries in streams for entry in entries), key=lambda entry: entry[0])
+        found = []
+        for stream in STREAMS:
+            found += super().execute_command("XRANGE", stream, "-", "+")
+        return sorted(found, key=lambda entry: entry[0])
 
 
 _SHARED = {f"{PREFIX}:{name}" for name in ("keys", "tenants", "keys@")}

@@ -144,7 +144,7 @@ def _read_address(reply: Any) -> Address | None:  # noqa: ANN401 - replies have 
 
 
 def _refuse_replica(role: Any, host: str, port: int) -> None:  # noqa: ANN401 - replies have many types
-    """Raise an error if a server is no primary: the Sentinels are about to replace it, or have just done so."""
+    """Raise an error if a server is no primary: it was replaced a moment ago, or is about to become one."""
     if role[0] not in {b"master", "master"}:
         raise LostConnection(f"{host}:{port} is a replica")
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
-from ratelimit.stores.scripts import CHECK, SETTLE
+from ratelimit.stores.scripts import CHECK, REPORT, SETTLE
 
 _WRONG_LOGIN: Final = ("NOAUTH", "WRONGPASS")
 
@@ -45,7 +45,7 @@ def _find_command(text: str) -> str | None:
     # Redis 6.2 says only which line of which script was refused.
     if (place := _SCRIPT_LINE.search(text)) is None:
         return None
-    for script in (CHECK, SETTLE):
+    for script in (CHECK, SETTLE, REPORT):
         [line] = script.source.splitlines()[int(place[2]) - 1 :][:1] or [""]
         if script.sha == place[1] and (call := _CALL.search(line)):
             return "|".join(filter(None, call.groups()))

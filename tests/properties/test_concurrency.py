@@ -53,6 +53,8 @@ def test_each_task_gets_the_answers_to_its_own_checks(open_client, model_url, gr
 
     async def check_groups():
         async with AsyncLimiter(model_url, Limit("requests", "500/minute"), deadline=20) as limiter:
+            # A server that does not have the script yet gets the first calls again, in another order.
+            await limiter.check("first", timestamp=MOMENT)
             return await asyncio.gather(
                 *(
                     limiter.check_many(

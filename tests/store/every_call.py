@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ratelimit import AsyncLimiter, Limiter, Policy, RateLimited, RateLimitError, Usage
-from ratelimit.engine.layout import USAGE
+from ratelimit.engine.keyspace import ONE_SERVER
 from ratelimit.observers.activity import Activity
 from service.cli.commands import app
 from service.cli.stream import open_stream
@@ -147,7 +147,8 @@ def ping(url):
 def follow_usage(url):
     settle_failures(url)
     with run_command(), open_stream(url, waits=True) as (stream, _):
-        stream.wait_for_entry("0-0")
+        stream.start_after("0-0")
+        stream.wait_for_entry()
 
 
 @contextlib.contextmanager
@@ -206,4 +207,4 @@ CALLS = {
 def prepare(client):
     """Empty a store, and make the group that reads its usage records."""
     client.flushall()
-    client.xgroup_create(USAGE, "billing", "0", mkstream=True)
+    client.xgroup_create(*ONE_SERVER.usage_streams, "billing", "0", mkstream=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ratelimit.metering.assignments import COUNTER
+from ratelimit.engine.keyspace import ONE_SERVER
 
 from .every_call import CALLS, RefusedError, prepare
 
@@ -35,8 +35,6 @@ NEEDED_FOR = {
     "+xinfo|groups": "trim usage",
     "+incrby": "trim usage",
     "+hset": "publish activity",
-    "+multi": "assign",
-    "+exec": "assign",
     "+incr": "assign",
     "+hdel": "unassign",
     "+hgetall": "refresh",
@@ -82,7 +80,7 @@ def test_the_tables_here_and_in_the_documentation_have_every_right():
 @pytest.mark.parametrize(("right", "call"), NEEDED_FOR.items())
 def test_each_right_is_needed_and_the_complaint_names_it(make_user, right, call, open_client, real_url):
     url = make_user(right)
-    open_client(real_url).incr(COUNTER)  # so that there are assignments to read
+    open_client(real_url).incr(ONE_SERVER.counter)  # so that there are assignments to read
     with pytest.raises(RefusedError) as refused:
         CALLS[call](url)
     name = right if right[0] == "~" else f"the command {right[1:].upper()}"

@@ -157,7 +157,7 @@ def test_p8_a_server_that_has_hung_up_meanwhile_is_no_outage(make_limiter_on, re
         async with AsyncLimiter(real_url, ALLOW, deadline=20) as limits:
             await limits.check("k")
             await asyncio.to_thread(open_client(real_url).client_kill_filter, _type="normal", skipme=True)
-            while not limits._calls._transport._connection.is_lost:
+            while not limits._calls._transport._connection.is_lost:  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(0.001)
             return await limits.check("k")
 

@@ -54,7 +54,7 @@ def check_and_ping(request):
     """Check once on a URL, and ping it; return the decision's source, and the ping's error."""
 
     def run(url):
-        with Limiter(url, LIMIT, deadline=20) as limiter:
+        with Limiter(url, LIMIT, deadline=3) as limiter:
             source, error = limiter.check("k").source, None
             try:
                 limiter.ping()
@@ -63,7 +63,7 @@ def check_and_ping(request):
         return source, error
 
     async def run_async(url):
-        async with AsyncLimiter(url, LIMIT, deadline=20) as limiter:
+        async with AsyncLimiter(url, LIMIT, deadline=3) as limiter:
             source, error = (await limiter.check("k")).source, None
             try:
                 await limiter.ping()
