@@ -153,6 +153,8 @@ def test_a_certificate_that_is_renewed_is_used_by_the_next_connection(open_termi
             await limiter.check("k")
             stranger.write_to_path(files / "both.pem")
             terminator.end_connections()
+            with contextlib.suppress(StoreUnavailable):
+                await limiter.ping()  # this may still use the connection that has ended
             with pytest.raises(StoreUnavailable):
                 await limiter.ping()
             (files / "both.pem").unlink()
