@@ -178,7 +178,14 @@ class _Connection(asyncio.Protocol):
         self.is_lost = False
 
     def send(self, packed: bytes) -> asyncio.Future[Any]:
-        """Send one command and return the future that gets its reply."""
+        """Send one command and return the future that gets its reply.
+
+        Raises:
+            redis.ConnectionError: the connection was lost before, perhaps just after it was opened: a server
+                refuses a client's certificate after the handshake. What is written then is not reported.
+        """
+        if self.is_lost:
+            raise LostConnection(_CLOSED_BY_SERVER)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
         self._transport.write(packed)

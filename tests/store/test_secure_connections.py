@@ -12,8 +12,10 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
+from redis.exceptions import ConnectionError as LostConnection
 
 from ratelimit import AsyncLimiter, InvalidRequest, Limit, Limiter, StoreUnavailable
+from ratelimit.stores import connect_async
 
 from .tls import TlsTerminator
 
@@ -138,6 +140,21 @@ def test_a_client_shows_its_certificate(open_terminator, files, check_and_ping, 
     source, error = check_and_ping(url)
     assert source == "outage"
     assert error is not None
+
+
+def test_p8_a_connection_that_is_lost_as_soon_as_it_is_open_fails_at_once(real_url):
+    """A server refuses a client's certificate after the handshake; half of the checks came too late to see it."""
+
+    async def run():
+        transport = connect_async(real_url, 20).transport
+        connection = await transport._open()
+        connection.connection_lost(None)
+        with pytest.raises(LostConnection):
+            connection.send(b"PING\r\n")
+        assert await transport.call("PING") == b"PONG"
+        await transport.close()
+
+    asyncio.run(run())
 
 
 def test_a_certificate_that_is_renewed_is_used_by_the_next_connection(open_terminator, files):
