@@ -143,7 +143,7 @@ def test_a_client_shows_its_certificate(open_terminator, files, check_and_ping, 
 
 
 def test_p8_a_connection_that_is_lost_as_soon_as_it_is_open_fails_at_once(real_url):
-    """A server refuses a client's certificate after the handshake; half of the checks came too late to see it."""
+    """A server refuses a client's certificate after the handshake; a check may come before that is seen."""
 
     async def run():
         transport = connect_async(real_url, 20).transport
