@@ -146,8 +146,8 @@ class SharedTransport:
         connection: Any = self._pool.connection_class(**self._pool.connection_kwargs)
         try:
             await connection.connect()
-            # A server refuses a client's certificate only after the handshake. And without this round trip the
-            # calls that wait for a connection could be overtaken by later ones.
+            # A server refuses a client's certificate only after the handshake. Without this round trip,
+            # calls that wait for a connection could also be overtaken by later ones.
             await connection.send_command("PING")
             await connection.read_response()
             self._connection = _Connection(connection)
