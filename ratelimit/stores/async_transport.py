@@ -186,6 +186,10 @@ class SharedTransport:
         connection: Any = self._pool.connection_class(**self._pool.connection_kwargs)
         try:
             await connection.connect()
+            # A server refuses a client's certificate only after the handshake. Without this round trip,
+            # calls that wait for a connection could also be overtaken by later ones.
+            await connection.send_command("PING")
+            await connection.read_response()
             self._connection = _Connection(connection)
         except BaseException:
             await connection.disconnect()
@@ -218,7 +222,14 @@ class _Connection(asyncio.Protocol):
         self.is_lost = False
 
     def send(self, packed: bytes) -> asyncio.Future[Any]:
-        """Send one command and return the future that gets its reply."""
+        """Send one command and return the future that gets its reply.
+
+        Raises:
+            redis.ConnectionError: the connection was lost before, perhaps just after it was opened: a server
+                refuses a client's certificate after the handshake. What is written then is not reported.
+        """
+        if self.is_lost:
+            raise LostConnection(_CLOSED_BY_SERVER)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
         self._transport.write(packed)

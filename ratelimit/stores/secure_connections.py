@@ -8,6 +8,7 @@ import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from redis.asyncio.connection import RedisSSLContext
 from redis.asyncio.connection import SSLConnection as AsyncSSLConnection
 from redis.connection import SSLConnection
 from redis.credentials import CredentialProvider
@@ -17,6 +18,7 @@ from ratelimit.request.check import invalid_field
 from ratelimit.stores.security import Security, take_security
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Mapping
 
     import redis
@@ -82,20 +84,29 @@ def secure_class(connection_class: Any, security: Security) -> Any:  # noqa: ANN
 
 def _secure_class(connection_class: Any, security: Security) -> Any:  # noqa: ANN401 - redis-py has many classes
     class SecureConnection(connection_class):  # type: ignore[misc]  # mypy does not know the base class
-        host: str
-
         def _connect(self) -> Any:  # noqa: ANN401 - as in redis-py
             _raise_fault(security)
             return super()._connect()
 
-        def _wrap_socket_with_ssl(self, sock: Any) -> Any:  # noqa: ANN401 - as in redis-py
-            # redis-py checks the certificate against `host`, and has no option for another name.
-            address = self.host
-            self.host = security.server_name or address
-            try:
-                return super()._wrap_socket_with_ssl(sock)
-            finally:
-                self.host = address
+        def _wrap_socket_with_ssl(self, sock: socket.socket) -> ssl.SSLSocket:
+            if not security.changes_tls:
+                plain: ssl.SSLSocket = super()._wrap_socket_with_ssl(sock)
+                return plain
+            wanted = RedisSSLContext(
+                keyfile=self.keyfile,
+                certfile=self.certfile,
+                cert_reqs=self.cert_reqs,
+                include_verify_flags=self.ssl_include_verify_flags,
+                exclude_verify_flags=self.ssl_exclude_verify_flags,
+                ca_certs=self.ca_certs,
+                ca_path=self.ca_path,
+                ca_data=self.ca_data,
+                check_hostname=self.check_hostname,
+                min_version=self.ssl_min_version,
+                ciphers=self.ssl_ciphers,
+                password=self.certificate_password,
+            )
+            return _make_context(wanted).wrap_socket(sock, server_hostname=security.server_name or self.host)
 
         def can_read(self, timeout: float = 0) -> bool:
             if not super().can_read(timeout):
@@ -121,14 +132,35 @@ def _secure_async_class(connection_class: Any, security: Security) -> Any:  # no
             await super()._connect()
 
         def _connection_arguments(self) -> dict[str, Any]:
-            # redis-py keeps the context of a connection's first time; the files may be renewed ones.
-            self.ssl_context.context = None
+            # redis-py would keep the context of a connection's first time; the files may be renewed ones.
+            self.ssl_context.context = _make_context(self.ssl_context)
             arguments: dict[str, Any] = super()._connection_arguments()
             if security.server_name is not None:
                 arguments["server_hostname"] = security.server_name
             return arguments
 
     return SecureConnection
+
+
+def _make_context(wanted: Any) -> ssl.SSLContext:  # noqa: ANN401 - redis-py's class declares no attributes
+    """Make the context that redis-py's options ask for.
+
+    redis-py's own trusts the system's authorities in addition to those that it is given.
+    """
+    context = ssl.create_default_context(cafile=wanted.ca_certs, capath=wanted.ca_path, cadata=wanted.ca_data)
+    context.check_hostname = wanted.check_hostname
+    context.verify_mode = wanted.cert_reqs
+    for flag in wanted.include_verify_flags or ():
+        context.verify_flags |= flag
+    for flag in wanted.exclude_verify_flags or ():
+        context.verify_flags &= ~flag
+    if wanted.certfile:
+        context.load_cert_chain(wanted.certfile, wanted.keyfile, wanted.password)
+    if wanted.min_version is not None:
+        context.minimum_version = wanted.min_version
+    if wanted.ciphers:
+        context.set_ciphers(wanted.ciphers)
+    return context
 
 
 def _raise_fault(security: Security) -> None:

@@ -116,6 +116,11 @@ def _check_options(scheme: str, options: Mapping[str, str], others: Mapping[str,
             raise _refuse(f"the option {name} is for TLS only; use rediss:// instead of {scheme}://")
         if same in others:
             raise _refuse(f"has the options {name} and {same}; give one of them")
+    if options.keys() & _TLS_OPTIONS.keys() and any(name.startswith("ssl_validate_ocsp") for name in others):
+        raise _refuse(
+            f"the options {', '.join(_TLS_OPTIONS)} do not go with ssl_validate_ocsp; use ssl_ca_certs,"
+            " ssl_certfile and ssl_keyfile"
+        )
     if "key" in options and "cert" not in options:
         raise _refuse("the option key needs the option cert: the certificate of this key")
 

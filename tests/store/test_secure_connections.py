@@ -6,8 +6,16 @@ import ssl
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from redis.exceptions import ConnectionError as LostConnection
 
 from ratelimit import AsyncLimiter, InvalidRequest, Limit, Limiter, StoreUnavailable
+from ratelimit.stores import connect_async
 
 from .tls import TlsTerminator
 
@@ -90,6 +98,40 @@ def test_the_server_name_is_checked_and_sent_where_the_url_has_an_address(
     assert "other.example" in str(error)
 
 
+def test_a_ca_is_trusted_instead_of_those_of_the_system(open_terminator, files, check_and_ping, monkeypatch):
+    url = f"rediss://127.0.0.1:{open_terminator().port}/0?server_name={NAME}"
+    monkeypatch.setenv("SSL_CERT_FILE", str(files / "ca.pem"))  # the system's, for OpenSSL
+    trustme.CA().cert_pem.write_to_path(files / "other.pem")
+    assert check_and_ping(url) == ("store", None)
+    source, error = check_and_ping(f"{url}&ca={files}/other.pem")
+    assert source == "outage"
+    assert "certificate" in str(error)
+
+
+@pytest.mark.parametrize("query", ["ssl_check_hostname=no", "ssl_cert_reqs=none", "ssl_ciphers=ECDHE+AESGCM"])
+def test_options_of_redis_py_work_beside_these(open_terminator, files, check_and_ping, query):
+    terminator = open_terminator()
+    source, error = check_and_ping(
+        f"rediss://127.0.0.1:{terminator.port}/0?ca={files}/ca.pem&server_name={NAME}&{query}"
+    )
+    assert (source, error) == ("store", None)
+    if "cipher" not in query:
+        url = f"rediss://127.0.0.1:{terminator.port}/0?ca={files}/ca.pem&{query}"
+        assert check_and_ping(url) == ("store", None)
+
+
+def test_a_key_may_need_a_password(open_terminator, files, check_and_ping):
+    terminator = open_terminator(asks_for_certificate=True)
+    key = load_pem_private_key((files / "key.pem").read_bytes(), None)
+    encryption = BestAvailableEncryption(b"p &")
+    encrypted = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
+    (files / "encrypted.pem").write_bytes(encrypted)
+    url = f"rediss://127.0.0.1:{terminator.port}/0?ca={files}/ca.pem&server_name={NAME}&cert={files}/cert.pem"
+    assert check_and_ping(f"{url}&key={files}/encrypted.pem&ssl_password=p%20%26") == ("store", None)
+    with pytest.raises(InvalidRequest, match="must be a certificate and its private key"):
+        check_and_ping(f"{url}&key={files}/encrypted.pem")
+
+
 @pytest.mark.parametrize("login", ["cert={0}/cert.pem&key={0}/key.pem", "cert={0}/both.pem"])
 def test_a_client_shows_its_certificate(open_terminator, files, check_and_ping, login):
     terminator = open_terminator(asks_for_certificate=True)
@@ -98,6 +140,21 @@ def test_a_client_shows_its_certificate(open_terminator, files, check_and_ping, 
     source, error = check_and_ping(url)
     assert source == "outage"
     assert error is not None
+
+
+def test_p8_a_connection_that_is_lost_as_soon_as_it_is_open_fails_at_once(real_url):
+    """A server refuses a client's certificate after the handshake; a check may come before that is seen."""
+
+    async def run():
+        transport = connect_async(real_url, 20).transport
+        connection = await transport._open()
+        connection.connection_lost(None)
+        with pytest.raises(LostConnection):
+            connection.send(b"PING\r\n")
+        assert await transport.call("PING") == b"PONG"
+        await transport.close()
+
+    asyncio.run(run())
 
 
 def test_a_certificate_that_is_renewed_is_used_by_the_next_connection(open_terminator, files):
@@ -113,6 +170,8 @@ def test_a_certificate_that_is_renewed_is_used_by_the_next_connection(open_termi
             await limiter.check("k")
             stranger.write_to_path(files / "both.pem")
             terminator.end_connections()
+            with contextlib.suppress(StoreUnavailable):
+                await limiter.ping()  # this may still use the connection that has ended
             with pytest.raises(StoreUnavailable):
                 await limiter.ping()
             (files / "both.pem").unlink()

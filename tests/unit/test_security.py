@@ -37,6 +37,10 @@ def test_options_are_taken_out_and_the_rest_stays_as_it_is(url, plain, security)
         ("rediss://h?ca=", "the option ca is empty"),
         ("rediss://h?ca=/a&ca=/b", "has the option ca twice"),
         ("rediss://h?ca=/a&ssl_ca_certs=/b", "has the options ca and ssl_ca_certs; give one of them"),
+        (
+            "rediss://h?ca=/a&ssl_validate_ocsp_stapled=1",
+            "the options ca, cert, key, server_name do not go with",
+        ),
         ("redis://:s3cret@h?password_file=/p", "has a password and a password_file; give one of them"),
         ("unix:///s?password=s3cret&password_file=/p", "has a password and a password_file"),
     ],
