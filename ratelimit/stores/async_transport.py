@@ -136,6 +136,7 @@ class SharedTransport:
         self._deadline = deadline
         self._connection: _Connection | None = None
         self._opening: asyncio.Task[_Connection] | None = None
+        self._waiting_calls = 0  # calls that wait for the connection
 
     async def call(self, *command: str | bytes | float) -> Any:  # noqa: ANN401 - replies have many types
         """See `AsyncTransport`."""
@@ -143,8 +144,8 @@ class SharedTransport:
         loop = asyncio.get_running_loop()
         until = loop.time() + self._deadline
         connection = self._connection
-        if connection is None or connection.is_lost:
-            connection = await await_within(self._deadline, asyncio.shield(self._open()))
+        if connection is None or connection.is_lost or self._waiting_calls:
+            connection = await self._wait_for_connection()
         reply = connection.send(packed)
         timer = loop.call_at(until, connection.end_if_late, reply, _LOOP_TURNS)
         try:
@@ -162,8 +163,8 @@ class SharedTransport:
         loop = asyncio.get_running_loop()
         until = loop.time() + self._deadline
         connection = self._connection
-        if connection is None or connection.is_lost:
-            connection = await await_within(self._deadline, asyncio.shield(self._open()))
+        if connection is None or connection.is_lost or self._waiting_calls:
+            connection = await self._wait_for_connection()
         replies = connection.send_many(packed, len(commands))
         timer = loop.call_at(until, connection.end_if_late, replies[-1], _LOOP_TURNS)
         try:
@@ -172,9 +173,18 @@ class SharedTransport:
             timer.cancel()
         return [as_error(reply.result()) for reply in replies]
 
+    async def _wait_for_connection(self) -> _Connection:
+        """Return the connection when it is open. Later calls wait behind this one, so that it is sent first."""
+        self._waiting_calls += 1
+        try:
+            return await await_within(self._deadline, asyncio.shield(self._open()))
+        finally:
+            self._waiting_calls -= 1
+
     def _open(self) -> asyncio.Task[_Connection]:
         """Open one connection for all calls that wait for it."""
-        if self._opening is None or self._opening.done():
+        is_open = self._connection is not None and not self._connection.is_lost
+        if self._opening is None or (self._opening.done() and not is_open):
             self._opening = asyncio.create_task(self._connect())
             # If every waiting call was cancelled, nobody reads the error: read it here, or asyncio logs it.
             self._opening.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
@@ -186,8 +196,7 @@ class SharedTransport:
         connection: Any = self._pool.connection_class(**self._pool.connection_kwargs)
         try:
             await connection.connect()
-            # A server refuses a client's certificate only after the handshake. Without this round trip,
-            # calls that wait for a connection could also be overtaken by later ones.
+            # A server refuses a client's certificate only after the handshake.
             await connection.send_command("PING")
             await connection.read_response()
             self._connection = _Connection(connection)
