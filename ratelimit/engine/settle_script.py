@@ -71,7 +71,7 @@ class SettleReply(NamedTuple):
         tenant: the account that owns the key.
         plan: the plan that was charged.
         model: the model that the check named. The usage record may name another one.
-        store_keys: the store keys of the limits.
+        limits: the limits, with their states after it.
     """
 
     settlement: Settlement
@@ -79,7 +79,7 @@ class SettleReply(NamedTuple):
     tenant: str
     plan: str
     model: str | None
-    store_keys: tuple[str, ...]
+    limits: tuple[RecordedLimit, ...]
 
 
 def encode_settle(resolver: Resolver, usage: Usage, options: SettleOptions) -> SettleCall:
@@ -120,6 +120,14 @@ def encode_reservation_end(action: SettleAction, reservation: str, options: Sett
     keys, tenant = _find_record(reservation)
     head = _encode_head(action, reservation, tenant, options)
     return SettleCall(keys, [*head, 0], tenant, ends=action == "cancel")
+
+
+def encode_charge(check: ResolvedCheck, options: SettleOptions) -> SettleCall:
+    """Return the call of lua/settle.lua to charge the costs of `check`, even below empty.
+
+    It writes no usage record. To the script it is the cancellation of a check with the opposite costs.
+    """
+    return encode_lease_return(check.with_costs(tuple(-cost for cost in check.costs)), options)
 
 
 def encode_lease_return(check: ResolvedCheck, options: SettleOptions) -> SettleCall:
@@ -197,7 +205,7 @@ def read_settlement(call: SettleCall, reply: Sequence[bytes | str]) -> SettleRep
         call.tenant,
         record.plan,
         record.model,
-        tuple(limit.store_key for limit in record.limits),
+        record.limits,
     )
 
 

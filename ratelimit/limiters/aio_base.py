@@ -14,6 +14,7 @@ from ratelimit.engine.check_script import split_replies
 from ratelimit.engine.layout import KEYS, TENANTS, UNREAD
 from ratelimit.errors import StoreUnavailable
 from ratelimit.limiters.base import BaseLimiter
+from ratelimit.limiters.charging import AsyncCharger
 from ratelimit.metering.assignments import COUNTER, read_assignments
 from ratelimit.shortcuts.coalescing import Coalescer, Reply
 from ratelimit.shortcuts.leases import MIN_RETURN_DELAY, NANOSECONDS
@@ -47,6 +48,7 @@ class AsyncBase(BaseLimiter):
     """What lies behind the methods of `AsyncLimiter`; `BlockingBase` is the same for threads."""
 
     _opened_store: Store[redis.asyncio.Redis, AsyncTransport]
+    _charger: AsyncCharger
 
     def __init__(
         self,
@@ -56,6 +58,9 @@ class AsyncBase(BaseLimiter):
         observers: Iterable[Observer],
     ) -> None:
         super().__init__(policy, settle_options, observers)
+        self._charger = AsyncCharger(
+            lambda call: self._run_script(SETTLE, call.keys, call.args), settle_options
+        )
         self._deadline = deadline
         self._coalescer = Coalescer(self._run_check_script)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -137,6 +142,7 @@ class AsyncBase(BaseLimiter):
             if reply.cancelled() or reply.exception() is not None:
                 return  # If the store took tokens, they are lost as after a crash.
             received = time.monotonic_ns()
+            self._outage.remember_reply(wanted, reply.result()[0])
             if self._leases.add_lease(wanted, reply.result()[0], now, received):
                 self._schedule_lease_return(received + wanted.subject.layout.lease_ttl * 1000)
 
@@ -172,7 +178,7 @@ class AsyncBase(BaseLimiter):
                 await self._run_settle_script(self._encode_lease_return(check))
 
     async def _close_leases(self) -> None:
-        """Finish the checks under way, return all leases, and take no more."""
+        """Finish the checks under way, return all leases, charge what an outage left, and take no more."""
         self._closed = True
         if self._return_timer is not None:
             self._return_timer.cancel()
@@ -180,6 +186,7 @@ class AsyncBase(BaseLimiter):
         await asyncio.sleep(0)  # Now the callback of a lease that has just been taken has run.
         await asyncio.gather(*self._tasks)
         await self._return_leases(self._leases.pop_expired())
+        await self._charger.close(self._outage)
 
     def _forget_buckets(self, store_keys: Sequence[str]) -> None:
         """Forget the denials and leases of buckets that have been reset."""

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from ratelimit.decision.settlement import Settlement
     from ratelimit.engine.layout import Owner
     from ratelimit.engine.settle_script import SettleAction, SettleCall, SettleOptions, SettleReply
+    from ratelimit.limiters.charging import AsyncCharger, Charger
     from ratelimit.metering.assignments import Command
     from ratelimit.observers.observer import EndOutcome, Observer
     from ratelimit.policy import Limit, Policy
@@ -60,6 +61,8 @@ class BaseLimiter:
         remember: milliseconds for which reservations and answers are remembered.
     """
 
+    _charger: Charger | AsyncCharger
+
     def __init__(
         self,
         policy: Policy | Limit | Iterable[Limit],
@@ -79,7 +82,7 @@ class BaseLimiter:
     def _set_store_url(self, url: StoreURL) -> None:
         """Set the store's URL."""
         self.store = str(url)
-        self._outage = Outage(self.store)
+        self._outage = Outage(self.store, start_charging=self._charger.start)
         self._breaker = Breaker(self._note_breaker)
 
     @property
@@ -213,7 +216,8 @@ class BaseLimiter:
         return encode_lease_return(check, self._settle_options)
 
     def _forget_buckets(self, store_keys: Sequence[str]) -> None:
-        """Forget the denials and leases of buckets that have been reset."""
+        """Forget the denials, leases and last states of buckets that have been reset."""
+        self._outage.forget_store_keys(store_keys)
         self._denial_memory.forget_store_keys(store_keys, time.monotonic_ns())
         self._leases.drop_store_keys(store_keys)
 
@@ -236,7 +240,9 @@ class BaseLimiter:
     def _read_settlement(self, call: SettleCall, reply: Sequence[bytes | str], started: int) -> Settlement:
         """Return the settlement in the store's reply, update the denial memory and tell the observers."""
         read = read_settlement(call, reply)
-        self._denial_memory.forget_store_keys(read.store_keys, time.monotonic_ns())
+        self._denial_memory.forget_store_keys([limit.store_key for limit in read.limits], time.monotonic_ns())
+        if call.ends and not read.settlement.replayed:
+            self._outage.remember_settled(read.limits)
         if call.ends and self._observers.note_end:
             self._note_end(call.usage, read, started)
         return read.settlement
@@ -255,7 +261,7 @@ class BaseLimiter:
             note_end(end)
 
     def _read_decision(self, check: ResolvedCheck, reply: bytes, sent: int) -> Decision:
-        """Return the decision in the store's reply, and update the denial memory.
+        """Return the decision in the store's reply, update the denial memory and remember the state.
 
         Args:
             check: the check.
@@ -263,6 +269,8 @@ class BaseLimiter:
             sent: when the call was sent, monotonic nanoseconds.
         """
         decision = read_decision(check, reply)
+        if check.subject.layout.local_groups:
+            self._outage.remember_reply(check, reply)
         if decision.allowed:
             self._denial_memory.forget_check(check)
         else:

@@ -14,6 +14,7 @@ from ratelimit.engine.check_script import split_into_calls, split_replies
 from ratelimit.engine.layout import KEYS, TENANTS, UNREAD
 from ratelimit.errors import StoreUnavailable
 from ratelimit.limiters.base import BaseLimiter
+from ratelimit.limiters.charging import Charger
 from ratelimit.metering.assignments import COUNTER, read_assignments
 from ratelimit.shortcuts.leases import MIN_RETURN_DELAY, NANOSECONDS
 from ratelimit.stores.breaker import PAUSED, PausedCalls
@@ -43,6 +44,7 @@ class BlockingBase(BaseLimiter):
     """What lies behind the methods of `Limiter`; `AsyncBase` is the same for asyncio."""
 
     _opened_store: Store[redis.Redis, Transport]
+    _charger: Charger
 
     def __init__(
         self,
@@ -51,6 +53,7 @@ class BlockingBase(BaseLimiter):
         observers: Iterable[Observer],
     ) -> None:
         super().__init__(policy, settle_options, observers)
+        self._charger = Charger(lambda call: self._run_script(SETTLE, call.keys, call.args), settle_options)
         self._lease_lock = threading.Lock()  # held while leases are read or changed
         self._return_lock = threading.Lock()  # held while leases are returned; taken before `_lease_lock`
         self._return_timer: threading.Timer | None = None
@@ -128,6 +131,7 @@ class BlockingBase(BaseLimiter):
             [reply] = split_replies(self._run_script(CHECK, *self._encode_checks([wanted]), checks=1))
         except CONNECTION_ERRORS:  # If the store took tokens, they are lost as after a crash.
             return self._decide_without_store(check)
+        self._outage.remember_reply(wanted, reply)
         received = time.monotonic_ns()
         with self._lease_lock:
             if not self._leases.add_lease(wanted, reply, now, received):
@@ -174,7 +178,7 @@ class BlockingBase(BaseLimiter):
                 self._run_settle_script(self._encode_lease_return(check))
 
     def _close_leases(self) -> None:
-        """Return all leases, and take no more."""
+        """Return all leases, charge what an outage left, and take no more."""
         with self._return_lock:
             with self._lease_lock:
                 self._closed = True
@@ -182,6 +186,7 @@ class BlockingBase(BaseLimiter):
                 if self._return_timer is not None:
                     self._return_timer.cancel()
             self._return_leases(expired)
+        self._charger.close(self._outage)
 
     def _forget_buckets(self, store_keys: Sequence[str]) -> None:
         """Forget the denials and leases of buckets that have been reset."""
