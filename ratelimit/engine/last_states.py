@@ -13,7 +13,7 @@ from ratelimit.engine.check_script import unpack_time
 from ratelimit.engine.limit_status import make_bucket, unpack_states
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from ratelimit.engine.bucket import Bucket
     from ratelimit.engine.reservation_record import RecordedLimit
@@ -56,8 +56,13 @@ class LastStates:
             if len(replies) > self._max_owners:
                 replies.popitem(last=False)
 
-    def remember_settled(self, limits: Iterable[RecordedLimit]) -> None:
-        """Remember the states after a settlement, of limits that `remember_reply` has met."""
+    def remember_charged(self, limits: Sequence[RecordedLimit]) -> None:
+        """Remember the states after a charge of limits with `on_outage: local`."""
+        self._name_lists.update(limit.name for limit in limits)
+        self.remember_settled(limits)
+
+    def remember_settled(self, limits: Sequence[RecordedLimit]) -> None:
+        """Remember the states after a settlement, of the limits that are known to say `on_outage: local`."""
         names = {name for names in self._name_lists for name in names.split(",")}
         for limit in limits if names else ():
             if limit.admitted and limit.kind == "bucket" and limit.name in names:

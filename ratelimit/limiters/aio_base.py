@@ -59,11 +59,11 @@ class AsyncBase(BaseLimiter):
     ) -> None:
         super().__init__(policy, settle_options, observers)
         self._charger = AsyncCharger(
-            lambda call: self._run_script(SETTLE, call.keys, call.args), settle_options
+            lambda call: self._run_script(SETTLE, call.keys, call.args), self._ask_store, settle_options
         )
         self._deadline = deadline
         self._coalescer = Coalescer(self._run_check_script)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._return_timer: asyncio.TimerHandle | None = None
         self._return_time = 0  # when the timer ends, monotonic nanoseconds
 
@@ -142,7 +142,6 @@ class AsyncBase(BaseLimiter):
             if reply.cancelled() or reply.exception() is not None:
                 return  # If the store took tokens, they are lost as after a crash.
             received = time.monotonic_ns()
-            self._outage.remember_reply(wanted, reply.result()[0])
             if self._leases.add_lease(wanted, reply.result()[0], now, received):
                 self._schedule_lease_return(received + wanted.subject.layout.lease_ttl * 1000)
 
@@ -251,19 +250,20 @@ class AsyncBase(BaseLimiter):
 
     def _probe_store(self) -> None:
         """Try the store in the background. No check waits for that."""
-
-        async def probe() -> None:
-            started = time.monotonic_ns()
-            try:
-                await self._opened_store.transport.call("PING")
-            except CONNECTION_ERRORS as error:
-                self._note_failure(error, started)
-            else:
-                self._note_call(0, started)
-
-        task = asyncio.get_running_loop().create_task(probe())
+        task = asyncio.get_running_loop().create_task(self._ask_store())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _ask_store(self) -> bool:
+        """Return whether the store answers."""
+        started = time.monotonic_ns()
+        try:
+            await self._opened_store.transport.call("PING")
+        except CONNECTION_ERRORS as error:
+            self._note_failure(error, started)
+            return False
+        self._note_call(0, started)
+        return True
 
     async def _run_script(
         self, script: Script, keys: list[str], args: list[ScriptArgument], *, checks: int = 0

@@ -133,8 +133,8 @@ class BaseLimiter:
 
     def _note_call(self, checks: int, started: int) -> None:
         """Note a call that the store answered; `started` is monotonic nanoseconds."""
+        self._breaker.note_success()  # before the next line, which may start calls
         self._outage.note_success()
-        self._breaker.note_success()
         if self._observers.note_call:
             seconds = (time.monotonic_ns() - started) / 1_000_000_000
             for note_call in self._observers.note_call:

@@ -53,7 +53,9 @@ class BlockingBase(BaseLimiter):
         observers: Iterable[Observer],
     ) -> None:
         super().__init__(policy, settle_options, observers)
-        self._charger = Charger(lambda call: self._run_script(SETTLE, call.keys, call.args), settle_options)
+        self._charger = Charger(
+            lambda call: self._run_script(SETTLE, call.keys, call.args), self._ask_store, settle_options
+        )
         self._lease_lock = threading.Lock()  # held while leases are read or changed
         self._return_lock = threading.Lock()  # held while leases are returned; taken before `_lease_lock`
         self._return_timer: threading.Timer | None = None
@@ -259,6 +261,17 @@ class BlockingBase(BaseLimiter):
         except CONNECTION_ERRORS as error:
             raise self._make_unavailable_error(error) from None
         return self._read_settlement(call, reply, started)
+
+    def _ask_store(self) -> bool:
+        """Return whether the store answers."""
+        started = time.monotonic_ns()
+        try:
+            self._opened_store.transport.call("PING")
+        except CONNECTION_ERRORS as error:
+            self._note_failure(error, started)
+            return False
+        self._note_call(0, started)
+        return True
 
     def _run_script(
         self, script: Script, keys: list[str], args: list[ScriptArgument], *, checks: int = 0

@@ -32,11 +32,15 @@ class Charger:
 
     Args:
         run: runs lua/settle.lua and returns its reply.
+        ask: returns whether the store answers, even while calls are paused.
         options: what all settlements have in common.
     """
 
-    def __init__(self, run: Callable[[SettleCall], _Reply], options: SettleOptions) -> None:
+    def __init__(
+        self, run: Callable[[SettleCall], _Reply], ask: Callable[[], bool], options: SettleOptions
+    ) -> None:
         self._run = run
+        self._ask = ask
         self._options = options
         self._lock = threading.Lock()
         self._is_closed = False
@@ -51,14 +55,15 @@ class Charger:
                 self._thread.start()
 
     def close(self, outage: Outage) -> None:
-        """Charge what is left, until a call fails. Of a parent process nothing is charged."""
+        """Charge what is left, if the store answers. In a child process nothing is: it is the parent's."""
         with self._lock:
             self._is_closed = True
         if os.getpid() != self._process:
             return
         if self._thread is not None:
             self._thread.join()
-        self._charge(outage)
+        if outage.has_buckets and self._ask():
+            self._charge(outage)
 
     def _charge(self, outage: Outage) -> None:
         with outage.charging() as bucket_ids:
@@ -83,8 +88,14 @@ class Charger:
 class AsyncCharger:
     """Charges the store from a task; see `Charger`."""
 
-    def __init__(self, run: Callable[[SettleCall], Awaitable[_Reply]], options: SettleOptions) -> None:
+    def __init__(
+        self,
+        run: Callable[[SettleCall], Awaitable[_Reply]],
+        ask: Callable[[], Awaitable[bool]],
+        options: SettleOptions,
+    ) -> None:
         self._run = run
+        self._ask = ask
         self._options = options
         self._is_closed = False
         self._task: asyncio.Task[None] | None = None
@@ -95,11 +106,12 @@ class AsyncCharger:
             self._task = asyncio.get_running_loop().create_task(self._charge(outage))
 
     async def close(self, outage: Outage) -> None:
-        """Charge what is left, until a call fails."""
+        """Charge what is left, if the store answers."""
         self._is_closed = True
         if self._task is not None:
             await asyncio.wait([self._task])
-        await self._charge(outage)
+        if outage.has_buckets and await self._ask():
+            await self._charge(outage)
 
     async def _charge(self, outage: Outage) -> None:
         with outage.charging() as bucket_ids:

@@ -149,6 +149,11 @@ class Outage:
             self._is_over = False
             return self._local_buckets.decide(check, now=now, max_skew=max_skew)
 
+    @property
+    def has_buckets(self) -> bool:
+        """Whether there are local buckets, for which the store may have to be charged."""
+        return len(self._local_buckets) > 0
+
     @contextmanager
     def charging(self) -> Iterator[list[BucketId]]:
         """Enter this to charge the store. It gives the buckets, each for one `make_charge`."""
@@ -171,7 +176,7 @@ class Outage:
     def note_charge(self, charge: Charge, limits: Sequence[RecordedLimit]) -> None:
         """Note that the store has charged this, and the states that it told."""
         with self._lock:
-            self._last_states.remember_settled(limits)
+            self._last_states.remember_charged(limits)
             self._local_buckets.end_charge(charge)
 
     def note_failed_charge(self, charge: Charge, error: Exception) -> None:
