@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     _Reply = tuple[ResolvedCheck, bytes]
     """A check, and the reply of the check script to it."""
 
-_ADMITTED, _DENIED = b"10"  # the first byte of a reply; a remembered answer, which is old, has another
+_VERDICTS = b"10"  # the first byte of a reply; a remembered answer, whose state is old, has another
+_ADMITTED = _VERDICTS[0]
 
 
 class LastStates:
@@ -42,19 +43,20 @@ class LastStates:
 
     def remember_reply(self, check: ResolvedCheck, reply: bytes) -> None:
         """Remember the reply of the check script to a check with `local_groups`."""
-        if reply[0] != _ADMITTED and reply[0] != _DENIED:
+        if reply[0] not in _VERDICTS:
             return
         replies, subject = self._replies, check.subject
         for number, names in subject.layout.local_groups:
             place = subject.store_keys[number], names
             last = replies.get(place)
-            if last is not None and _is_older(check, reply, last):
-                continue
-            replies[place] = check, reply
-            replies.move_to_end(place)
-            self._name_lists.add(names)
-            if len(replies) > self._max_owners:
-                replies.popitem(last=False)
+            if last is None:
+                replies[place] = check, reply
+                self._name_lists.add(names)
+                if len(replies) > self._max_owners:
+                    replies.popitem(last=False)
+            elif not _is_older(check, reply, *last):
+                replies[place] = check, reply
+                replies.move_to_end(place)
 
     def remember_charged(self, limits: Sequence[RecordedLimit]) -> None:
         """Remember the states after a charge of limits with `on_outage: local`."""
@@ -94,11 +96,11 @@ class LastStates:
         return max(states, key=lambda bucket: (bucket.at, bucket.used), default=None)
 
 
-def _is_older(check: ResolvedCheck, reply: bytes, last: _Reply) -> bool:
+def _is_older(check: ResolvedCheck, reply: bytes, last_check: ResolvedCheck, last_reply: bytes) -> bool:
     """Whether a reply is older than the last one: threads may read their replies in another order."""
-    last_check, last_reply = last
-    has_timestamp = check.timestamp is not None or last_check.timestamp is not None
-    return not has_timestamp and unpack_time(reply) < unpack_time(last_reply)
+    if check.timestamp is not None or last_check.timestamp is not None:
+        return False
+    return unpack_time(reply) < unpack_time(last_reply)
 
 
 def _read_bucket(check: ResolvedCheck, reply: bytes, bucket_id: BucketId) -> Bucket | None:

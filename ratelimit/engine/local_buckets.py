@@ -144,8 +144,8 @@ class LocalBuckets:
         self._simulated.buckets.pop(bucket_id, None)
 
     def list_ids(self) -> list[BucketId]:
-        """Return the ids of all local buckets."""
-        return [*self._opened]
+        """Return the ids of all local buckets, those asked last first: they will be asked again soonest."""
+        return [*reversed(self._opened)]
 
     def make_charge(self, bucket_id: BucketId, now: int) -> Charge | None:
         """Return what is to be charged for a bucket; None if nothing is, and then forget the bucket.
