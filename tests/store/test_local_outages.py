@@ -88,16 +88,22 @@ class BlockingAsyncLimiter:
 
 
 @pytest.fixture(params=[Limiter, BlockingAsyncLimiter], ids=["threads", "asyncio"])
-def open_limiter(request, server):
-    """Open limiters on the server, for threads and for asyncio; they are closed after the test."""
+def open_limiter_on(request):
+    """Open limiters on any URL, for threads and for asyncio; they are closed after the test."""
     with ExitStack() as stack:
 
-        def open_one(*limits, **options):
-            limiter = request.param(server.url, limits, deadline=5, **options)
+        def open_one(url, *limits, **options):
+            limiter = request.param(url, limits, **{"deadline": 5, **options})
             stack.callback(limiter.close)
             return limiter
 
         yield open_one
+
+
+@pytest.fixture
+def open_limiter(open_limiter_on, server):
+    """Open limiters on the server."""
+    return lambda *limits, **options: open_limiter_on(server.url, *limits, **options)
 
 
 def count_admitted(limiter, checks=30, key="k", **options):
@@ -206,6 +212,20 @@ def test_p8_close_does_not_hang_on_a_store_that_is_still_gone(server, open_limit
     started = time.monotonic()
     limiter.close()
     assert time.monotonic() - started < 5
+
+
+def test_p6_p8_a_charge_whose_reply_is_lost_is_not_repeated(proxy, real_url, open_client, open_limiter_on):
+    limiter = open_limiter_on(proxy.url, YEAR_LIMIT, deadline=0.5)
+    limiter.check("k")
+    limiter.cancel(limiter.check("another", reserve=True).reservation)  # the server knows the script now
+    proxy.is_dropping_replies = True
+    assert limiter.check("k", cost={"requests": 5}).source == "outage"
+    before = proxy.script_count
+    limiter.refresh()  # no script, so it is answered
+    limiter.close()
+    assert proxy.script_count == before + 1
+    # The check whose reply was lost took 5 as well: the client could not know.
+    assert used(open_client(real_url)) == pytest.approx(11, abs=1e-3)
 
 
 def test_p8_a_settlement_tells_the_state_too(server, open_limiter):
