@@ -149,7 +149,7 @@ def open_cluster_client(url, **options):
 
 
 class ClusterClient(redis.RedisCluster):
-    """A client for tests that were written for one server: it translates its store keys, in both directions."""
+    """A client for tests that were written for one server: it translates store keys in both directions."""
 
     def execute_command(self, *args, **kwargs):
         return super().execute_command(*map(self._translate, args), **kwargs)

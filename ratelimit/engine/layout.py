@@ -59,6 +59,11 @@ class PlacedLimit:
         """Whether this limit has slots, which are kept in a sorted set beside the owner's buckets."""
         return self.kind == "slots"
 
+    @property
+    def is_local(self) -> bool:
+        """Whether a bucket of this process decides for this limit during an outage."""
+        return self.limit.on_outage == "local"
+
 
 Group = tuple[Owner, str, tuple[PlacedLimit, ...]]
 """The limits under one store key: the owner, the suffix of the store key, and the placed limits."""
@@ -81,6 +86,8 @@ class Layout:
             this layout is the first of the call.
         lease_amounts: what a process may lease of each limit; empty if any limit cannot be leased.
         lease_ttl: microseconds for which a process may keep a lease.
+        local_groups: the groups with limits that say `on_outage: local`: the index of each, and the names
+            of these limits with commas between them.
     """
 
     groups: tuple[Group, ...]
@@ -94,6 +101,7 @@ class Layout:
     packed: bytes = field(init=False)
     lease_amounts: tuple[float, ...] = field(init=False)
     lease_ttl: int = field(init=False)
+    local_groups: tuple[tuple[int, str], ...] = field(init=False)
     _check_struct: Struct = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -120,6 +128,12 @@ class Layout:
         amounts = tuple(float(int(lease.share * placed.shape.burst)) for placed, lease in leases)
         object.__setattr__(self, "lease_amounts", amounts if len(amounts) == len(placed_limits) else ())
         object.__setattr__(self, "lease_ttl", min((lease.ttl for _, lease in leases), default=0))
+        names = (
+            ",".join(placed.limit.name for placed in group if placed.is_local) for *_, group in self.groups
+        )
+        object.__setattr__(
+            self, "local_groups", tuple((number, text) for number, text in enumerate(names) if text)
+        )
 
     def pack(self, first: int, action: int, timestamp: int | None, costs: tuple[float, ...]) -> bytes:
         """Return a check as an argument of lua/check.lua.

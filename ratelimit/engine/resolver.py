@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ratelimit.engine.keyspace import ONE_SERVER, make_answer_store_key, make_record_store_key
-from ratelimit.engine.layout import Layout, build_layout
+from ratelimit.engine.layout import build_layout
 from ratelimit.engine.reservation_id import make_reservation_id
 from ratelimit.policy.assignment import NO_ASSIGNMENTS, NOT_ASSIGNED
 from ratelimit.policy.spec import CONCURRENT, FAILURES
 from ratelimit.request.check import MAX_COUNT, Check, CheckOptions, invalid_field
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from ratelimit.engine.keyspace import Keyspace
-    from ratelimit.engine.layout import PlacedLimit
+    from ratelimit.engine.layout import Layout, PlacedLimit
     from ratelimit.policy import Policy
     from ratelimit.policy.assignment import Assignments
 
@@ -125,17 +125,17 @@ class ResolvedCheck(NamedTuple):
             return None
         return make_record_store_key(self.subject.prefix, self.reservation.partition(".")[0])
 
-    def with_limits(self, is_wanted: Callable[[PlacedLimit], bool]) -> ResolvedCheck:
-        """Return the same check for some of its limits only, without a reservation."""
-        subject = self.subject
-        groups = []
-        store_keys = []
-        for store_key, (owner, suffix, limits) in zip(subject.store_keys, subject.layout.groups, strict=True):
-            if wanted := tuple(placed for placed in limits if is_wanted(placed)):
-                groups.append((owner, suffix, wanted))
-                store_keys.append(store_key)
-        costs = tuple(cost for placed, _, cost in self.limit_costs if is_wanted(placed))
-        subject = subject._replace(layout=Layout(tuple(groups)), store_keys=tuple(store_keys))
+    def with_layout(
+        self, layout: Layout, store_keys: tuple[str, ...], costs: tuple[float, ...]
+    ) -> ResolvedCheck:
+        """Return the same check for other limits, without a reservation.
+
+        Args:
+            layout: the limits.
+            store_keys: the store keys that hold their state, one for each group.
+            costs: what the check takes of each limit.
+        """
+        subject = self.subject._replace(layout=layout, store_keys=store_keys)
         return self._replace(subject=subject, costs=costs, reservation=None, packed=None)
 
     def with_costs(self, costs: tuple[float, ...]) -> ResolvedCheck:

@@ -97,7 +97,7 @@ class SettleReply(NamedTuple):
         tenant: the account that owns the key.
         plan: the plan that was charged.
         model: the model that the check named. The usage record may name another one.
-        store_keys: the store keys of the limits.
+        limits: the limits, with their states after it.
     """
 
     settlement: Settlement
@@ -105,7 +105,7 @@ class SettleReply(NamedTuple):
     tenant: str
     plan: str
     model: str | None
-    store_keys: tuple[str, ...]
+    limits: tuple[RecordedLimit, ...]
 
 
 def encode_settle(resolver: Resolver, usage: Usage, options: SettleOptions) -> SettleCall:
@@ -144,6 +144,14 @@ def encode_reservation_end(
         UnknownReservation: this cannot be the id of a reservation.
     """
     return _encode_by_reservation(action, reservation, resolver, options, [0], None)
+
+
+def encode_charge(check: ResolvedCheck, keyspace: Keyspace, options: SettleOptions) -> SettleCall:
+    """Return the call of lua/settle.lua to charge the costs of `check`, even below empty.
+
+    It writes no usage record. To the script it is the cancellation of a check with the opposite costs.
+    """
+    return encode_lease_return(check.with_costs(tuple(-cost for cost in check.costs)), keyspace, options)
 
 
 def encode_lease_return(check: ResolvedCheck, keyspace: Keyspace, options: SettleOptions) -> SettleCall:
@@ -226,6 +234,8 @@ def _encode_by_check(
     """Return the calls that charge all limits of a check."""
     calls = []
     for part in (split_check(check) if keyspace.shards else None) or (check,):
+        if usage is None and not part.costs:
+            continue
         prefix, tenant = part.subject.prefix, part.subject.tenant
         subject = encode_record(part, "1" * len(part.costs))
         head = _encode_head(action, subject, tenant, prefix, options, usage)
@@ -303,7 +313,7 @@ def read_settlement(call: SettleCall, replies: Sequence[Sequence[bytes | str]]) 
         call.tenant,
         record.plan,
         record.model,
-        tuple(limit.store_key for record in records for limit in record.limits),
+        tuple(limit for record in records for limit in record.limits),
     )
 
 

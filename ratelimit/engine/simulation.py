@@ -1,16 +1,18 @@
 """The same decisions without a store: buckets in a dictionary.
 
 It decides checks on buckets as lua/check.lua does and gives replies of the same form, so
-`check_script.read_decision` reads both. Replays and `on_outage: local` use it. It does not know
+`check_script.read_decision` reads both. Replays and local_buckets.py use it. It does not know
 slots, failures or post-paid limits: reservations and settlements charge those.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from ratelimit.engine.bucket import Bucket
+
+BucketId = tuple[str, str]
+"""Which bucket: the store key, and the name of the limit."""
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,17 +37,12 @@ def find_check_time(check: ResolvedCheck, now: int, max_skew: int | None) -> int
 class SimulatedBuckets:
     """Buckets of one process.
 
-    Args:
-        max_buckets: how many buckets are kept at most; None keeps all. Above that, the bucket that
-            was taken from longest ago is dropped. This can only admit more, never less.
+    Attributes:
+        buckets: the buckets. A bucket that is not among them is full.
     """
 
-    def __init__(self, max_buckets: int | None = None) -> None:
-        self._max_buckets = max_buckets
-        self._buckets: OrderedDict[tuple[str, str], Bucket] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._buckets)
+    def __init__(self) -> None:
+        self.buckets: dict[BucketId, Bucket] = {}
 
     def decide(self, checks: Sequence[ResolvedCheck], *, now: int, max_skew: int | None) -> list[bytes]:
         """Return the replies that the script would give at the time `now` (microseconds since the epoch)."""
@@ -55,10 +52,10 @@ class SimulatedBuckets:
         t = find_check_time(check, now, max_skew)
         allowed = True
         states: list[float] = []
-        taken: dict[tuple[str, str], Bucket] = {}
+        taken: dict[BucketId, Bucket] = {}
         for limit_cost in check.limit_costs:
             bucket_id, shape = (limit_cost.store_key, limit_cost.placed.limit.name), limit_cost.placed.shape
-            stored = self._buckets.get(bucket_id)
+            stored = self.buckets.get(bucket_id)
             bucket = stored or Bucket(0.0, t)
             states += stored or (0, 0)
             if bucket.admits(shape, t, limit_cost.cost):
@@ -67,12 +64,5 @@ class SimulatedBuckets:
             elif limit_cost.placed.limit.mode == "enforce":
                 allowed = False
         if check.take and allowed:
-            self._store_buckets(taken)
+            self.buckets.update(taken)
         return (b"1" if allowed else b"0") + check.subject.layout.state_struct.pack(t, *states)
-
-    def _store_buckets(self, taken: dict[tuple[str, str], Bucket]) -> None:
-        for bucket_id, bucket in taken.items():
-            self._buckets[bucket_id] = bucket
-            self._buckets.move_to_end(bucket_id)
-        while self._max_buckets is not None and len(self._buckets) > self._max_buckets:
-            self._buckets.popitem(last=False)

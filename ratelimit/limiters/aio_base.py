@@ -13,6 +13,7 @@ from ratelimit.errors import StoreUnavailable
 from ratelimit.limiters.aio_cluster import AsyncCluster
 from ratelimit.limiters.aio_server import AsyncServer
 from ratelimit.limiters.base import BaseLimiter
+from ratelimit.limiters.charging import AsyncCharger
 from ratelimit.metering.assignments import read_assignments
 from ratelimit.shortcuts.leases import MIN_RETURN_DELAY, NANOSECONDS
 from ratelimit.stores import connect_async
@@ -39,6 +40,7 @@ class AsyncBase(BaseLimiter):
     """What lies behind the methods of `AsyncLimiter`; `BlockingBase` is the same for threads."""
 
     _calls: AsyncCalls
+    _charger: AsyncCharger
 
     def __init__(
         self,
@@ -48,7 +50,7 @@ class AsyncBase(BaseLimiter):
         observers: Iterable[Observer],
     ) -> None:
         super().__init__(store, policy, settle_options, observers)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._return_timer: asyncio.TimerHandle | None = None
         self._return_time = 0  # when the timer ends, monotonic nanoseconds
 
@@ -71,6 +73,7 @@ class AsyncBase(BaseLimiter):
                 self._make_watch(),
                 self._encode_checks,
             )
+        self._charger = AsyncCharger(self._encode_charge, self._run_settle_calls, self._calls.ask)
         return opened
 
     async def _decide(self, check: ResolvedCheck) -> Decision:
@@ -183,7 +186,7 @@ class AsyncBase(BaseLimiter):
                 await self._run_settle_script(self._encode_lease_return(check))
 
     async def _close_leases(self) -> None:
-        """Finish the checks under way, return all leases, and take no more."""
+        """Finish the checks under way, return all leases, charge what an outage left, and take no more."""
         self._closed = True
         if self._return_timer is not None:
             self._return_timer.cancel()
@@ -191,6 +194,7 @@ class AsyncBase(BaseLimiter):
         await asyncio.sleep(0)  # Now the callback of a lease that has just been taken has run.
         await asyncio.gather(*self._tasks)
         await self._return_leases(self._leases.pop_expired())
+        await self._charger.close(self._outage)
 
     def _forget_buckets(self, store_keys: Sequence[str]) -> None:
         """Forget the denials and leases of buckets that have been reset."""
@@ -231,10 +235,13 @@ class AsyncBase(BaseLimiter):
             stored = await self._run_commands(commands, is_long=True)
             self._set_assignments(counter or b"", await asyncio.to_thread(read_assignments, *stored))
 
+    async def _run_settle_calls(self, call: SettleCall) -> list[Sequence[bytes | str]]:
+        return [await self._calls.run_script(SETTLE, part.keys, part.args) for part in call.calls]
+
     async def _run_settle_script(self, call: SettleCall) -> Settlement:
         started = time.monotonic_ns()
         try:
-            replies = [await self._calls.run_script(SETTLE, part.keys, part.args) for part in call.calls]
+            replies = await self._run_settle_calls(call)
         except CONNECTION_ERRORS as error:
             raise self._make_unavailable_error(error) from None
         return self._read_settlement(call, replies, started)

@@ -203,6 +203,12 @@ class AsyncCluster:
         pings = [self._servers.find(address).transport.call("PING") for address in addresses]
         raise_first_error(await asyncio.gather(*pings, return_exceptions=True))
 
+    async def ask(self) -> bool:
+        """Try the servers again that do not answer; return whether any server answers."""
+        servers = self._servers.list_all()
+        await asyncio.gather(*(server.probe() for server in servers if server.watch.breaker.is_open))
+        return not all(server.watch.breaker.is_open for server in servers)
+
     def _start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)

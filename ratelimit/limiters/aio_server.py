@@ -58,6 +58,10 @@ class AsyncCalls(Protocol):
         """Make sure that every server answers."""
         ...
 
+    async def ask(self) -> bool:
+        """Return whether the store answers, even while calls are paused."""
+        ...
+
     async def drain(self) -> None:
         """Wait until every check submitted so far has its reply."""
         ...
@@ -89,7 +93,7 @@ class AsyncServer:
         self._watch = watch
         self._encode_checks = encode_checks
         self._coalescer = Coalescer(self._run_checks)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[bool]] = set()
         self.submit = self._coalescer.submit
         self.drain = self._coalescer.drain
 
@@ -138,19 +142,20 @@ class AsyncServer:
         """Make sure that the server answers."""
         await self._transport.call("PING")
 
+    async def ask(self) -> bool:
+        """Return whether the server answers."""
+        started = time.monotonic_ns()
+        try:
+            await self.ping()
+        except CONNECTION_ERRORS as error:
+            self._watch.note_failure(error, started)
+            return False
+        self._watch.note_call(0, started)
+        return True
+
     def _probe(self) -> None:
         """Try the server in the background. No check waits for that."""
-
-        async def probe() -> None:
-            started = time.monotonic_ns()
-            try:
-                await self.ping()
-            except CONNECTION_ERRORS as error:
-                self._watch.note_failure(error, started)
-            else:
-                self._watch.note_call(0, started)
-
-        task = asyncio.get_running_loop().create_task(probe())
+        task = asyncio.get_running_loop().create_task(self.ask())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -11,6 +11,7 @@ from ratelimit.engine.keyspace import make_owner_store_key
 from ratelimit.engine.layout import make_store_key_suffix
 from ratelimit.engine.resolver import ResolvedCheck, Resolver
 from ratelimit.engine.settle_script import (
+    encode_charge,
     encode_lease_return,
     encode_refund,
     encode_reservation_end,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         SettleOptions,
         SettleReply,
     )
+    from ratelimit.limiters.charging import AsyncCharger, Charger
     from ratelimit.metering.assignments import Command
     from ratelimit.observers.observer import EndOutcome, Observer
     from ratelimit.policy import Limit, Policy
@@ -69,6 +71,8 @@ class BaseLimiter:
         remember: milliseconds for which reservations and answers are remembered.
     """
 
+    _charger: Charger | AsyncCharger
+
     def __init__(
         self,
         store: str,
@@ -83,7 +87,7 @@ class BaseLimiter:
         self._resolver = Resolver(make_policy(policy), keyspace=keyspace)
         self._note_policy()
         self._watches: list[ServerWatch] = []
-        self._outage = Outage()
+        self._outage = Outage(start_charging=self._start_charging)
         self._assignments_counter: bytes | None = None
         self._closed = False
         usage_length = keyspace.share_usage_length(settle_options.usage_length)
@@ -146,8 +150,13 @@ class BaseLimiter:
         for note_policy in self._observers.note_policy:
             note_policy(self._resolver.policy)
 
+    def _start_charging(self, outage: Outage) -> None:
+        self._charger.start(outage)
+
     def _note_answer(self) -> None:
         """Note that the store, or a server of it, answered a call."""
+        if self._outage.has_buckets:
+            self._outage.note_answer()
 
     def _note_breaker(self, _: bool) -> None:  # noqa: FBT001 - a callback
         is_open = any(watch.breaker.is_open for watch in self._watches)
@@ -216,12 +225,16 @@ class BaseLimiter:
     def _encode_lease_return(self, check: ResolvedCheck) -> SettleCall:
         return encode_lease_return(check, self._resolver.keyspace, self._settle_options)
 
+    def _encode_charge(self, check: ResolvedCheck) -> SettleCall:
+        return encode_charge(check, self._resolver.keyspace, self._settle_options)
+
     def _encode_refund(self, own: ResolvedCheck, reply: bytes) -> ScriptCall:
         [call] = encode_refund(own, reply, self._resolver.keyspace, self._settle_options).calls
         return call
 
     def _forget_buckets(self, store_keys: Sequence[str]) -> None:
-        """Forget the denials and leases of buckets that have been reset."""
+        """Forget the denials, leases and last states of buckets that have been reset."""
+        self._outage.forget_store_keys(store_keys)
         self._denial_memory.forget_store_keys(store_keys, time.monotonic_ns())
         self._leases.drop_store_keys(store_keys)
 
@@ -246,7 +259,9 @@ class BaseLimiter:
     ) -> Settlement:
         """Return the settlement in the store's replies, update the denial memory and tell the observers."""
         read = read_settlement(call, replies)
-        self._denial_memory.forget_store_keys(read.store_keys, time.monotonic_ns())
+        self._denial_memory.forget_store_keys([limit.store_key for limit in read.limits], time.monotonic_ns())
+        if call.ends and not read.settlement.replayed:
+            self._outage.remember_settled(read.limits)
         if call.ends and self._observers.note_end:
             self._note_end(call.usage, read, started)
         return read.settlement
@@ -265,7 +280,7 @@ class BaseLimiter:
             note_end(end)
 
     def _read_decision(self, check: ResolvedCheck, reply: bytes, sent: int) -> Decision:
-        """Return the decision in the store's reply, and update the denial memory.
+        """Return the decision in the store's reply, update the denial memory and remember the state.
 
         Args:
             check: the check.
@@ -273,6 +288,8 @@ class BaseLimiter:
             sent: when the call was sent, monotonic nanoseconds.
         """
         decision = read_decision(check, reply)
+        if check.subject.layout.local_groups:
+            self._outage.remember_reply(check, reply)
         if decision.allowed:
             self._denial_memory.forget_check(check)
         else:

@@ -14,6 +14,7 @@ from ratelimit.errors import StoreUnavailable
 from ratelimit.limiters.base import BaseLimiter
 from ratelimit.limiters.blocking_cluster import Cluster
 from ratelimit.limiters.blocking_server import Server
+from ratelimit.limiters.charging import Charger
 from ratelimit.metering.assignments import read_assignments
 from ratelimit.shortcuts.leases import MIN_RETURN_DELAY, NANOSECONDS
 from ratelimit.stores import connect
@@ -39,6 +40,7 @@ class BlockingBase(BaseLimiter):
     """What lies behind the methods of `Limiter`; `AsyncBase` is the same for asyncio."""
 
     _calls: Calls
+    _charger: Charger
 
     def __init__(
         self,
@@ -73,6 +75,7 @@ class BlockingBase(BaseLimiter):
                 self._make_watch(),
                 self._encode_checks,
             )
+        self._charger = Charger(self._encode_charge, self._run_settle_calls, self._calls.ask)
         return opened
 
     def _decide(self, check: ResolvedCheck) -> Decision:
@@ -144,6 +147,7 @@ class BlockingBase(BaseLimiter):
         [reply] = self._calls.run_checks([wanted])
         if isinstance(reply, Exception):  # If the store took tokens, they are lost as after a crash.
             return self._decide_without_store(check)
+        self._outage.remember_reply(wanted, reply)
         received = time.monotonic_ns()
         with self._lease_lock:
             if not self._leases.add_lease(wanted, reply, now, received):
@@ -190,7 +194,7 @@ class BlockingBase(BaseLimiter):
                 self._run_settle_script(self._encode_lease_return(check))
 
     def _close_leases(self) -> None:
-        """Return all leases, and take no more."""
+        """Return all leases, charge what an outage left, and take no more."""
         with self._return_lock:
             with self._lease_lock:
                 self._closed = True
@@ -198,6 +202,7 @@ class BlockingBase(BaseLimiter):
                 if self._return_timer is not None:
                     self._return_timer.cancel()
             self._return_leases(expired)
+        self._charger.close(self._outage)
 
     def _forget_buckets(self, store_keys: Sequence[str]) -> None:
         """Forget the denials and leases of buckets that have been reset."""
@@ -255,10 +260,13 @@ class BlockingBase(BaseLimiter):
             stored = self._run_commands(commands, is_long=True)
             self._set_assignments(counter or b"", read_assignments(*stored))
 
+    def _run_settle_calls(self, call: SettleCall) -> list[Sequence[bytes | str]]:
+        return [self._calls.run_script(SETTLE, part.keys, part.args) for part in call.calls]
+
     def _run_settle_script(self, call: SettleCall) -> Settlement:
         started = time.monotonic_ns()
         try:
-            replies = [self._calls.run_script(SETTLE, part.keys, part.args) for part in call.calls]
+            replies = self._run_settle_calls(call)
         except CONNECTION_ERRORS as error:
             raise self._make_unavailable_error(error) from None
         return self._read_settlement(call, replies, started)

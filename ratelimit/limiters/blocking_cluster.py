@@ -174,6 +174,14 @@ class Cluster:
         for address in self._topology.list_primaries() or self._topology.list_candidates()[:1]:
             self._find_server(address).transport.call("PING")
 
+    def ask(self) -> bool:
+        """Try the servers again that do not answer; return whether any server answers."""
+        servers = list(self._servers.values())
+        for server in servers:
+            if server.watch.breaker.is_open:
+                server.probe()
+        return not all(server.watch.breaker.is_open for server in servers)
+
     def close(self) -> None:
         """Close all connections."""
         for server in list(self._servers.values()):
@@ -194,3 +202,13 @@ class _Server:
         self.transport = open_transport(deadline, address)
         self.long_transport = open_transport(LONG_DEADLINES * deadline, address)
         self.watch = watch
+
+    def probe(self) -> None:
+        """Try whether the server answers again."""
+        started = time.monotonic_ns()
+        try:
+            self.transport.call("PING")
+        except CONNECTION_ERRORS as error:
+            self.watch.note_failure(error, started)
+        else:
+            self.watch.note_call(0, started)

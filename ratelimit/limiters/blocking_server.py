@@ -50,6 +50,10 @@ class Calls(Protocol):
         """Make sure that every server answers."""
         ...
 
+    def ask(self) -> bool:
+        """Return whether the store answers, even while calls are paused."""
+        ...
+
     def close(self) -> None:
         """Close all connections."""
         ...
@@ -121,6 +125,17 @@ class Server:
     def ping(self) -> None:
         """Make sure that the server answers."""
         self._transport.call("PING")
+
+    def ask(self) -> bool:
+        """Return whether the server answers."""
+        started = time.monotonic_ns()
+        try:
+            self.ping()
+        except CONNECTION_ERRORS as error:
+            self._watch.note_failure(error, started)
+            return False
+        self._watch.note_call(0, started)
+        return True
 
     def close(self) -> None:
         """Close the connections."""

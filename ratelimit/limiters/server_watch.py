@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ratelimit.stores.breaker import Breaker
 from ratelimit.stores.failures import classify_error, explain_error
-from ratelimit.stores.outage import OutageLog
+from ratelimit.stores.outage_log import OutageLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable

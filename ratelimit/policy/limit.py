@@ -60,7 +60,9 @@ class Limit:
         per: what a bucket belongs to: any of `key`, `tenant`, `model`; [] means one bucket for everyone.
         mode: `enforce`; or `shadow`, which counts and reports but never denies.
         on_outage: the decision when the store does not answer: `allow`, `deny`, or `local` (decide by a
-            bucket of this process).
+            bucket of this process, which starts from the last state that the process has seen).
+        local_share: only with `on_outage: local`: the part of the rate and of the burst that one process
+            admits during an outage, above 0 and at most 1. With n processes, 1/n keeps the limit.
         charge: with `check` the check takes the cost. With `settle` the check passes if the bucket is
             not empty, and takes nothing; the settlement takes what was used, even below empty.
         denial_memory: whether a process may repeat a denial from memory, without asking the store,
@@ -85,6 +87,7 @@ class Limit:
     per: Sequence[Scope] = ("key",)
     mode: Mode = "enforce"
     on_outage: OnOutage = "allow"
+    local_share: float = 1.0
     charge: Charge = "check"
     denial_memory: bool = True
     lease: LeaseSpec | Mapping[str, object] | None = None
@@ -159,11 +162,13 @@ class Limit:
         else:
             numbers = {"rate": rate} if self.burst is None else {"rate": rate, "burst": self.burst}
         behaviour = {"per": list(self.per), "mode": self.mode, "on_outage": self.on_outage}
+        local_share = {} if self.local_share == 1 else {"local_share": self.local_share}
         charge = {} if self.kind in {"slots", "failures"} else {"charge": self.charge}
         denial_memory = {} if self.denial_memory else {"denial_memory": False}
         spec = cast("LeaseSpec | None", self.lease)
         lease = {} if spec is None else {"lease": {"share": spec.share, "ttl": write_period(spec.ttl)}}
-        return {"unit": self.unit, **numbers, **times, **behaviour, **charge, **denial_memory, **lease}
+        optional = {**local_share, **charge, **denial_memory, **lease}
+        return {"unit": self.unit, **numbers, **times, **behaviour, **optional}
 
 
 def refuse_rates_by_class(limit: Limit) -> None:

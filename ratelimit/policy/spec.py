@@ -47,6 +47,7 @@ _MAX_FAILURES: Final = 1000
 """Largest N of a limit on failures: the store keeps the time of each failure that still counts."""
 
 _MIN_LEASED_TOKENS: Final = 2
+_MIN_LOCAL_TOKENS: Final = 1 - 1e-9  # not 1: 49 · (1 / 49) is less
 _MAX_LEASE_TTL: Final = 60 * MICROSECONDS
 _MAX_REFILL_TIME: Final = 10 * 366 * 86_400 * MICROSECONDS
 
@@ -156,6 +157,14 @@ class LimitSpec(_Spec):
     )
     mode: Mode = Field("enforce", description="`shadow` counts and reports but never denies")
     on_outage: OnOutage = Field("allow", description="the decision when the store does not answer")
+    local_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        strict=True,
+        description="only with `on_outage: local`: the part of the rate and of the burst that one process"
+        " admits during an outage; above 0, at most 1",
+    )
     charge: Charge = Field(
         "check",
         description="`check`: the check takes the cost. `settle`: the check passes if the bucket is not empty"
@@ -196,8 +205,17 @@ class LimitSpec(_Spec):
             raise make_field_error(
                 "lease", "is not allowed with `charge: settle`; allowed with `charge: check`"
             )
+        if self.local_share != 1 and self.on_outage != "local":
+            raise make_field_error("local_share", "is allowed only with `on_outage: local`")
         for rate in self.rates():
             burst = self.burst or rate.count
+            if burst * self.local_share < _MIN_LOCAL_TOKENS:
+                raise make_field_error(
+                    "local_share",
+                    f"{self.local_share:g} of a burst of {burst} is less than 1 token, so nothing would be"
+                    " admitted during an outage; use a larger `local_share`, a larger burst, or `on_outage:"
+                    " deny`",
+                )
             if self.lease is not None and burst * self.lease.share < _MIN_LEASED_TOKENS:
                 raise make_field_error(
                     "lease",

@@ -174,7 +174,7 @@ class SharedTransport:
         return [as_error(reply.result()) for reply in replies]
 
     async def _wait_for_connection(self) -> _Connection:
-        """Return the connection when it is open. Later calls wait behind this one, so that it is sent first."""
+        """Return the connection when it is open. Later calls wait, too, so that this one is sent first."""
         self._waiting_calls += 1
         try:
             return await await_within(self._deadline, asyncio.shield(self._open()))

@@ -6,83 +6,82 @@ that say `local` are decided by buckets in this process. All other limits allow.
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from ratelimit.decision.decision import Decision
-from ratelimit.engine.check_script import build_members, read_decision
-from ratelimit.engine.simulation import SimulatedBuckets, find_check_time
+from ratelimit.engine.check_script import build_members
+from ratelimit.engine.last_states import LastStates
+from ratelimit.engine.local_buckets import RETRY_AFTER, LocalBuckets
+from ratelimit.engine.simulation import find_check_time
+from ratelimit.stores.breaker import PausedCalls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
+    from ratelimit.engine.local_buckets import Charge
+    from ratelimit.engine.reservation_record import RecordedLimit
     from ratelimit.engine.resolver import ResolvedCheck
+    from ratelimit.engine.simulation import BucketId
 
-logger = logging.getLogger("ratelimit")
+MAX_OWNERS: Final = 65_536
+"""For how many owners states are remembered, and how many local buckets there may be."""
 
-RETRY_AFTER: Final = 1.0
-"""Seconds to wait when an outage denies. How long the outage will last is not known."""
-
-_MAX_LOCAL_BUCKETS: Final = 65_536
-
-_LOG_INTERVAL: Final = 1.0
-"""Seconds between two log lines."""
-
-
-class OutageLog:
-    """Logs when an outage begins and ends.
-
-    A store that fails and answers in turn is logged once a second at most.
-
-    Args:
-        store: the store's URL without its password, for the log.
-        clock: returns monotonic seconds.
-    """
-
-    def __init__(self, store: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self._store = store
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._failing = False
-        self._changes = 0  # how often that has changed since the last line
-        self._logged_at = -math.inf
-
-    def note_failure(self, reason: object) -> None:
-        """Note that the store did not answer."""
-        if not self._failing or self._changes:
-            self._note_state(failing=True, reason=reason)
-
-    def note_success(self) -> None:
-        """Note that the store answered."""
-        if self._failing or self._changes:
-            self._note_state(failing=False)
-
-    def _note_state(self, *, failing: bool, reason: object = "") -> None:
-        """Log a change, unless the last line is less than a second old. Then a later call logs it."""
-        with self._lock:
-            self._changes += failing != self._failing
-            self._failing = failing
-            now = self._clock()
-            if not self._changes or now - self._logged_at < _LOG_INTERVAL:
-                return
-            fields = {"store": self._store, "left_out": self._changes - 1}
-            self._logged_at, self._changes = now, 0
-        if failing:
-            text = "store %s does not answer; each limit's on_outage applies: %s"
-            logger.warning(text, self._store, reason, extra=fields)
-        else:
-            logger.warning("store %s answers again", self._store, extra=fields)
+_CHARGE_INTERVAL: Final = 1.0
+"""Seconds before charges are tried again that could not be made."""
 
 
 class Outage:
-    """Decides while the store does not answer."""
+    """Decides while the store does not answer, and says what to charge it afterwards.
 
-    def __init__(self) -> None:
-        self._local_buckets = SimulatedBuckets(max_buckets=_MAX_LOCAL_BUCKETS)
+    Args:
+        clock: returns monotonic seconds.
+        read_time: returns nanoseconds since the epoch.
+        start_charging: is called with this object when the store answers and there is something to charge.
+            It must not wait for the store, and it or what it starts must enter `charging`.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        read_time: Callable[[], int] = time.time_ns,
+        start_charging: Callable[[Outage], None] = lambda _: None,
+    ) -> None:
+        self._clock = clock
+        self._read_time = read_time
+        self._start_charging = start_charging
+        self._last_states = LastStates(MAX_OWNERS)
+        self._local_buckets = LocalBuckets(self._last_states, MAX_OWNERS)
         self._lock = threading.Lock()
+        self._is_charging = False
+        self._charge_at = -math.inf
+
+    def note_answer(self) -> None:
+        """Note that the store answered: have charged what an outage admitted."""
+        with self._lock:
+            starts = self.has_buckets and not self._is_charging and self._clock() >= self._charge_at
+            self._is_charging |= starts
+        if starts:
+            self._start_charging(self)
+
+    def remember_reply(self, check: ResolvedCheck, reply: bytes) -> None:
+        """Remember the store's reply to a check, which has `local_groups`, for the next outage."""
+        with self._lock:
+            self._last_states.remember_reply(check, reply)
+
+    def remember_settled(self, limits: Sequence[RecordedLimit]) -> None:
+        """Remember the states that a settlement told, for the next outage."""
+        with self._lock:
+            self._last_states.remember_settled(limits)
+
+    def forget_store_keys(self, store_keys: Sequence[str]) -> None:
+        """Forget buckets that have been reset."""
+        with self._lock:
+            self._last_states.forget_store_keys(store_keys)
+            self._local_buckets.drop_store_keys({*store_keys})
 
     def decide(self, check: ResolvedCheck, max_skew: int | None) -> Decision:
         """Decide a check without the store.
@@ -91,7 +90,7 @@ class Outage:
             check: the check.
             max_skew: microseconds that its timestamp may lie ahead of the local clock; None for no bound.
         """
-        now = time.time_ns() // 1000
+        now = self._read_time() // 1000
         limit_costs = sorted(check.limit_costs, key=lambda limit_cost: limit_cost.placed.position)
         denying = tuple(
             limit_cost.placed.limit.name
@@ -104,7 +103,42 @@ class Outage:
                 check, allowed=False, t=t, retry_after=RETRY_AFTER, violated=denying, source="outage"
             )
             return Decision(**members)
-        local = check.with_limits(lambda placed: placed.limit.on_outage == "local")
         with self._lock:
-            [reply] = self._local_buckets.decide([local], now=now, max_skew=max_skew)
-        return read_decision(local, reply, source="outage")
+            return self._local_buckets.decide(check, now=now, max_skew=max_skew)
+
+    @property
+    def has_buckets(self) -> bool:
+        """Whether there are local buckets, for which the store may have to be charged."""
+        return len(self._local_buckets) > 0
+
+    @contextmanager
+    def charging(self) -> Iterator[list[BucketId]]:
+        """Enter this to charge the store. It gives the buckets, each for one `make_charge`."""
+        try:
+            with self._lock:
+                bucket_ids = self._local_buckets.list_ids()
+            yield bucket_ids
+        finally:
+            with self._lock:
+                self._is_charging = False
+
+    def make_charge(self, bucket_id: BucketId) -> Charge | None:
+        """Return what the store is to be charged for a bucket; None if nothing is.
+
+        After the call follows `note_charge` or `note_failed_charge`.
+        """
+        with self._lock:
+            return self._local_buckets.make_charge(bucket_id, self._read_time() // 1000)
+
+    def note_charge(self, charge: Charge, limits: Sequence[RecordedLimit]) -> None:
+        """Note that the store has charged this, and the states that it told."""
+        with self._lock:
+            self._last_states.remember_charged(limits)
+            self._local_buckets.end_charge(charge)
+
+    def note_failed_charge(self, charge: Charge, error: Exception) -> None:
+        """Note that the call failed. If it is not known whether the store charged, this is not repeated."""
+        if isinstance(error, PausedCalls):
+            with self._lock:
+                self._local_buckets.undo_charge(charge)
+                self._charge_at = self._clock() + _CHARGE_INTERVAL

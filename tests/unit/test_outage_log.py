@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from ratelimit.stores.outage import OutageLog
+from ratelimit.stores.outage_log import OutageLog
 
 
 class Clock:

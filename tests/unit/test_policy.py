@@ -85,6 +85,12 @@ def test_a_policy_reads_back_as_it_was_written(policy):
     assert again.plans == policy.plans
 
 
+def test_a_share_reads_back_too():
+    policy = Policy.of(Limit("requests", "100/day", on_outage="local", local_share=0.25))
+    again = Policy.from_text(json.dumps(policy.as_dict()))
+    assert again.plans == policy.plans
+
+
 def test_the_same_content_with_other_comments_has_the_same_version(policy):
     assert Policy.from_text(WHOLE + "# a comment\n").version == policy.version
     assert Policy.from_text(WHOLE.replace("20/minute", "21/minute")).version != policy.version

@@ -108,7 +108,8 @@ local owner_store_keys = {
 local limit_index = 0  -- of the limit that is settled, counted from 1
 
 -- Charges the difference between usage and estimate to a bucket, or refunds it. Returns the bucket's state: the
--- tokens missing, and the time at which that was true.
+-- tokens missing, and the time at which that was true. To cancel a negative cost is to charge it: so an outage's
+-- admissions are charged without a usage record.
 local function adjust_bucket(store_key, name, count, period, unit, cost)
   local names, used_by_name, times, full_at = read_blocks(call('GET', store_key))
   local used, at = used_by_name[name], times[name]
