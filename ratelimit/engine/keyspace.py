@@ -51,7 +51,7 @@ EVERYONE: Final = f"{PREFIX}:{{*}}"
 SLOTS: Final = 16_384
 """The slots of a cluster."""
 
-SHARDS: Final = 64
+SHARDS: Final = 16
 """The shards of a cluster. Another number would look for all state elsewhere, so this never changes."""
 
 _PLAIN_TEXT: Final = re.compile("[A-Za-z0-9_.~-]+")

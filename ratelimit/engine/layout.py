@@ -79,6 +79,7 @@ class Layout:
         policy_order: the indexes into `placed_limits`, in the policy's order.
         weight: how many limits the store looks at, at least 1.
         has_slots: whether a limit has slots.
+        has_shared: whether a limit belongs to everyone.
         script_arguments: the groups as arguments of lua/check.lua.
         state_struct: unpacks the reply of lua/check.lua after the verdict.
         default_costs: what a check without a stated cost takes of each limit.
@@ -95,6 +96,7 @@ class Layout:
     policy_order: tuple[int, ...] = field(init=False)
     weight: int = field(init=False)
     has_slots: bool = field(init=False)
+    has_shared: bool = field(init=False)
     script_arguments: tuple[str | bytes, ...] = field(init=False)
     state_struct: Struct = field(init=False)
     default_costs: tuple[float, ...] = field(init=False)
@@ -112,6 +114,7 @@ class Layout:
         object.__setattr__(self, "policy_order", tuple(numbers))
         object.__setattr__(self, "weight", max(1, len(placed_limits)))
         object.__setattr__(self, "has_slots", any(placed.is_slots for placed in placed_limits))
+        object.__setattr__(self, "has_shared", any(owner == "everyone" for owner, _, _ in self.groups))
         arguments = itertools.chain.from_iterable(_encode_group(group) for _, _, group in self.groups)
         object.__setattr__(self, "script_arguments", tuple(arguments))
         object.__setattr__(self, "_check_struct", Struct(f"<{4 + len(placed_limits)}d"))

@@ -27,13 +27,14 @@ from ratelimit.engine.check_script import (
     split_answer,
     unpack_time,
 )
-from ratelimit.engine.keyspace import make_shared_prefix
+from ratelimit.engine.keyspace import EVERYONE, find_slot, find_tag, make_shared_prefix
 from ratelimit.engine.layout import Layout
 from ratelimit.engine.limit_status import NONE
 
 if TYPE_CHECKING:
     from ratelimit.engine.resolver import ResolvedCheck
 
+_SHARED_SLOT: Final = find_slot(find_tag(EVERYONE))
 _STATE_SIZE: Final = 16  # two doubles for each limit
 
 
@@ -56,26 +57,25 @@ class Parts(NamedTuple):
 
 
 @functools.lru_cache(maxsize=512)
-def _split_layout(layout: Layout) -> tuple[Layout, Layout] | None:
+def _split_layout(layout: Layout) -> tuple[Layout, Layout]:
     """Return the layouts of the limits that belong to the tenant, and of those that everyone shares."""
     own = tuple(group for group in layout.groups if group[0] != "everyone")
-    shared = layout.groups[len(own) :]
-    return (Layout(own), Layout(shared)) if shared else None
+    return Layout(own), Layout(layout.groups[len(own) :])
 
 
 def split_check(check: ResolvedCheck) -> Parts | None:
     """Return the parts of a check; None if all its limits belong to the tenant."""
     subject = check.subject
-    layouts = _split_layout(subject.layout)
-    if layouts is None:
+    if not subject.layout.has_shared:
         return None
-    own, shared = layouts
+    own, shared = _split_layout(subject.layout)
     groups, limits = len(own.groups), len(own.placed_limits)
     own_subject = subject._replace(layout=own, store_keys=subject.store_keys[:groups])
     shared_subject = subject._replace(
         layout=shared,
         store_keys=subject.store_keys[groups:],
         prefix=make_shared_prefix(subject.tenant),
+        slot=_SHARED_SLOT,
     )
     return Parts(
         check._replace(subject=own_subject, costs=check.costs[:limits], packed=None),

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 from ratelimit.engine.parts import merge_replies, must_refund, plan_shared, split_check
 from ratelimit.limiters.aio_server import LONG_DEADLINES, raise_first_error
 from ratelimit.limiters.cluster_commands import (
-    find_check_slot,
     make_plain_command,
     make_script_command,
     make_slot_calls,
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
     from ratelimit.stores.transport import Command
     from ratelimit.stores.url import Address
 
-MAX_WRITES: Final = 2
+MAX_WRITES: Final = 1
 """Writes to one server under way at the same time."""
 
 MAX_LIMITS_PER_WRITE: Final = 256
@@ -84,10 +83,10 @@ class AsyncCluster:
 
     def submit(self, check: ResolvedCheck) -> asyncio.Future[Reply]:
         """Return a future for the reply to a check; see `AsyncCalls`."""
-        parts = split_check(check)
-        if parts is None and self._topology.is_known:
-            return self._find_server(check).coalescer.submit(check)
-        return self._start(self._decide(check, parts))
+        subject = check.subject
+        if self._topology.is_known and not subject.layout.has_shared:
+            return self._servers.find(self._topology.find_primary(subject.slot)).coalescer.submit(check)
+        return self._start(self._decide(check, split_check(check)))
 
     async def _decide(self, check: ResolvedCheck, parts: Parts | None) -> Reply:
         """Decide a check, in two parts if it has two."""
@@ -106,7 +105,7 @@ class AsyncCluster:
         return merge_replies(check, parts, own, shared), size
 
     def _find_server(self, check: ResolvedCheck) -> _Server:
-        return self._servers.find(self._topology.find_primary(find_check_slot(check)))
+        return self._servers.find(self._topology.find_primary(check.subject.slot))
 
     async def _run_checks(self, checks: list[ResolvedCheck]) -> Sequence[bytes | Exception]:
         calls = make_slot_calls(checks, self._encode_checks)

@@ -39,7 +39,7 @@ def make_slot_calls(
     """Return the calls for checks: those of one slot in one call, in their order."""
     places: dict[int, list[int]] = {}
     for index, check in enumerate(checks):
-        places.setdefault(find_check_slot(check), []).append(index)
+        places.setdefault(check.subject.slot, []).append(index)
     calls = []
     for slot, indexes in places.items():
         rest = iter(indexes)
@@ -47,11 +47,6 @@ def make_slot_calls(
             command = _make_check_command(slot, group, encode_checks)
             calls.append(SlotCall([next(rest) for _ in group], command))
     return calls
-
-
-def find_check_slot(check: ResolvedCheck) -> int:
-    """Return the slot of a check."""
-    return find_slot(find_tag(check.subject.prefix))
 
 
 def _make_check_command(

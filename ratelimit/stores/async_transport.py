@@ -245,7 +245,9 @@ class _Connection(asyncio.Protocol):
         return future
 
     def send_many(self, packed: bytes, count: int) -> list[asyncio.Future[Any]]:
-        """Send several commands together and return the futures that get their replies."""
+        """Send several commands together and return the futures that get their replies; see `send`."""
+        if self.is_lost:
+            raise LostConnection(_CLOSED_BY_SERVER)
         create_future = asyncio.get_running_loop().create_future
         futures: list[asyncio.Future[Any]] = [create_future() for _ in range(count)]
         self._waiting += futures

@@ -99,7 +99,7 @@ def test_p1_no_window_of_request_time_admits_more_than_its_bound(limiters, open_
     policy, sequence = world
     open_client(model_url).flushall()
     limiter = limiters(model_url, None)
-    resolve = make_resolve(policy)
+    resolve = make_resolve(policy, limiter._resolver.keyspace)
 
     decisions = limiter._decide_many([resolve(check, t, take=True) for check, t in sequence])
 

@@ -39,7 +39,7 @@ def test_p1_p8_store_outages_and_recoveries_admit_no_more_than_the_bound(steps, 
             store.is_up = True
             recoveries += 1
             for process in group:
-                process.outage.note_success()
+                process.outage.note_answer()
     if admitted:
         shape = limit.shape_of(None)
         excess, tolerance = find_worst_window(shape, admitted)
@@ -59,7 +59,7 @@ def test_p1_p8_one_process_decides_in_an_outage_as_the_store_would(steps):
             failing.is_up = False
         elif action == "recover":
             failing.is_up = True
-            process.outage.note_success()
+            process.outage.note_answer()
         elif abs(answering.read_missing(limit) + cost - 40) > 1e-3:  # not where rounding decides
             decisions = process.check(cost={"requests": cost}), same.check(cost={"requests": cost})
             assert bool(decisions[0]) == bool(decisions[1])

@@ -146,7 +146,7 @@ def test_p8_a_connection_that_is_lost_as_soon_as_it_is_open_fails_at_once(real_u
     """A server refuses a client's certificate after the handshake; a check may come before that is seen."""
 
     async def run():
-        transport = connect_async(real_url, 20).transport
+        transport = connect_async(real_url, 20).open_transport(20, None)
         connection = await transport._open()
         connection.connection_lost(None)
         with pytest.raises(LostConnection):
