@@ -171,6 +171,9 @@ class SharedTransport:
             await replies[-1]  # The server replies in the order of the commands.
         finally:
             timer.cancel()
+            for reply in replies:
+                if not reply.cancel() and not reply.cancelled():
+                    reply.exception()  # Read here, or asyncio logs it: the last one has the same error.
         return [as_error(reply.result()) for reply in replies]
 
     async def _wait_for_connection(self) -> _Connection:

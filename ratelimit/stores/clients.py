@@ -141,9 +141,8 @@ def _connect_cluster(url: StoreURL, options: dict[str, Any]) -> Any:  # noqa: AN
     node: Any = redis.cluster.ClusterNode  # redis-py leaves it untyped.
     nodes = [node(*host) for host in url.hosts]
     pool = make_pool(redis.ConnectionPool, url, options, None)
-    kwargs = {
-        name: value for name, value in pool.connection_kwargs.items() if name not in {"host", "port", "db"}
-    }
+    others = {"host", "port", "db", "retry_on_timeout"}  # It has its own of these.
+    kwargs = {name: value for name, value in pool.connection_kwargs.items() if name not in others}
     kwargs["ssl"] = issubclass(pool.connection_class, redis.SSLConnection)
     try:
         return redis.RedisCluster(startup_nodes=nodes, cluster_error_retry=Retry(NoBackoff(), 3), **kwargs)
