@@ -19,6 +19,7 @@ from benchmarks.runner import Benchmark, Result, run, stderr
 from benchmarks.suite import (
     accuracy,
     azure,
+    cluster,
     gateways,
     growth,
     grpc,
@@ -32,7 +33,7 @@ from ratelimit import StoreUnavailable
 
 _BENCHMARKS: Final[tuple[type[Benchmark], ...]] = (
     *(library.Library, accuracy.Accuracy, memory.Memory, growth.Growth, shortcuts.Shortcuts, http.Http),
-    *(grpc.Grpc, observers.Observers),
+    *(grpc.Grpc, observers.Observers, cluster.OverMachines),
     *(gateways.Gateways, azure.Azure, azure.AzureReserve),
 )
 FULL: Final = {benchmark.name: benchmark() for benchmark in _BENCHMARKS}

@@ -75,7 +75,7 @@ def split_check(check: ResolvedCheck) -> Parts | None:
         layout=shared,
         store_keys=subject.store_keys[groups:],
         prefix=make_shared_prefix(subject.tenant),
-        slot=_SHARED_SLOT,
+        cluster_slot=_SHARED_SLOT,
     )
     return Parts(
         check._replace(subject=own_subject, costs=check.costs[:limits], packed=None),

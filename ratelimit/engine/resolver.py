@@ -63,7 +63,7 @@ class Subject(NamedTuple):
         layout: the limits that apply.
         store_keys: the store keys that hold their state, one for each group of the layout.
         prefix: the start of the store keys of what is remembered of a check.
-        slot: the cluster slot of the prefix; 0 for a store that is not a cluster.
+        cluster_slot: the cluster slot of the prefix; 0 for a store that is not a cluster.
     """
 
     key: str
@@ -74,7 +74,7 @@ class Subject(NamedTuple):
     layout: Layout
     store_keys: tuple[str, ...]
     prefix: str
-    slot: int = 0
+    cluster_slot: int = 0
 
 
 class ResolvedCheck(NamedTuple):
@@ -242,8 +242,8 @@ class Resolver:
         layout = self._find_layout(plan, model_class)
         prefix = self.keyspace.make_prefix(tenant)
         store_keys = layout.make_store_keys(prefix, key, tenant)
-        slot = find_slot(find_tag(prefix)) if self.keyspace.shards else 0
-        subject = Subject(key, plan, model_class, tenant, blocked, layout, store_keys, prefix, slot)
+        cluster_slot = find_slot(find_tag(prefix)) if self.keyspace.shards else 0
+        subject = Subject(key, plan, model_class, tenant, blocked, layout, store_keys, prefix, cluster_slot)
         if len(self._cache) >= _MAX_CACHED:
             self._cache.clear()  # callers choose what is cached, so its size needs a bound
         packed = None if blocked else layout.packed

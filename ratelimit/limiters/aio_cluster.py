@@ -85,7 +85,9 @@ class AsyncCluster:
         """Return a future for the reply to a check; see `AsyncCalls`."""
         subject = check.subject
         if self._topology.is_known and not subject.layout.has_shared:
-            return self._servers.find(self._topology.find_primary(subject.slot)).coalescer.submit(check)
+            return self._servers.find(self._topology.find_primary(subject.cluster_slot)).coalescer.submit(
+                check
+            )
         return self._start(self._decide(check, split_check(check)))
 
     async def _decide(self, check: ResolvedCheck, parts: Parts | None) -> Reply:
@@ -105,7 +107,7 @@ class AsyncCluster:
         return merge_replies(check, parts, own, shared), size
 
     def _find_server(self, check: ResolvedCheck) -> _Server:
-        return self._servers.find(self._topology.find_primary(check.subject.slot))
+        return self._servers.find(self._topology.find_primary(check.subject.cluster_slot))
 
     async def _run_checks(self, checks: list[ResolvedCheck]) -> Sequence[bytes | Exception]:
         calls = make_slot_calls(checks, self._encode_checks)
@@ -289,4 +291,5 @@ class _Servers:
             server = self._servers[address]
             if address not in kept and not (kept and server.coalescer.is_busy):
                 del self._servers[address]
+                server.watch.close()
                 await server.close()

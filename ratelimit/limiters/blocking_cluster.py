@@ -165,6 +165,7 @@ class Cluster:
             except CONNECTION_ERRORS:
                 continue
             self._topology.read_slots(reply, address)
+            self._close_all_but(self._topology.list_primaries())
             return
 
     def ping(self) -> None:
@@ -182,11 +183,18 @@ class Cluster:
                 server.probe()
         return not all(server.watch.breaker.is_open for server in servers)
 
-    def close(self) -> None:
-        """Close all connections."""
-        for server in list(self._servers.values()):
+    def _close_all_but(self, kept: Sequence[Address]) -> None:
+        """Close and forget servers that are not needed. A call that is under way ends as usual."""
+        with self._lock:
+            removed = [self._servers.pop(address) for address in [*self._servers] if address not in kept]
+        for server in removed:
+            server.watch.close()
             server.transport.close()
             server.long_transport.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._close_all_but([])
 
 
 class _Server:

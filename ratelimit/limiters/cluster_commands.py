@@ -39,7 +39,7 @@ def make_slot_calls(
     """Return the calls for checks: those of one slot in one call, in their order."""
     places: dict[int, list[int]] = {}
     for index, check in enumerate(checks):
-        places.setdefault(check.subject.slot, []).append(index)
+        places.setdefault(check.subject.cluster_slot, []).append(index)
     calls = []
     for slot, indexes in places.items():
         rest = iter(indexes)

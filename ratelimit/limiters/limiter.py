@@ -36,7 +36,9 @@ class Limiter(BlockingBase):
     manager that closes itself at the end of the `with` block.
 
     Args:
-        store: the URL of the store: `redis://`, `rediss://` or `unix://` for a server; `embedded://` or
+        store: the URL of the store: `redis://`, `rediss://` or `unix://` for a server;
+            `redis+sentinel://host:port,host:port/service` for a primary that Sentinels watch;
+            `redis+cluster://host:port,host:port` for a cluster; `embedded://` or
             `embedded:///path/to/folder` for a private server, whose folder keeps the data; `memory://`
             or `memory://name` for an imitation inside this process.
         policy: a policy, one limit, or several limits.

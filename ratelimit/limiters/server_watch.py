@@ -40,6 +40,10 @@ class ServerWatch:
         self._note_answer = note_answer
         self.breaker = Breaker(note_breaker)
 
+    def close(self) -> None:
+        """Note that this server is not used any more."""
+        self.breaker.note_success()
+
     def note_call(self, checks: int, started: int) -> None:
         """Note a call that the server answered; `started` is monotonic nanoseconds."""
         self._log.note_success()

@@ -29,7 +29,7 @@ Store = Annotated[
     typer.Option(
         "--redis",
         envvar="RATELIMIT_REDIS",
-        help="The store: redis://, rediss://, unix://, embedded:///path.",
+        help="The store: redis://, rediss://, unix://, redis+sentinel://, redis+cluster://, embedded:///path.",
         callback=complete_store_url,
     ),
 ]

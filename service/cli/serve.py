@@ -54,7 +54,8 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter for each setting
     redis: Annotated[
         str | None,
         typer.Option(
-            help="The store: redis://, rediss://, unix://, embedded://[/path], memory://. [default: embedded://]"
+            help="The store: redis://, rediss://, unix://, redis+sentinel://, redis+cluster://, embedded://[/path],"
+            " memory://. [default: embedded://]"
         ),
     ] = None,
     redis_ca: Annotated[

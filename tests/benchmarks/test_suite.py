@@ -7,7 +7,7 @@ import pytest
 from benchmarks import BenchmarkError, cli, runner, server
 from benchmarks.contestants import BUCKET, CONTESTANTS, DECIDERS, EMPTY, OBSERVED, OURS, THROTTLED
 from benchmarks.figures import Cell, Found
-from benchmarks.suite import accuracy, growth, library, memory, observers, shortcuts
+from benchmarks.suite import accuracy, cluster, growth, library, memory, observers, shortcuts
 from benchmarks.worker import Order
 from benchmarks.workload import DAY, THREE, Quota
 
@@ -18,6 +18,7 @@ SMALL = {
     "growth": growth.Growth((20, 200), (1, 3), (10, 10**9), (1, 10), 1, 40),
     "shortcuts": shortcuts.Shortcuts(1, 0.02),
     "observers": observers.Observers(2, 0.05),
+    "cluster": cluster.OverMachines(1, 0.1),
 }
 
 
@@ -99,6 +100,14 @@ def _growth(written, figure):
         assert figure(OURS, "ratio", label)[0] > 0
 
 
+def _cluster(written, figure):
+    assert _contestants(written, cluster.CELL) == {*cluster.NODES}
+    for name in cluster.NODES:
+        assert figure(name, "wrong", cluster.CELL.label) == [0, 0]
+    for name in ("decisions_per_second", "redis_us", "redis_process_us"):
+        assert figure(cluster.THREE, name, cluster.RATIO.label)[0] > 0
+
+
 def _shortcuts(written, figure):
     assert _contestants(written, shortcuts.CELL) == {*shortcuts.DENIED, "coalesced", "leased"}
     assert figure("denied, blocking", "admitted") == [0]
@@ -124,6 +133,7 @@ SHAPES = {
     "memory": _memory,
     "growth": _growth,
     "shortcuts": _shortcuts,
+    "cluster": _cluster,
     "observers": _observers,
 }
 

@@ -8,7 +8,7 @@ from benchmarks import cli, plots, report, targets
 from benchmarks.contestants import BUCKET, EMPTY, OURS, THROTTLED
 from benchmarks.figures import Cell, Found
 from benchmarks.runner import Benchmark, Result
-from benchmarks.suite import accuracy, growth, grpc, http, memory, observers, shortcuts
+from benchmarks.suite import accuracy, cluster, growth, grpc, http, memory, observers, shortcuts
 from benchmarks.suite.library import ALONE, ALONE_THREE, ONE_EACH, RATE, THREAD, THREE_EACH
 
 FIXED = "limits fixed window"
@@ -84,7 +84,12 @@ def made_up():
         (grpc.FULL, grpc.OURS, "ratio", [0.6, 0.7]),
         (grpc.HALF, grpc.OURS, "share_after_20_ms", [0, 0, 0.1]),
     )
+    machines = (
+        (cluster.RATIO, cluster.THREE, "decisions_per_second", [0.6, 0.7]),
+        (cluster.RATIO, cluster.THREE, "redis_process_us", [1.2, 1.3]),
+    )
     return {
+        "cluster": found(*machines),
         "library": found(*library),
         "accuracy": found((accuracy.DAILY_CELL, OURS, "admitted_to_allowed", [1, 1])),
         "memory": found(*active, (memory.IDLE, OURS, "keys_left", [0])),
@@ -106,7 +111,7 @@ def judged(run):
 
 def test_everything_that_is_reached_is_met(made_up):
     assert {verdict["met"] for verdict in targets.judge(merged(made_up))} == {True}
-    assert len(targets.TARGETS) == 23
+    assert len(targets.TARGETS) == 25
 
 
 def test_ratios_are_taken_round_by_round_against_the_fastest_of_the_round(made_up):
