@@ -67,7 +67,10 @@ class Node:
             **config,
         }
         folder.mkdir(parents=True)
-        self.server = ValkeyServer(port=self.port, data_dir=folder, config=options)
+        self.socket = folder / "s"
+        self.server = ValkeyServer(
+            port=self.port, data_dir=folder, unix_socket_path=self.socket, config=options
+        )
         self.server.start()
         self.bus = bus
         self.client = redis.Redis(port=self.port, decode_responses=True)

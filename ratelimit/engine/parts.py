@@ -7,7 +7,7 @@ slots. So a check whose limits lie in both is decided in two calls:
     first reply = decide parts.own                # what belongs to the tenant
     if it is a denial: only look at parts.shared, so that the decision shows every limit
     else:              decide parts.shared, at the time of the first reply
-    if that is a denial: refund parts.own         # encode_refund in settle_script.py
+    if that is a denial: refund parts.own         # refund_script.py
     merge_replies(check, parts, first reply, second reply)
 
 So a check never passes that one of its limits would deny. Between the two calls the tenant's tokens are

@@ -6,14 +6,11 @@ from struct import Struct
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from ratelimit.decision.settlement import Settlement
-from ratelimit.engine.check_script import ScriptArgument, pack_header, text_of, unpack_time
+from ratelimit.engine.check_script import ScriptArgument, pack_header, text_of
 from ratelimit.engine.keyspace import make_record_store_key, make_shared_prefix
 from ratelimit.engine.limit_status import (
-    evaluate_limit,
     evaluate_settled_limit,
-    make_bucket,
     make_limit_state,
-    unpack_states,
 )
 from ratelimit.engine.parts import split_check
 from ratelimit.engine.reservation_id import parse_reservation_id
@@ -26,8 +23,6 @@ if TYPE_CHECKING:
 
     from ratelimit.decision.limit_state import LimitState
     from ratelimit.engine.keyspace import Keyspace
-    from ratelimit.engine.layout import PlacedLimit
-    from ratelimit.engine.limit_status import RawState
     from ratelimit.engine.reservation_record import RecordedLimit
     from ratelimit.engine.resolver import ResolvedCheck, Resolver
     from ratelimit.request.usage import Usage
@@ -36,7 +31,6 @@ SettleAction = Literal["settle", "cancel", "release", "refund"]
 """What a call of lua/settle.lua does with a reservation."""
 
 _STREAM_STRUCT: Final = Struct("<2d")
-_TRACE_STRUCT: Final = Struct("<4d")
 
 
 class SettleOptions(NamedTuple):
@@ -160,45 +154,6 @@ def encode_lease_return(check: ResolvedCheck, keyspace: Keyspace, options: Settl
     return SettleCall(calls, check.subject.tenant)
 
 
-def encode_refund(own: ResolvedCheck, reply: bytes, keyspace: Keyspace, options: SettleOptions) -> SettleCall:
-    """Return the call of lua/settle.lua to give back what a check took, which shared limits have denied.
-
-    Args:
-        own: the part of the check that was admitted.
-        reply: the reply to it.
-        keyspace: the store keys.
-        options: what all settlements have in common.
-    """
-    subject = own.subject
-    keys = keyspace.make_usage_store_keys(subject.prefix)
-    answer, record = own.answer_store_key, own.record_store_key
-    t, states = unpack_states(subject.layout, reply)
-    limits = list(zip(subject.layout.placed_limits, own.costs, states, strict=True))
-    taken = [evaluate_limit(*limit, t, taken=False).wait == 0 for limit in limits]
-    charged = own.reservation or ""
-    if not record:
-        charged = encode_record(own, "".join(str(int(is_taken)) for is_taken in taken))
-    traces = [
-        _make_trace(*limit, t, is_taken=is_taken) for limit, is_taken in zip(limits, taken, strict=True)
-    ]
-    action: SettleAction = "refund" if answer else "cancel"
-    head = _encode_head(action, charged, subject.tenant, subject.prefix, options)
-    head[1] = int(unpack_time(reply))  # At a later time, a check from the past would not see the refund.
-    keys += filter(None, (answer, record))
-    call = ScriptCall(keys, [*head, 0, b"".join(traces)], subject.prefix)
-    return SettleCall((call,), subject.tenant)
-
-
-def _make_trace(placed: PlacedLimit, cost: float, state: RawState, t: int, *, is_taken: bool) -> bytes:
-    """Return the state of a bucket before a check at time `t` and after it; of other limits only zeros."""
-    if placed.kind != "bucket":
-        return _TRACE_STRUCT.pack(0, 0, 0, 0)
-    before = after = make_bucket(state)
-    if is_taken and cost:
-        after = before.take(placed.shape, t, cost)
-    return _TRACE_STRUCT.pack(*before, *after)
-
-
 def _encode_by_reservation(
     action: SettleAction,
     reservation: str,
@@ -217,7 +172,7 @@ def _encode_by_reservation(
     calls = []
     for prefix in prefixes:
         keys = keyspace.make_usage_store_keys(prefix)
-        head = _encode_head(action, reservation, tenant, prefix, options, usage)
+        head = encode_head(action, reservation, tenant, prefix, options, usage)
         calls.append(ScriptCall([*keys, make_record_store_key(prefix, parsed.token)], [*head, *tail], prefix))
         options = options._replace(usage_length=0)  # There is one usage record, with the tenant's limits.
     return SettleCall(tuple(calls), tenant, usage, ends=action != "release")
@@ -238,13 +193,13 @@ def _encode_by_check(
             continue
         prefix, tenant = part.subject.prefix, part.subject.tenant
         subject = encode_record(part, "1" * len(part.costs))
-        head = _encode_head(action, subject, tenant, prefix, options, usage)
+        head = encode_head(action, subject, tenant, prefix, options, usage)
         calls.append(ScriptCall(keyspace.make_usage_store_keys(prefix), [*head, *tail], prefix))
         options = options._replace(usage_length=0)
     return tuple(calls)
 
 
-def _encode_head(
+def encode_head(
     action: SettleAction,
     subject: str,
     tenant: str,

@@ -10,11 +10,11 @@ from weakref import WeakSet
 from ratelimit.engine.check_script import ScriptArgument, encode_checks, read_decision
 from ratelimit.engine.keyspace import make_owner_store_key
 from ratelimit.engine.layout import make_store_key_suffix
+from ratelimit.engine.refund_script import encode_refund
 from ratelimit.engine.resolver import ResolvedCheck, Resolver
 from ratelimit.engine.settle_script import (
     encode_charge,
     encode_lease_return,
-    encode_refund,
     encode_reservation_end,
     encode_settle,
     read_settlement,
@@ -230,8 +230,7 @@ class BaseLimiter:
         return encode_charge(check, self._resolver.keyspace, self._settle_options)
 
     def _encode_refund(self, own: ResolvedCheck, reply: bytes) -> ScriptCall:
-        [call] = encode_refund(own, reply, self._resolver.keyspace, self._settle_options).calls
-        return call
+        return encode_refund(own, reply, self._resolver.keyspace, self._settle_options)
 
     def _forget_buckets(self, store_keys: Sequence[str]) -> None:
         """Forget the denials, leases and last states of buckets that have been reset."""
