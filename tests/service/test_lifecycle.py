@@ -57,7 +57,7 @@ def test_logs_are_json_when_asked_for(start_sidecar):
         ([], "--policy (RATELIMIT_POLICY): required"),
         (["--policy", "nowhere.yaml"], "nowhere.yaml: cannot be read: No such file or directory"),
         (["--redis", "http://localhost"], "names no store; allowed: redis://"),
-        (["--redis", "redis+cluster://h:1"], "not supported yet"),
+        (["--redis", "redis+cluster://h:1/0"], "a cluster has one database"),
         (["--redis", "redis://localhost/x"], "must be a number"),
         (["--redis", "unix://"], "needs the path of a socket"),
         (["--port", "99999"], "--port (RATELIMIT_PORT): Input should be less than or equal to 65535"),

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from ratelimit import Limiter, Policy
+from ratelimit.stores import open_client
 
 from ..processes import run_ratelimit, wait_until
 
@@ -237,7 +238,7 @@ def test_an_assignment_is_seen_by_every_sidecar_running_or_not_yet(start_sidecar
     one.client.put(f"/v1/keys/{key}", json={"blocked": True}, headers=ADMIN)
     assert start_sidecar("--redis", redis, policy=METERED).check(key).status_code == 429
     with Limiter(redis, Policy.from_text(METERED)) as elsewhere:
-        elsewhere._opened_store.client.hset("rl1:keys", "vk_odd", '{"plan": ["pro"], "colour": 1}')
+        elsewhere._run_commands([("HSET", "rl1:keys", "vk_odd", '{"plan": ["pro"], "colour": 1}')])
         elsewhere.assign("vk_new", plan="pro")
     wait_until(lambda: other.check("vk_new").json()["plan"] == "pro")
     assert other.check("vk_odd").json()["plan"] == "free"
@@ -266,8 +267,9 @@ def test_whose_a_reservation_is_nobody_can_say_otherwise(metered, start_sidecar,
     sidecar = start_sidecar("--redis", redis, policy=METERED)
     reservation = reserve(sidecar, key)
     settle(sidecar, reservation=reservation, tenant="evil", plan="nonsense", input_tokens=1)
-    with Limiter(redis, Policy.from_text(METERED)) as elsewhere:
-        [(_, record)] = elsewhere._opened_store.client.xrange("rl1:usage")
+    client, close = open_client(redis, 5)
+    [(_, record)] = client.xrange("rl1:usage")
+    close()
     assert (record[b"tenant"].decode(), record[b"plan"]) == (key, b"free")
 
 
