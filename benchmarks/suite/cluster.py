@@ -18,7 +18,7 @@ from ratelimit import AsyncLimiter, Limit
 
 TASKS: Final = 256
 TENANTS: Final = 10_000
-LIMIT: Final = Limit("requests", "100000000/second")
+LIMIT: Final = Limit("requests", "1000000/day")
 NODES: Final = {"1 server": 1, "3 servers": 3}
 ONE, THREE = NODES
 CELL: Final = Cell(f"{TASKS} tasks, {TENANTS:,} tenants", contestants=tuple(NODES))

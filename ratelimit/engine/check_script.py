@@ -2,7 +2,7 @@
 
     check = resolver.resolve(check, take=True)   # which limits apply, at what cost: resolver.py
     keys, args = encode_checks([check], ...)     # one call of lua/check.lua, for many checks
-    replies = split_replies(reply)               # the reply for each check
+    replies = split_replies(reply, 1)            # the reply for each check
     decision = read_decision(check, replies[0])  # the decision for the user
 
 The limiter, the async limiter and the simulator all use these functions.
@@ -98,9 +98,15 @@ def encode_checks(
     return keys, args
 
 
-def split_replies(reply: bytes | list[bytes]) -> list[bytes]:
-    """Return the reply of lua/check.lua for each check; for a single check the script replies no array."""
-    return reply if isinstance(reply, list) else [reply]
+def split_replies(reply: bytes | list[bytes], count: int) -> list[bytes]:
+    """Return the reply of lua/check.lua for each of `count` checks."""
+    if isinstance(reply, list):
+        return reply
+    if count == 1:
+        return [reply]
+    size_text, _, replies = reply.partition(b"|")
+    size = int(size_text)
+    return [replies[start : start + size] for start in range(0, len(replies), size)]
 
 
 def pack_header(max_skew: int | None, first_check: int = 0) -> bytes:

@@ -99,7 +99,7 @@ class AsyncServer:
 
     async def _run_checks(self, checks: list[ResolvedCheck]) -> list[bytes]:
         keys, args = self._encode_checks(checks)
-        return split_replies(await self._run_script(CHECK, keys, args, len(checks)))
+        return split_replies(await self._run_script(CHECK, keys, args, len(checks)), len(checks))
 
     async def run_script(self, script: Script, keys: list[str], args: list[ScriptArgument]) -> Any:  # noqa: ANN401 - replies have many types
         """Run a script and return its reply; see `AsyncCalls`."""

@@ -85,7 +85,7 @@ class Server:
         """Return the reply to each check, or its error; see `Calls`."""
         keys, args = self._encode_checks(checks)
         try:
-            return split_replies(self._run_script(CHECK, keys, args, len(checks)))
+            return split_replies(self._run_script(CHECK, keys, args, len(checks)), len(checks))
         except CONNECTION_ERRORS as error:
             return [error] * len(checks)
 

@@ -88,8 +88,9 @@ def read_outcomes(count: int, calls: Sequence[SlotCall], outcomes: Sequence[Any]
     """Return the reply to each of `count` checks, or the error of the call that carried it."""
     replies: list[Any] = [None] * count
     for call, outcome in zip(calls, outcomes, strict=True):
+        count = len(call.indexes)
         is_error = isinstance(outcome, Exception)
-        each = [outcome] * len(call.indexes) if is_error else split_replies(outcome)
+        each = [outcome] * count if is_error else split_replies(outcome, count)
         for index, reply in zip(call.indexes, each, strict=True):
             replies[index] = reply
     return replies

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimit import Limit, Policy
-from ratelimit.engine.check_script import compute_checksum, read_decision, unpack_time
+from ratelimit.engine.check_script import compute_checksum, read_decision, split_replies, unpack_time
 from ratelimit.engine.keyspace import SHARDS, Keyspace
 from ratelimit.engine.parts import merge_replies, must_refund, plan_shared, split_check
 from ratelimit.engine.resolver import Resolver
@@ -92,3 +92,16 @@ def test_a_remembered_answer_keeps_its_reservation_and_is_not_given_back():
     assert must_refund(parts, own, denied)
     other = b"again first 00000000 " + own
     assert read_decision(check, merge_replies(check, parts, other, shared)).limits == ()
+
+
+@pytest.mark.parametrize(
+    ("reply", "replies"),
+    [
+        (b"1ab", [b"1ab"]),
+        (b"3|1ab0cd", [b"1ab", b"0cd"]),
+        (b"11|1aaaaaaaaa|0|cccccccc|", [b"1aaaaaaaaa|", b"0|cccccccc|"]),
+        ([b"1ab", b"0"], [b"1ab", b"0"]),
+    ],
+)
+def test_the_replies_of_a_call_are_told_apart(reply, replies):
+    assert split_replies(reply, len(replies)) == replies

@@ -20,7 +20,8 @@
 --        and with 2 also: 1 if its answer is remembered, else 0; a checksum of its limits and costs; the
 --          reservation's id or -; milliseconds to remember; the subject and limits of its record, in the form
 --          that settle.lua describes, or '' if it has no reservation
--- Reply  a string for one check, an array of strings for several. The string is 1 if the check is admitted, else
+-- Reply  a string for one check. For several an array of strings; if they all have the same size, one string: the
+--        size, `|`, and the strings one after the other. The string of a check is 1 if the check is admitted, else
 --        0; then doubles: the timestamp at which it was decided, and two for each limit, its state *before* the
 --        check:
 --          buckets: the tokens missing, and the time at which that was true
@@ -59,7 +60,7 @@ local function count_slots(store_key, capacity, at)
   return false, count, next_free[2] - at
 end
 
-local replies, reply_count, packed_now = {}, 0, pack_doubles('<d', now)
+local replies, reply_count, has_one_size, packed_now = {}, 0, true, pack_doubles('<d', now)
 local check = ARGV[arg_index]
 
 while check do
@@ -186,9 +187,10 @@ while check do
   end
   reply_count = reply_count + 1
   replies[reply_count] = reply
+  if #reply ~= #replies[1] then has_one_size = false end
   check = ARGV[arg_index]
 end
 
--- The server builds an array in a separate buffer. For a single check that costs two microseconds.
+-- The server builds an array in a separate buffer, which costs two microseconds and more.
 if reply_count == 1 then return replies[1] end
-return replies
+return has_one_size and #replies[1] .. '|' .. table.concat(replies) or replies
