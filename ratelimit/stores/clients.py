@@ -143,11 +143,21 @@ def _connect_cluster(url: StoreURL, options: dict[str, Any]) -> Any:  # noqa: AN
     pool = make_pool(redis.ConnectionPool, url, options, None)
     others = {"host", "port", "db", "retry_on_timeout"}  # It has its own of these.
     kwargs = {name: value for name, value in pool.connection_kwargs.items() if name not in others}
-    kwargs["ssl"] = issubclass(pool.connection_class, redis.SSLConnection)
     try:
-        return redis.RedisCluster(startup_nodes=nodes, cluster_error_retry=Retry(NoBackoff(), 3), **kwargs)
+        # Only with a URL does it use the connection class, which knows the name in the certificates.
+        return redis.RedisCluster(
+            url=_make_plain_url(*url.hosts[0]),
+            startup_nodes=nodes,
+            cluster_error_retry=Retry(NoBackoff(), 3),
+            connection_class=pool.connection_class,
+            **kwargs,
+        )
     except redis.exceptions.RedisClusterException as error:  # It is not a RedisError.
         raise redis.ConnectionError(str(error)) from None
+
+
+def _make_plain_url(host: str, port: int) -> str:
+    return f"redis://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _open_store(

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import trustme
+from typer.testing import CliRunner
 
 from ratelimit import AsyncLimiter, Limit, Limiter, Usage
+from service.cli.commands import app
 
 from ..clusters import run_cluster
 from ..processes import wait_until
@@ -82,6 +84,10 @@ def test_a_cluster_with_tls_a_password_file_and_the_least_rights(own_cluster, tl
         for node in own_cluster.nodes:
             node.client.client_kill_filter(_type="normal", skipme=True)
         assert use(limiter) == ["store"] * 40
+
+    for words in (["usage", "--json"], ["top", "--once"]):
+        done = CliRunner().invoke(app, [*words, "--redis", tls_url])
+        assert (done.exit_code, done.stderr) == (0, "")
 
     async def run():
         async with AsyncLimiter(tls_url, LIMITS, deadline=20) as limiter:
