@@ -12,13 +12,14 @@ from ratelimit.stores.scripts import CHECK, REPORT, SETTLE
 _WRONG_LOGIN: Final = ("NOAUTH", "WRONGPASS")
 
 _NO_PERMISSION: Final = re.compile(
-    r"NOPERM\b|ERR ACL failure in script\b|ERR Error running script.*: The user executing the script can't ",
+    r"NOPERM\b|ERR ACL failure in script\b"
+    r"|ERR (?:Error running script.*: )?The user executing the script can't ",
     re.DOTALL,
 )
-"""How refusals begin: of a command; of one in a script, on Valkey and from Redis 7; the same on Redis 6.2."""
+"""How refusals begin: of a command; of one in a script on Valkey and Redis 7.2, and on Redis 6.2 and 7.0."""
 
 _NAMED_COMMAND: Final = re.compile(r"run the '([^' ]+)' command")
-_SCRIPT_LINE: Final = re.compile(r"f_([0-9a-f]{40})\): @user_script:(\d+):")
+_SCRIPT_LINE: Final = re.compile(r"(?:f_|script: )([0-9a-f]{40})\S* (?:on )?@user_script:(\d+)")
 _CALL: Final = re.compile(r"call\('([A-Z]+)'(?:, '(GROUPS)')?")
 _STORE_KEYS: Final = re.compile(r"access (?:a key|one of the keys|at least one of the keys)")
 
@@ -42,7 +43,7 @@ def _find_command(text: str) -> str | None:
     """Return the command that was refused, as an ACL names it."""
     if (named := _NAMED_COMMAND.search(text)) is not None:
         return named[1].upper()
-    # Redis 6.2 says only which line of which script was refused.
+    # Redis 6.2 and 7.0 say only which line of which script was refused.
     if (place := _SCRIPT_LINE.search(text)) is None:
         return None
     for script in (CHECK, SETTLE, REPORT):

@@ -13,7 +13,8 @@ from redis.exceptions import (
 )
 
 from ratelimit.stores.failures import classify_error, explain_error, is_refusal
-from ratelimit.stores.scripts import CHECK, SETTLE
+from ratelimit.stores.refusals import explain_refusal, find_refusal
+from ratelimit.stores.scripts import CHECK, REPORT, SETTLE
 from ratelimit.stores.transport import proves_no_run, raise_error_reply
 
 NO_RUN = [
@@ -168,3 +169,13 @@ def test_p10_an_error_never_quotes_the_arguments_of_a_command(error, shown):
 def test_an_answer_of_the_store_is_no_failure_of_the_connection(error, reason):
     assert classify_error(error) == reason
     assert getattr(error, "status_code", None) is None or error.status_code in explain_error(error)
+
+
+def test_redis_7_0_says_only_which_line_of_which_script_was_refused():
+    [line] = [number for number, text in enumerate(REPORT.source.splitlines(), 1) if "call('HSET'" in text]
+    text = (
+        "ERR The user executing the script can't run this command or subcommand"
+        f" script: {REPORT.sha}, on @user_script:{line}."
+    )
+    assert isinstance(find_refusal(text), NoPermissionError)
+    assert explain_refusal(text) == "the store's ACL does not allow this user the command HSET"
