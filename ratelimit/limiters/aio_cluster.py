@@ -7,6 +7,7 @@ for a server go out together, in one write: a call for each slot.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -79,7 +80,7 @@ class AsyncCluster:
         )
         self._tasks: set[asyncio.Task[Any]] = set()
         self._refreshing: asyncio.Task[None] | None = None
-        self._refreshed_at = 0.0
+        self._refreshed_at = -math.inf
 
     def submit(self, check: ResolvedCheck) -> asyncio.Future[Reply]:
         """Return a future for the reply to a check; see `AsyncCalls`."""
@@ -176,21 +177,32 @@ class AsyncCluster:
             self._start_refresh()
 
     async def _refresh(self) -> None:
-        """Ask for the servers of the cluster. If none answers, those stay known that are known."""
-        await asyncio.shield(self._start_refresh())
+        """Ask for the servers of the cluster, and wait for at most a deadline; not at all if none answered.
+
+        If nobody knows the servers then, a seed is called: its breaker knows whether to wait.
+        """
+        if asyncio.get_running_loop().time() - self._refreshed_at > MIN_REFRESH_INTERVAL or self._is_asking:
+            await asyncio.wait([self._start_refresh()], timeout=self._deadline)
+
+    @property
+    def _is_asking(self) -> bool:
+        return self._refreshing is not None and not self._refreshing.done()
 
     def _start_refresh(self) -> asyncio.Future[None]:
-        if self._refreshing is None or self._refreshing.done():
+        if self._refreshing is None or not self._is_asking:
             self._refreshed_at = asyncio.get_running_loop().time()
             self._refreshing = self._start(self._ask_for_servers())
         return self._refreshing
 
     async def _ask_for_servers(self) -> None:
-        for address in self._topology.list_candidates():
-            server = self._servers.find(address)
+        for address in self._topology.rotate_candidates():
+            server, started = self._servers.find(address), time.monotonic_ns()
+            if server.watch.breaker.is_open:
+                continue
             try:
                 reply = await server.transport.call("CLUSTER", "SLOTS")
-            except CONNECTION_ERRORS:
+            except CONNECTION_ERRORS as error:
+                server.watch.note_failure(error, started)
                 continue
             self._topology.read_slots(reply, address)
             await self._servers.close_all_but(self._topology.list_primaries())

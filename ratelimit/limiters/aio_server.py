@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 LONG_DEADLINES: Final = 20
 """Reading all assignments may take this many deadlines: there may be many keys, and no check waits for it."""
 
-EncodeChecks = "Callable[[Sequence[ResolvedCheck]], tuple[list[str], list[ScriptArgument]]]"
-
 
 class AsyncCalls(Protocol):
     """Calls to a store: one server, or a cluster.

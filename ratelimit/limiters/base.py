@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 from ratelimit.engine.check_script import ScriptArgument, encode_checks, read_decision
 from ratelimit.engine.keyspace import make_owner_store_key
@@ -87,7 +87,8 @@ class BaseLimiter:
         self._observers = Observers(observers)
         self._resolver = Resolver(make_policy(policy), keyspace=keyspace)
         self._note_policy()
-        self._watches: WeakSet[ServerWatch] = WeakSet()  # a server that left a cluster is forgotten
+        self._open_breakers = 0  # of all servers
+        self._breakers_lock = threading.Lock()
         self._outage = Outage(start_charging=self._start_charging)
         self._assignments_counter: bytes | None = None
         self._closed = False
@@ -100,9 +101,7 @@ class BaseLimiter:
     def _make_watch(self, server: Address | None = None) -> ServerWatch:
         """Return what will be known of the store's only server, or of a server of a cluster."""
         name = f"{self.store}, server {server[0]}:{server[1]}," if server else self.store
-        watch = ServerWatch(name, self._observers, self._note_breaker, self._note_answer)
-        self._watches.add(watch)
-        return watch
+        return ServerWatch(name, self._observers, self._note_breaker, self._note_answer)
 
     @property
     def policy(self) -> Policy:
@@ -159,10 +158,11 @@ class BaseLimiter:
         if self._outage.has_buckets:
             self._outage.note_answer()
 
-    def _note_breaker(self, _: bool) -> None:  # noqa: FBT001 - a callback
-        is_open = any(watch.breaker.is_open for watch in [*self._watches])
-        for note_breaker in self._observers.note_breaker:
-            note_breaker(is_open)
+    def _note_breaker(self, is_open: bool) -> None:  # noqa: FBT001 - a callback
+        with self._breakers_lock:
+            self._open_breakers += 1 if is_open else -1
+            for note_breaker in self._observers.note_breaker:
+                note_breaker(self._open_breakers > 0)
 
     def _resolve(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -53,9 +54,9 @@ class Cluster:
         self._topology = Topology(seeds)
         self._deadline = deadline
         self._encode_checks, self._encode_refund = encode_checks, encode_refund
-        self._lock = threading.Lock()  # held while servers are added, or asked for the others
+        self._lock = threading.Lock()  # held while servers are added or forgotten
         self._servers: dict[Address, _Server] = {}
-        self._refreshed_at = 0.0
+        self._refreshed_at = -math.inf
 
     def run_checks(self, checks: Sequence[ResolvedCheck]) -> Sequence[bytes | Exception]:
         """Return the reply to each check, or its error; see `Calls`."""
@@ -111,7 +112,7 @@ class Cluster:
         while True:
             if step.pause:
                 self._refresh()
-                time.sleep(step.pause)
+                time.sleep(step.pause)  # No server can run the command now: its slot is being moved.
             answers = [self._send(batch, is_long=is_long) for batch in step.batches]
             try:
                 step = routing.send(answers)
@@ -150,19 +151,24 @@ class Cluster:
     def _refresh(self, but: Address | None = None) -> None:
         """Ask for the servers of the cluster, unless that was just done. If none answers, those stay known.
 
+        It takes one deadline and at most the rest of a call: other servers are then asked at the next time.
+
         Args:
             but: a server that has just failed.
         """
         if time.monotonic() - self._refreshed_at < MIN_REFRESH_INTERVAL:
             return
         self._refreshed_at = time.monotonic()
-        for address in self._topology.list_candidates():
-            server = self._find_server(address)
+        for address in self._topology.rotate_candidates():
+            server, started = self._find_server(address), time.monotonic_ns()
             if address == but or server.watch.breaker.is_open:
                 continue
+            if time.monotonic() - self._refreshed_at > self._deadline:
+                return
             try:
                 reply = server.transport.call("CLUSTER", "SLOTS")
-            except CONNECTION_ERRORS:
+            except CONNECTION_ERRORS as error:
+                server.watch.note_failure(error, started)
                 continue
             self._topology.read_slots(reply, address)
             self._close_all_but(self._topology.list_primaries())

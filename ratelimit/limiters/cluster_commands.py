@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from ratelimit.stores.scripts import Script
     from ratelimit.stores.transport import Command
 
-EncodeChecks = "Callable[[Sequence[ResolvedCheck]], tuple[list[str], list[ScriptArgument]]]"
-
 
 class SlotCall(NamedTuple):
     """Checks of one slot that share a call.

@@ -54,6 +54,7 @@ class Topology:
 
     def __init__(self, seeds: Sequence[Address]) -> None:
         self._seeds = tuple(seeds)
+        self._rotation = -1
         self._primaries: list[Address | None] = [None] * SLOTS
 
     @property
@@ -70,8 +71,15 @@ class Topology:
         return list(dict.fromkeys(filter(None, self._primaries)))
 
     def list_candidates(self) -> list[Address]:
-        """Return the servers to ask for the others, the best first."""
+        """Return the servers to ask for the others."""
         return list(dict.fromkeys([*self.list_primaries(), *self._seeds]))
+
+    def rotate_candidates(self) -> list[Address]:
+        """Return the same, each time with another one first: one that does not answer is not always asked."""
+        candidates = self.list_candidates()
+        self._rotation += 1
+        first = self._rotation % len(candidates)
+        return candidates[first:] + candidates[:first]
 
     def move_slot(self, slot: int, address: Address) -> None:
         """Note that a server said that another one has a slot."""

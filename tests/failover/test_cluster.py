@@ -58,7 +58,6 @@ def test_p1_p6_slots_that_move_back_and_forth_lose_and_double_nothing(own_cluste
     assert_nothing_was_lost(load, client)
     unknown = sum(read_used(client).values()) - sum(load.admitted.values())
     assert unknown <= load.outages
-    assert load.longest_gap < 5
 
 
 def test_p1_p6_the_slot_that_everyone_shares_moves(own_cluster, client, report):
