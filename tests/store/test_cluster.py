@@ -9,7 +9,7 @@ import socket
 import pytest
 
 from ratelimit import AsyncLimiter, Limit, Limiter, Observer, StoreUnavailable, Usage
-from ratelimit.engine.keyspace import EVERYONE
+from ratelimit.engine.keyspace import EVERYONE, find_slot, find_tag
 
 from ..clusters import KEYSPACE, run_cluster
 from ..processes import wait_until
@@ -246,3 +246,63 @@ def test_p8_a_cluster_that_is_frozen_from_the_start_is_not_waited_for_by_each_ch
                 decisions = [limiter.check("k") for _ in range(300)]
     assert {decision.source for decision in decisions} == {"outage"}
     assert len(failures) < 30, "most checks were decided without a call"
+
+
+@contextlib.contextmanager
+def half_moved(cluster, tenant, *names):
+    """For a block, be in the middle of moving a tenant's slot: these store keys are on the other server."""
+    source = cluster.find_shard_owner(tenant)
+    target = next(node for node in cluster.nodes if node is not source)
+    slot = find_slot(find_tag(KEYSPACE.make_prefix(tenant)))
+    source_id, target_id = source.id, target.id
+    target.client.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", source_id)
+    source.client.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", target_id)
+    migrate = ("MIGRATE", "127.0.0.1")
+    source.client.execute_command(*migrate, target.port, "", 0, 5000, "KEYS", *names)
+    try:
+        yield
+    finally:
+        while names := source.client.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100):
+            source.client.execute_command(*migrate, target.port, "", 0, 5000, "KEYS", *names)
+        for node in (target, source, *cluster.nodes):
+            node.client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", target_id)
+
+
+def test_p6_a_settlement_in_the_middle_of_a_move_charges_nothing_or_everything(own_cluster):
+    wait_until(own_cluster.is_agreed)
+    limits = [
+        Limit("mine", "1000/365d", unit="tokens"),
+        Limit("ours", "1000/365d", unit="tokens", per=["tenant"]),
+    ]
+    with Limiter(own_cluster.url, limits, deadline=0.3) as limiter:
+        held = limiter.reserve("vk", tenant="acme", cost={"tokens": 10})
+        # With the stream and its count all KEYS are there, and the script begins.
+        limiter.settle(Usage(key="another", tenant="acme"))
+        prefix = KEYSPACE.make_prefix("acme")
+        own_cluster.find_shard_owner("acme").client.set(KEYSPACE.make_usage_store_keys(prefix)[1], 0)
+        usage = Usage(input_tokens=100, status=200)
+        with half_moved(own_cluster, "acme", f"{prefix}:t"):
+            for _ in range(2):
+                with pytest.raises(StoreUnavailable):
+                    limiter.settle(usage, reservation=held.id)
+        settled = limiter.settle(usage, reservation=held.id)
+        assert (settled.replayed, [state.remaining for state in settled.limits]) == (False, [900, 900])
+        looked = limiter.peek("vk", tenant="acme")
+    assert [state.remaining for state in looked.limits] == [900, 900]
+
+
+def test_p6_checks_in_the_middle_of_a_move_are_decided_where_their_state_is(own_cluster):
+    """One call carries checks whose state is on both servers: it is split, and each is decided once."""
+    wait_until(own_cluster.is_agreed)
+    tag = find_tag(KEYSPACE.make_prefix("t0"))
+    tenants = [tenant for tenant in TENANTS if find_tag(KEYSPACE.make_prefix(tenant)) == tag][:3]
+    names = [f"{KEYSPACE.make_prefix(tenant)}:k" for tenant in tenants[1:]]
+    limit = Limit("requests", "5/365d", denial_memory=False)
+    with Limiter(own_cluster.url, limit, deadline=2) as limiter:
+        for tenant in tenants:
+            limiter.reset(tenant)
+        assert all(limiter.check_many(tenants))
+        with half_moved(own_cluster, "t0", *names):
+            decisions = limiter.check_many(tenants)
+            assert {decision.source for decision in decisions} == {"store"}
+        assert [limiter.peek(tenant).limits[0].remaining for tenant in tenants] == [3, 3, 3]
