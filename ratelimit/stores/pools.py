@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import redis
 import redis.asyncio
@@ -20,7 +20,7 @@ from ratelimit.stores.failures import CONNECTION_ERRORS, explain_error
 from ratelimit.stores.secure_connections import make_pool as make_server_pool
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping
 
     from ratelimit.stores.url import Address, StoreURL
 
@@ -69,18 +69,18 @@ def _connect_to_primary(connection_class: Any, sentinels: list[Any], service: st
             connection.disconnect()
 
     def find_primary() -> Address:
-        reasons = []
-        for sentinel in list(sentinels):
+        search = _search(sentinels, service)
+        sentinel = next(search)
+        while True:
+            answer: Address | Exception | None
             try:
-                address = ask(sentinel)
+                answer = ask(sentinel)
             except CONNECTION_ERRORS as error:
-                reasons.append(_explain(sentinel, explain_error(error)))
-                continue
-            if address is not None:
-                _put_first(sentinels, sentinel)
-                return address
-            reasons.append(_explain(sentinel, "does not watch it"))
-        raise LostConnection(_write_reasons(service, reasons))
+                answer = error
+            try:
+                sentinel = search.send(answer)
+            except StopIteration as end:
+                return cast("Address", end.value)
 
     class PrimaryConnection(connection_class):  # type: ignore[misc]  # mypy does not know the base class
         def connect(self) -> None:
@@ -109,18 +109,18 @@ def _connect_async_to_primary(connection_class: Any, sentinels: list[Any], servi
             await connection.disconnect(nowait=True)
 
     async def find_primary() -> Address:
-        reasons = []
-        for sentinel in list(sentinels):
+        search = _search(sentinels, service)
+        sentinel = next(search)
+        while True:
+            answer: Address | Exception | None
             try:
-                address = await ask(sentinel)
+                answer = await ask(sentinel)
             except CONNECTION_ERRORS as error:
-                reasons.append(_explain(sentinel, explain_error(error)))
-                continue
-            if address is not None:
-                _put_first(sentinels, sentinel)
-                return address
-            reasons.append(_explain(sentinel, "does not watch it"))
-        raise LostConnection(_write_reasons(service, reasons))
+                answer = error
+            try:
+                sentinel = search.send(answer)
+            except StopIteration as end:
+                return cast("Address", end.value)
 
     class PrimaryConnection(connection_class):  # type: ignore[misc]  # mypy does not know the base class
         async def connect(self) -> None:
@@ -149,6 +149,25 @@ def _refuse_replica(role: Any, host: str, port: int) -> None:  # noqa: ANN401 - 
         raise LostConnection(f"{host}:{port} is a replica")
 
 
+def _search(sentinels: list[Any], service: str) -> Generator[Any, Address | Exception | None, Address]:
+    """Yield the Sentinel to ask next, and take its answer: an address, none, or an error. Return the primary.
+
+    Raises:
+        redis.ConnectionError: no Sentinel names a primary; the message says what each of them answered.
+    """
+    reasons = []
+    for sentinel in list(sentinels):
+        answer = yield sentinel
+        if isinstance(answer, Exception):
+            reasons.append(_explain(sentinel, explain_error(answer)))
+        elif answer is None:
+            reasons.append(_explain(sentinel, "does not watch it"))
+        else:
+            _put_first(sentinels, sentinel)
+            return answer
+    raise LostConnection(f"no Sentinel names a primary of the service {service!r}; {'; '.join(reasons)}")
+
+
 def _put_first(sentinels: list[Any], sentinel: Any) -> None:  # noqa: ANN401 - a pool
     """Ask the Sentinel first that has answered."""
     if sentinels[0] is not sentinel:
@@ -160,7 +179,3 @@ def _put_first(sentinels: list[Any], sentinel: Any) -> None:  # noqa: ANN401 - a
 def _explain(sentinel: Any, reason: str) -> str:  # noqa: ANN401 - a pool
     kwargs = sentinel.connection_kwargs
     return f"{kwargs['host']}:{kwargs['port']}: {reason}"
-
-
-def _write_reasons(service: str, reasons: list[str]) -> str:
-    return f"no Sentinel names a primary of the service {service!r}; {'; '.join(reasons)}"
