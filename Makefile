@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Each file of tests runs in one process, because tests of a file share their servers.
+PROCESSES := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help run test thorough check format bench bench-quick clean
@@ -14,10 +16,10 @@ run: $(VENV)/.run  ## start the sidecar on an embedded Valkey with an example po
 	@$(BIN)/ratelimit serve --policy examples/policies/starter.yaml
 
 test: $(VENV)/.dev  ## run every test
-	@$(BIN)/pytest
+	@$(BIN)/pytest $(PROCESSES)
 
 thorough: $(VENV)/.dev  ## run every test, with thousands of examples for each promise
-	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest
+	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest $(PROCESSES)
 
 check: $(VENV)/.dev  ## lint, types, import direction
 	@$(BIN)/ruff check .

@@ -26,6 +26,14 @@ def find_free_port():
             return port
 
 
+def find_free_cluster_port():
+    """Return a port like `find_free_port`, whose cluster bus (10,000 above it) is free as well."""
+    while True:
+        bus = find_free_port()
+        with contextlib.suppress(OSError), socket.create_server(("", bus - 10_000)):
+            return bus - 10_000
+
+
 def wait_until(condition, seconds=30, *, describe=lambda: "the condition"):
     """Poll until `condition()` is true and return its value; fail the test after `seconds`."""
     deadline = time.monotonic() + seconds

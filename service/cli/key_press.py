@@ -27,14 +27,11 @@ class KeyPresses(AbstractContextManager["KeyPresses"]):
             termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._before)
 
     def wait_for(self, key: str, seconds: float) -> bool:
-        """Wait for some seconds; return at once whether a key is pressed. Ctrl-C counts as the key."""
+        """Wait for some seconds; return at once whether a key that is pressed is this one."""
         until = time.monotonic() + seconds
-        try:
-            while (left := until - time.monotonic()) > 0:
-                if self._before is None:
-                    time.sleep(left)
-                elif select.select([sys.stdin], [], [], left)[0] and sys.stdin.read(1) == key:
-                    return True
-        except KeyboardInterrupt:
-            return True
+        while (left := until - time.monotonic()) > 0:
+            if self._before is None:
+                time.sleep(left)
+            elif select.select([sys.stdin], [], [], left)[0] and sys.stdin.read(1) == key:
+                return True
         return False

