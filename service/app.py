@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ratelimit import AsyncLimiter, __version__
+from ratelimit.history import HistoryRecorder
 from ratelimit.observers.activity import Activity
 from ratelimit.observers.denial_log import DenialLog
 from service import assignments, monitoring, openapi, problems, reload, rls, tracing
@@ -47,30 +48,32 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastPathAPI) -> AsyncIterator[None]:
-        counted, denial_log, activity = SidecarMetrics(), DenialLog(), Activity()
-        limiter = AsyncLimiter(
-            settings.store_url,
-            policy,
-            max_skew=settings.max_skew,
-            deadline=settings.deadline,
-            remember=settings.remember,
-            usage_length=settings.usage_length,
-            usage_age=settings.usage_age,
-            observers=[counted, activity, denial_log, *spans],
-        )
-        sidecar = Sidecar(
-            limiter, settings, choose_pepper(settings), counted, denial_log, activity, app.drain
-        )
-        app.sidecar = sidecar
-        async with (
-            limiter,
-            reload.watch_policy(sidecar),
-            assignments.watch_assignments(limiter),
-            monitoring.run_monitoring(sidecar),
-            _run_rls(sidecar),
-            drain_on_sigterm(app.drain, settings.drain),
-        ):
-            yield
+        with contextlib.ExitStack() as files:
+            recorders = [files.enter_context(HistoryRecorder(settings.history))] if settings.history else []
+            counted, denial_log, activity = SidecarMetrics(), DenialLog(), Activity()
+            limiter = AsyncLimiter(
+                settings.store_url,
+                policy,
+                max_skew=settings.max_skew,
+                deadline=settings.deadline,
+                remember=settings.remember,
+                usage_length=settings.usage_length,
+                usage_age=settings.usage_age,
+                observers=[counted, activity, denial_log, *spans, *recorders],
+            )
+            sidecar = Sidecar(
+                limiter, settings, choose_pepper(settings), counted, denial_log, activity, app.drain
+            )
+            app.sidecar = sidecar
+            async with (
+                limiter,
+                reload.watch_policy(sidecar),
+                assignments.watch_assignments(limiter),
+                monitoring.run_monitoring(sidecar),
+                _run_rls(sidecar),
+                drain_on_sigterm(app.drain, settings.drain),
+            ):
+                yield
         if spans:
             await asyncio.to_thread(tracing.flush)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -19,6 +20,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from ratelimit.decision.headers import Dialect
+from ratelimit.history import HistoryRecorder
 from ratelimit.limiters.arguments import MAX_USAGE_AGE, MAX_USAGE_LENGTH, USAGE_AGE, USAGE_LENGTH
 from ratelimit.stores import StoreURL
 from ratelimit.stores.security import OPTIONS, add_security
@@ -152,6 +154,7 @@ class Settings(StoreSettings):
         usage_age: seconds for which the store keeps a usage record.
         dialect: the dialects of RateLimit headers.
         log_format: `console` or `json`.
+        history: the file to which every decision and settlement is written, for `ratelimit verify`.
         trusted_proxies: networks of the proxies whose X-Forwarded-For is trusted.
         last_policy: the file in which `serve` saves the last valid policy, for workers that start while
             the policy file has faults.
@@ -177,12 +180,24 @@ class Settings(StoreSettings):
     usage_age: Annotated[float, BeforeValidator(parse_duration), Field(ge=1, le=MAX_USAGE_AGE)] = USAGE_AGE
     dialect: Annotated[list[Dialect], NoDecode, BeforeValidator(_split_list), Field(min_length=1)] = ["ietf"]
     log_format: Literal["console", "json"] = "console"
+    history: Path | None = None
     trusted_proxies: Annotated[list[Network], NoDecode, BeforeValidator(_split_list)] = [
         ip_network("127.0.0.0/8"),
         ip_network("::1/128"),
     ]
 
     last_policy: Path | None = None
+
+    @field_validator("history")
+    @classmethod
+    def _require_writable(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            try:
+                HistoryRecorder(value).close()
+            except OSError as error:
+                reason = os.strerror(error.errno) if error.errno else error
+                raise ValueError(f"{value} cannot be written: {reason}") from None
+        return value
 
     @field_validator("admin_token", "gateway_token", "key_pepper")
     @classmethod

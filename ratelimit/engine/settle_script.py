@@ -74,12 +74,14 @@ class SettleCall(NamedTuple):
         tenant: the tenant of the reservation or of the usage record.
         usage: the usage record; None to cancel or release.
         ends: whether it ends a request: it settles or cancels, and does not return a lease.
+        reservation: the reservation; None to charge without one.
     """
 
     calls: tuple[ScriptCall, ...]
     tenant: str
     usage: Usage | None = None
     ends: bool = False
+    reservation: str | None = None
 
 
 class SettleReply(NamedTuple):
@@ -92,6 +94,7 @@ class SettleReply(NamedTuple):
         plan: the plan that was charged.
         model: the model that the check named. The usage record may name another one.
         limits: the limits, with their states after it.
+        t: the time of the charge, microseconds since the epoch.
     """
 
     settlement: Settlement
@@ -100,6 +103,7 @@ class SettleReply(NamedTuple):
     plan: str
     model: str | None
     limits: tuple[RecordedLimit, ...]
+    t: int
 
 
 def encode_settle(resolver: Resolver, usage: Usage, options: SettleOptions) -> SettleCall:
@@ -175,7 +179,7 @@ def _encode_by_reservation(
         head = encode_head(action, reservation, tenant, prefix, options, usage)
         calls.append(ScriptCall([*keys, make_record_store_key(prefix, parsed.token)], [*head, *tail], prefix))
         options = options._replace(usage_length=0)  # There is one usage record, with the tenant's limits.
-    return SettleCall(tuple(calls), tenant, usage, ends=action != "release")
+    return SettleCall(tuple(calls), tenant, usage, action != "release", reservation)
 
 
 def _encode_by_check(
@@ -269,6 +273,7 @@ def read_settlement(call: SettleCall, replies: Sequence[Sequence[bytes | str]]) 
         record.plan,
         record.model,
         tuple(limit for record in records for limit in record.limits),
+        record.t,
     )
 
 

@@ -263,11 +263,12 @@ class BaseLimiter:
         if call.ends and not read.settlement.replayed:
             self._outage.remember_settled(read.limits)
         if call.ends and self._observers.note_end:
-            self._note_end(call.usage, read, started)
+            self._note_end(call, read, started)
         return read.settlement
 
-    def _note_end(self, usage: Usage | None, read: SettleReply, started: int) -> None:
+    def _note_end(self, call: SettleCall, read: SettleReply, started: int) -> None:
         """Tell the observers that a request ended."""
+        usage = call.usage
         outcome: EndOutcome = "cancelled"
         if read.settlement.replayed:
             outcome = "replayed"
@@ -275,7 +276,20 @@ class BaseLimiter:
             outcome = "charged" if usage.reservation is None else "settled"
         model = (usage.model if usage else None) or read.model
         model_class = self.policy.class_of(model)
-        end = End(outcome, usage, read.key, read.tenant, read.plan, model, model_class, started)
+        states = read.settlement.limits
+        end = End(
+            outcome,
+            usage,
+            read.key,
+            read.tenant,
+            read.plan,
+            model,
+            model_class,
+            started,
+            call.reservation,
+            read.t,
+            states,
+        )
         for note_end in self._observers.note_end:
             note_end(end)
 

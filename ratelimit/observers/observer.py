@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ratelimit.decision.decision import Decision
+    from ratelimit.decision.limit_state import LimitState
     from ratelimit.engine.resolver import ResolvedCheck
     from ratelimit.policy import Policy
     from ratelimit.request.usage import Usage
@@ -36,6 +37,9 @@ class End(NamedTuple):
         model: the model that answered; None if nothing names it.
         model_class: the class of that model; None if nothing names a model.
         started: when the call to the store began, monotonic nanoseconds.
+        reservation: the reservation; None for a usage record without one.
+        t: the time of the charge, microseconds since the epoch.
+        limits: the state of each limit that was settled, after it.
     """
 
     outcome: EndOutcome
@@ -46,6 +50,9 @@ class End(NamedTuple):
     model: str | None
     model_class: str | None
     started: int
+    reservation: str | None = None
+    t: int = 0
+    limits: tuple[LimitState, ...] = ()
 
 
 class Observer:

@@ -11,6 +11,7 @@ from service.cli import keys, policy
 from service.cli.serve import serve
 from service.cli.top import top
 from service.cli.usage import usage
+from service.cli.verify import verify
 
 app = typer.Typer(
     name="ratelimit",
@@ -41,5 +42,6 @@ app.command()(serve)
 app.command()(keys.check)
 app.command()(usage)
 app.command()(top)
+app.command()(verify)
 app.add_typer(keys.app, name="keys")
 app.add_typer(policy.app, name="policy")

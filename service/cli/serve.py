@@ -118,6 +118,9 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter for each setting
         str | None, typer.Option(help="Header dialects: ietf, openai, venice. [default: ietf]")
     ] = None,
     log_format: Annotated[str | None, typer.Option(help="console or json. [default: console]")] = None,
+    history: Annotated[
+        str | None, typer.Option(help="A file to which every decision is written, for `ratelimit verify`.")
+    ] = None,
     trusted_proxies: Annotated[
         str | None, typer.Option(help="Networks whose X-Forwarded-For is trusted. [default: loopback]")
     ] = None,
