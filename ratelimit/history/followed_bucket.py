@@ -155,6 +155,8 @@ class FollowedBucket:
         self.taken += cost
         if self.placed.kind == "post-paid":
             return 0.0 if low.admits_post_paid(shape, t) else max(missing - shape.burst, shape.tolerance)
+        if cost == 0 and low.admits(shape, t, cost):
+            return 0.0  # The store writes nothing, so its latest time stays as well.
         if low.admits(shape, t, cost):
             self._low, is_same = low.take(shape, t, cost), self._high is low
             self._high = self._low if is_same else self._high.take(shape, t, cost)

@@ -122,7 +122,7 @@ class HistoryRecorder(Observer):
         try:
             written = os.write(self._file, text)
         except OSError as error:
-            self._note_failure(str(error))
+            self._note_failure(error.strerror or str(error))
             return
         self._has_half_a_line = written < len(text)
         if self._has_half_a_line:

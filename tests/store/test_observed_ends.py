@@ -15,6 +15,7 @@ plans:
   free: {limits: {tokens: {rate: 1000/day, unit: tokens}, parallel: {unit: concurrent, capacity: 5, ttl: 1h}}}
   pro: {limits: {tokens: {rate: 5000/day, unit: tokens}}}
 """)
+BASE = 1_700_000_000
 USAGE = Usage(input_tokens=3, output_tokens=4, latency_ms=12.5, status=200)
 
 
@@ -23,10 +24,12 @@ class EndRecorder(Observer):
 
     def __init__(self):
         self.ends = []
+        self.charges = []
 
     def note_end(self, end):
         assert 0 < end.started <= time.monotonic_ns()
-        self.ends.append(end._replace(started=0))
+        self.charges.append((end.reservation, end.t, end.limits))
+        self.ends.append(end._replace(started=0, reservation=None, t=0, limits=()))
 
 
 @pytest.fixture
@@ -48,6 +51,20 @@ def test_a_settlement_is_noted_with_what_the_record_knows(make_limiter, recorder
     assert first == End("settled", usage, "vk_1", "acme", "pro", "m1", "small", 0)
     assert again[2:] == first[2:]
     assert (again.outcome, again.usage.input_tokens) == ("replayed", 9)
+
+
+def test_an_end_says_what_was_charged_when(make_limiter, recorder):
+    limits = make_limiter(POLICY, observers=[recorder])
+    held = limits.reserve("vk_1", cost={"tokens": 50}, timestamp=BASE)
+    settled = held.settle(USAGE)
+    limits.settle(USAGE, reservation=held.id)
+    limits.settle({"key": "vk_1", "input_tokens": 3, "timestamp": BASE})
+    first, again, charged = recorder.charges
+    assert first[0] == again[0] == held.id
+    assert first[1] == again[1] >= BASE * 1_000_000
+    assert first[2] == again[2] == settled.limits
+    assert charged[:2] == (None, BASE * 1_000_000)
+    assert [state.name for state in charged[2]] == ["tokens", "parallel"]
 
 
 def test_the_model_that_answered_goes_before_the_one_that_was_asked(make_limiter, recorder):
