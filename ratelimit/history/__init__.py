@@ -2,7 +2,8 @@
 
 from ratelimit.history.checker import verify_history
 from ratelimit.history.faults import FaultKind, HistoryFault, HistoryReport
-from ratelimit.history.lines import HistoryLine, NumberedLine, read_history, read_lines
+from ratelimit.history.lines import HistoryLine, NumberedLine, read_lines
+from ratelimit.history.order import merge_lines, read_history
 from ratelimit.history.recorder import HistoryRecorder
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "HistoryRecorder",
     "HistoryReport",
     "NumberedLine",
+    "merge_lines",
     "read_history",
     "read_lines",
     "verify_history",

@@ -10,9 +10,11 @@ Three things are checked:
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from ratelimit.history.faults import FaultKind, HistoryFault, HistoryReport
+from ratelimit.history.followed_bucket import UNKNOWN_FOR
 from ratelimit.history.ledger import Ledger, Slots
 from ratelimit.history.steps import make_steps
 from ratelimit.history.windows import find_overlaps, find_windows
@@ -20,13 +22,15 @@ from ratelimit.request.privacy import mask
 from ratelimit.request.timestamp import MICROSECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from ratelimit.history.followed_bucket import FollowedBucket
     from ratelimit.history.lines import NumberedLine
     from ratelimit.history.steps import Step
     from ratelimit.history.windows import Window
     from ratelimit.policy import Policy
+
+_LINE_BITS: Final = 40
 
 DEFAULT_REMEMBER: Final = 600.0
 """Seconds for which a limiter remembers reservations and request ids unless told otherwise."""
@@ -38,7 +42,7 @@ def verify_history(
     """Check a history against the promises of a policy.
 
     Args:
-        lines: the lines, of one file or of the files of several processes; see `read_history`.
+        lines: the lines, in the order of the decisions, as `read_history` and `merge_lines` give them.
         policy: the policy by which the decisions were made.
         remember: seconds for which a check with the same request id gets the same answer: the limiter's
             `remember`.
@@ -46,11 +50,10 @@ def verify_history(
     Raises:
         InvalidRequest: a line names a plan that the policy does not have, or a unit that no plan meters.
     """
-    steps = make_steps(lines, policy)
-    checker = _Checker(Ledger(steps), round(remember * MICROSECONDS))
-    for number, step in enumerate(steps):
-        checker.read_step(number, step)
-    checker.check_windows(steps)
+    checker = _Checker(round(remember * MICROSECONDS))
+    for step in checker.look_ahead(make_steps(lines, policy)):
+        checker.read_step(step)
+    checker.check_windows()
     return checker.report
 
 
@@ -58,19 +61,42 @@ class _Checker:
     """Reads the steps one after another.
 
     Args:
-        ledger: the buckets and what is known of them.
         remember: for how long a request id is remembered, microseconds.
     """
 
-    def __init__(self, ledger: Ledger, remember: int) -> None:
+    def __init__(self, remember: int) -> None:
         self.report = HistoryReport()
-        self._ledger = ledger
+        self._ledger = Ledger()
         self._remember = remember
-        self._answers: dict[tuple[str, str, str], tuple[int, Step]] = {}
+        self._answers: dict[tuple[str, str, str], Step] = {}
         self._over: set[tuple[int, str]] = set()
+        self._sources: dict[str, int] = {}
 
-    def read_step(self, number: int, step: Step) -> None:
+    def look_ahead(self, steps: Iterable[Step]) -> Iterator[Step]:
+        """Note calls that were not answered before the lines during which they may have been charged.
+
+        A process writes the line only when it has given up waiting.
+        """
+        ahead: deque[Step] = deque()
+        for step in steps:
+            while ahead and ahead[0].t < step.t - UNKNOWN_FOR:
+                yield ahead.popleft()
+            if step.decided_by == "outage":
+                self._ledger.note_unknown(step)
+            ahead.append(step)
+        yield from ahead
+
+    def _pack_place(self, step: Step) -> int:
+        """Return one number for the file and the line of a step."""
+        source, number = step.place
+        return self._sources.setdefault(source, len(self._sources)) << _LINE_BITS | number
+
+    def _unpack_place(self, place: int) -> tuple[str, int]:
+        return list(self._sources)[place >> _LINE_BITS], place & (1 << _LINE_BITS) - 1
+
+    def read_step(self, step: Step) -> None:
         """Check one line, and charge its buckets."""
+        self._ledger.read_step(step)
         if step.settled is not None:
             self._read_settlement(step)
             return
@@ -80,11 +106,10 @@ class _Checker:
         report.sources[step.decided_by] += 1
         if step.decided_by == "outage":
             report.outage_admissions += step.allowed
-            self._ledger.note_unknown(step)
         elif self._is_repeated(step):
             report.repeated += 1
         elif step.allowed:
-            self._read_admission(number, step)
+            self._read_admission(step)
         elif step.decided_by == "store":
             self._read_denial(step)
 
@@ -93,12 +118,11 @@ class _Checker:
         if step.request_id is None:
             return False
         name = (step.subject.tenant, step.subject.key, step.request_id)
-        known = self._answers.get(name)
-        if known is None or step.t - known[0] > self._remember:
+        first = self._answers.get(name)
+        if first is None or step.t - first.t > self._remember:
             if step.allowed:
-                self._answers[name] = (step.t, step)
+                self._answers[name] = step
             return False
-        first = known[1]
         if not step.allowed:
             text = f"line {first.place[1]} has the same request id and was admitted"
             self._note_fault("P6", "answered-differently", step, None, 1.0, text)
@@ -107,18 +131,18 @@ class _Checker:
             self._note_fault("P6", "answered-differently", step, None, 1.0, text)
         return True
 
-    def _read_admission(self, number: int, step: Step) -> None:
-        taken = []
+    def _read_admission(self, step: Step) -> None:
+        taken, place = [], self._pack_place(step)
         for bucket, cost in self._ledger.list_buckets(step):
             is_taken = bucket.placed.kind == "bucket"
             if bucket.is_followed:
                 bucket.settle_unknown(step.t)
                 is_taken = self._follow_admission(step, bucket, cost)
             if is_taken and cost:
-                bucket.add_charge(step.t, cost, number)
+                bucket.charges.append(step.t, cost, place)
                 bucket.remember(cost, step)
             taken.append(is_taken)
-        self._ledger.open_reservation(number, step, taken)
+        self._ledger.open_reservation(place, step, taken)
 
     def _follow_admission(self, step: Step, bucket: FollowedBucket, cost: float) -> bool:
         """Follow an admission on one bucket; return whether its cost was taken."""
@@ -148,7 +172,7 @@ class _Checker:
             explanation = f"as if the charge of line {charge.place[1]} had been lost"
         else:
             explanation = "no single charge explains it: the state was lost or reset, or several charges were"
-        self._over.add((id(step), bucket.placed.limit.name))
+        self._over.add((self._pack_place(step), bucket.name))
         self._note_fault("P1", "over-admitted", step, bucket, over, explanation)
 
     def _note_difference(self, step: Step, bucket: FollowedBucket, difference: float) -> None:
@@ -203,7 +227,7 @@ class _Checker:
         for bucket, difference in self._ledger.compare_settled(step, outcome):
             self._note_difference(step, bucket, difference)
 
-    def check_windows(self, steps: list[Step]) -> None:
+    def check_windows(self) -> None:
         """Check every window of every bucket, and count the slots that were taken at the same time."""
         buckets = self._ledger.buckets.values()
         self.report.buckets = sum(bucket.is_followed for bucket in buckets)
@@ -211,57 +235,61 @@ class _Checker:
         for bucket in buckets:
             if bucket.placed.limit.mode != "shadow" or bucket.is_followed:
                 for window in find_windows(bucket.charges, bucket.shape, bucket.leased):
-                    self._note_window(steps[window.number], bucket, window)
+                    self._note_window(bucket, window)
         for slots in self._ledger.slots.values():
             if slots.placed.limit.mode != "shadow":
                 for window in find_overlaps(slots.intervals, slots.placed.shape.burst):
-                    self._note_window(steps[window.number], slots, window)
+                    self._note_window(slots, window)
 
-    def _note_window(self, step: Step, bucket: FollowedBucket | Slots, window: Window) -> None:
-        if (id(step), bucket.placed.limit.name) in self._over:
+    def _note_window(self, bucket: FollowedBucket | Slots, window: Window) -> None:
+        placed = bucket.placed
+        if (window.place, placed.limit.name) in self._over:
             return
-        lost = [
-            fault
-            for fault in self.report.select_faults("lost")
-            if fault.limit == bucket.placed.limit.name and window.start <= fault.end <= window.end
-        ]
-        explanation = f"line {lost[0].line} shows that charges were lost" if lost else ""
-        self._note_fault("P1", "over-admitted", step, bucket, window.over, explanation, window)
+        key = mask(bucket.key)
+        lost = next(
+            (
+                fault
+                for fault in self.report.faults
+                if (fault.kind, fault.limit, fault.key) == ("lost", placed.limit.name, key)
+                and window.start <= fault.end <= window.end
+            ),
+            None,
+        )
+        explanation = f"line {lost.line} shows that charges were lost" if lost else ""
+        place = self._unpack_place(window.place)
+        names = (key, placed.limit.name, placed.unit)
+        fault = HistoryFault(
+            "P1",
+            "over-admitted",
+            *place,
+            *names,
+            window.start,
+            window.end,
+            window.admitted,
+            window.bound,
+            window.over,
+            explanation,
+        )
+        self.report.faults.append(fault)
 
     def _note_fault(
         self,
         promise: str,
         kind: FaultKind,
         step: Step,
-        bucket: FollowedBucket | Slots | None,
+        bucket: FollowedBucket | None,
         amount: float,
         explanation: str,
-        window: Window | None = None,
     ) -> None:
-        start, end, admitted, bound = step.t, step.t, 0.0, 0.0
-        if window:
-            start, end, admitted, bound, *_ = window
-        elif bucket and kind == "over-admitted":
-            start, admitted = bucket.start, bucket.taken
-            shape = bucket.shape
-            bound = shape.burst + (end - start) * shape.count / shape.period
-        placed = bucket.placed if bucket else None
-        self.report.faults.append(
-            HistoryFault(
-                promise,
-                kind,
-                *step.place,
-                mask(step.subject.key),
-                placed.limit.name if placed else "",
-                placed.unit if placed else "",
-                start,
-                end,
-                admitted,
-                bound,
-                amount,
-                explanation,
-            )
+        names = (mask(step.subject.key), bucket.name if bucket else "", bucket.placed.unit if bucket else "")
+        start, admitted, bound = step.t, 0.0, 0.0
+        if bucket and kind == "over-admitted":
+            start, admitted, shape = bucket.start, bucket.taken, bucket.shape
+            bound = shape.burst + (step.t - start) * shape.count / shape.period
+        fault = HistoryFault(
+            promise, kind, *step.place, *names, start, step.t, admitted, bound, amount, explanation
         )
+        self.report.faults.append(fault)
 
 
 def _explain_more(bucket: FollowedBucket, amount: float, *, at_least: bool) -> tuple[str, str, Step | None]:

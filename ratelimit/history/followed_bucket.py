@@ -11,7 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ratelimit.engine.bucket import Bucket
-from ratelimit.history.windows import TimedCost
+from ratelimit.history.windows import TimedCosts
 from ratelimit.policy.shape import Shape
 from ratelimit.request.timestamp import MICROSECONDS
 
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from ratelimit.history.steps import Step
 
 UNKNOWN_FOR: Final = 5 * MICROSECONDS
-"""For how long after an outage a call of that outage may still be charged, microseconds."""
+"""How long before and after the line of a call that was not answered the call may have been charged,
+microseconds."""
 
-_RECENT: Final = 1_000
+_RECENT: Final = 64
 """How many charges are kept, to name the one that explains a fault."""
 
 
@@ -43,6 +44,8 @@ class FollowedBucket:
 
     Attributes:
         placed: its limit.
+        key: a key that uses it.
+        latest: the latest time of a line that is about it.
         shape: its numbers; if several plans share the bucket, the highest of each.
         charges: what was admitted, less what was refunded, for the windows.
         is_followed: whether the order of its charges is known. Otherwise only the windows are checked.
@@ -61,6 +64,8 @@ class FollowedBucket:
         "_recent",
         "charges",
         "is_followed",
+        "key",
+        "latest",
         "leased",
         "placed",
         "shape",
@@ -68,10 +73,12 @@ class FollowedBucket:
         "taken",
     )  # fmt: skip
 
-    def __init__(self, placed: PlacedLimit) -> None:
+    def __init__(self, placed: PlacedLimit, key: str) -> None:
         self.placed = placed
+        self.key = key
+        self.latest = 0
         self.shape = placed.shape
-        self.charges: list[TimedCost] = []
+        self.charges = TimedCosts()
         self.is_followed = True
         self.leased = 0.0
         self._lessees: set[tuple[str | None, ...]] = set()
@@ -102,15 +109,6 @@ class FollowedBucket:
         if lessee not in self._lessees:
             self._lessees.add(lessee)
             self.leased += amount
-
-    def add_charge(self, t: int, cost: float, number: int) -> None:
-        """Note what was admitted, for the windows; `number` is that of the step."""
-        self.charges.append(TimedCost(t, cost, number))
-
-    def refund(self, index: int, amount: float) -> None:
-        """Take back a part of a charge, for the windows."""
-        charge = self.charges[index]
-        self.charges[index] = charge._replace(cost=charge.cost - amount)
 
     def note_unknown(self, t: int, cost: float) -> None:
         """Note a call at the time `t` of which it is not known whether it was charged."""

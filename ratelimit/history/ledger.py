@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from ratelimit.history.followed_bucket import FollowedBucket
+from ratelimit.history.followed_bucket import UNKNOWN_FOR, FollowedBucket
 from ratelimit.policy.spec import FAILURES, LeaseSpec
-from ratelimit.request.timestamp import MICROSECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,10 +17,6 @@ if TYPE_CHECKING:
 SettledAs = Literal["settled", "repeated", "charged", "unknown"]
 """What a settlement was: of an open reservation, of one settled before, without one, or of an unknown one."""
 
-_MAX_STEP_BACK = MICROSECONDS
-"""A store's clock that goes back by more than this has been set; microseconds. Lines of several processes are
-written in another order than they were decided, but not by so much."""
-
 BucketCosts = list[tuple[FollowedBucket, float]]
 
 
@@ -30,34 +25,39 @@ class Slots:
 
     Attributes:
         placed: their limit.
+        key: a key that uses them.
         open: when the slot of each open reservation is freed if it is not settled, microseconds.
-        intervals: when the slots of settled reservations were taken and freed, and the number of the step.
+        unknown: the same for checks that the store did not answer, each of which may have taken a slot.
+        intervals: when the slots of settled reservations were taken and freed, and what tells the line.
     """
 
-    __slots__ = ("intervals", "open", "placed", "shape", "start", "taken")
+    __slots__ = ("intervals", "key", "open", "placed", "unknown")
 
-    def __init__(self, placed: PlacedLimit) -> None:
+    def __init__(self, placed: PlacedLimit, key: str) -> None:
         self.placed = placed
-        self.shape = placed.shape
-        self.start = 0
-        self.taken = 0.0
+        self.key = key
         self.open: dict[str, int] = {}
+        self.unknown: list[int] = []
         self.intervals: list[tuple[int, int, int]] = []
 
     def is_full(self, t: int) -> bool:
         """Whether as many slots may be taken at `t` as there are."""
-        return sum(until > t for until in self.open.values()) >= self.placed.shape.burst
+        self.unknown = [until for until in self.unknown if until > t]
+        taken = len(self.unknown) + sum(until > t for until in self.open.values())
+        return taken >= self.placed.shape.burst
 
 
 class _Targets(NamedTuple):
     """What the checks of one subject charge.
 
     Attributes:
+        subject: the subject.
         buckets: its buckets, each with the index of its cost.
         slots: its limits on open reservations.
         counts_failures: whether it has a limit on failures, whose state a history does not have.
     """
 
+    subject: Subject
     buckets: tuple[tuple[FollowedBucket, int], ...]
     slots: tuple[Slots, ...]
     counts_failures: bool
@@ -67,12 +67,12 @@ class _Open(NamedTuple):
     """A reservation that is open.
 
     Attributes:
-        number: the number of the step that made it.
-        step: that step.
+        place: tells the line that made it.
+        step: that line.
         charges: its buckets with the estimate that was charged, and the index among the bucket's charges.
     """
 
-    number: int
+    place: int
     step: Step
     charges: list[tuple[FollowedBucket, float, int]]
 
@@ -85,18 +85,25 @@ class Ledger:
         slots: all limits on open reservations.
     """
 
-    def __init__(self, steps: Sequence[Step]) -> None:
+    def __init__(self) -> None:
         self.buckets: dict[tuple[str, str], FollowedBucket] = {}
+        self.slots: dict[tuple[str, str], Slots] = {}
         self._targets: dict[int, _Targets] = {}
         self._open: dict[str, _Open | None] = {}
-        self.slots: dict[tuple[str, str], Slots] = {}
-        for step in steps:
-            if id(step.subject) not in self._targets:
-                self._targets[id(step.subject)] = self._find_targets(step.subject)
-        for step in steps:
+
+    def read_step(self, step: Step) -> None:
+        """Find what a line charges, and whether the order of the charges is still known."""
+        self._find_targets(step.subject)
+        if step.clock is not None:
             self._find_order(step)
 
     def _find_targets(self, subject: Subject) -> _Targets:
+        targets = self._targets.get(id(subject))
+        if targets is None:
+            targets = self._targets[id(subject)] = self._make_targets(subject)
+        return targets
+
+    def _make_targets(self, subject: Subject) -> _Targets:
         limits = [
             (store_key, placed)
             for store_key, (_, _, group) in zip(subject.store_keys, subject.layout.groups, strict=True)
@@ -106,22 +113,22 @@ class Ledger:
         for index, (store_key, placed) in enumerate(limits):
             name = (store_key, placed.limit.name)
             if placed.kind == "slots":
-                slots.append(self.slots.setdefault(name, Slots(placed)))
+                slots.append(self.slots.setdefault(name, Slots(placed, subject.key)))
             elif placed.kind != "failures":
-                bucket = self.buckets.setdefault(name, FollowedBucket(placed))
+                bucket = self.buckets.setdefault(name, FollowedBucket(placed, subject.key))
                 bucket.add_shape(placed.shape)
                 buckets.append((bucket, index))
-        return _Targets(tuple(buckets), tuple(slots), any(placed.kind == FAILURES for _, placed in limits))
+        has_failures = any(placed.kind == FAILURES for _, placed in limits)
+        return _Targets(subject, tuple(buckets), tuple(slots), has_failures)
 
     def _find_order(self, step: Step) -> None:
-        """Find the buckets whose charges have no known order."""
+        """Find the buckets whose charges have no known order from here on."""
         layout = step.subject.layout
-        is_ordered = step.clock is None or (
-            step.clock == "store" and not layout.has_shared and not layout.lease_amounts
-        )
+        is_ordered = step.clock == "store" and not layout.has_shared and not layout.lease_amounts
         for bucket, index in self._targets[id(step.subject)].buckets:
-            if not is_ordered:
+            if not is_ordered or step.t < bucket.latest:  # the store's clock has been set back
                 bucket.is_followed = False
+            bucket.latest = max(bucket.latest, step.t)
             if isinstance(bucket.placed.limit.lease, LeaseSpec) and layout.lease_amounts:
                 lessee = (step.process, step.subject.key, step.subject.model_class)
                 bucket.note_lessee(lessee, layout.lease_amounts[index])
@@ -132,10 +139,13 @@ class Ledger:
         return [(bucket, costs[index]) for bucket, index in self._targets[id(step.subject)].buckets]
 
     def note_unknown(self, step: Step) -> None:
-        """Note a check that the store did not answer: it may have been charged."""
+        """Note a check that the store did not answer: it may have been charged, and have taken a slot."""
+        targets = self._find_targets(step.subject)
         for bucket, cost in self.list_buckets(step):
             if bucket.placed.kind == "bucket":
                 bucket.note_unknown(step.t, cost)
+        for slots in targets.slots:
+            slots.unknown.append(step.t + UNKNOWN_FOR + round(slots.placed.shape.period))
 
     def may_be_denied(self, step: Step) -> bool:
         """Whether a limit may have had no room for a check, or the reason cannot be known."""
@@ -154,7 +164,7 @@ class Ledger:
             )
         )
 
-    def open_reservation(self, number: int, step: Step, taken: Sequence[bool]) -> None:
+    def open_reservation(self, place: int, step: Step, taken: Sequence[bool]) -> None:
         """Note the reservation of an admitted check, if it has one."""
         if step.reservation is None:
             return
@@ -163,9 +173,9 @@ class Ledger:
             for (bucket, cost), is_taken in zip(self.list_buckets(step), taken, strict=True)
             if is_taken or bucket.placed.kind == "post-paid"
         ]
-        self._open[step.reservation] = _Open(number, step, charges)
+        self._open[step.reservation] = _Open(place, step, charges)
         for slots in self._targets[id(step.subject)].slots:
-            slots.open[step.reservation] = step.t + round(slots.shape.period)
+            slots.open[step.reservation] = step.t + round(slots.placed.shape.period)
 
     def settle(self, step: Step) -> SettledAs:
         """Charge what a settlement used, less the estimate."""
@@ -189,7 +199,7 @@ class Ledger:
             actual = settled.get(bucket.placed.unit, estimate)
             self._charge(bucket, step, actual - estimate)
             if actual < estimate:
-                bucket.refund(index, estimate - actual)
+                bucket.charges.refund(index, estimate - actual)
         for slots in self._targets[id(opened.step.subject)].slots:
             self._free_slot(slots, opened, step)
         return "settled"
@@ -203,7 +213,7 @@ class Ledger:
     def _free_slot(self, slots: Slots, opened: _Open, step: Step) -> None:
         until = slots.open.pop(step.reservation or "", None)
         if until is not None and step.t > opened.step.t:
-            slots.intervals.append((opened.step.t, min(step.t, until), opened.number))
+            slots.intervals.append((opened.step.t, min(step.t, until), opened.place))
 
     def compare_settled(self, step: Step, outcome: SettledAs) -> BucketCosts:
         """Return the buckets of which the store says that something else is missing, with the difference."""

@@ -26,7 +26,6 @@ from ratelimit.request.validation import make_faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
 Clock = Literal["store", "request"]
 """Whose clock a timestamp is from: the store's, or the caller's."""
@@ -135,15 +134,3 @@ def read_lines(file: Iterable[bytes], source: str) -> Iterator[NumberedLine]:
     for number, text in enumerate(file, 1):
         if not text.isspace() and text.endswith((b"\n", b"}")):
             yield read_line(text, source, number)
-
-
-def read_history(paths: Iterable[Path]) -> Iterator[NumberedLine]:
-    """Read files of lines, one after another; see `read_lines`.
-
-    Raises:
-        InvalidRequest: a line cannot be read; see `read_line`.
-        OSError: a file cannot be read.
-    """
-    for path in paths:
-        with path.open("rb") as file:
-            yield from read_lines(file, path.name)

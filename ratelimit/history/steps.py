@@ -1,4 +1,4 @@
-"""Lines of a history with what the policy says about them, in the order of the decisions."""
+"""Lines of a history with what the policy says about them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ratelimit.errors import Fault, InvalidRequest
 from ratelimit.request.check import Check
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from ratelimit.decision.decision import Source
     from ratelimit.engine.resolver import Subject
@@ -51,20 +51,14 @@ class Step(NamedTuple):
     clock: str | None
 
 
-def make_steps(lines: Iterable[NumberedLine], policy: Policy) -> list[Step]:
-    """Return the steps of a history, in the order of the decisions.
-
-    Lines that say whose clock their timestamp is from are put in the order of their timestamps: the store
-    decides in the order of its clock. Other lines are taken in the order in which they are given.
+def make_steps(lines: Iterable[NumberedLine], policy: Policy) -> Iterator[Step]:
+    """Return the steps of a history, one for each line.
 
     Raises:
         InvalidRequest: a line names a plan that the policy does not have, or a unit that no plan meters.
     """
     resolver = Resolver(policy)
-    steps = [_make_step(numbered, resolver) for numbered in lines]
-    if any(step.clock is not None for step in steps):
-        steps.sort(key=lambda step: step.t)
-    return steps
+    return (_make_step(numbered, resolver) for numbered in lines)
 
 
 def _make_step(numbered: NumberedLine, resolver: Resolver) -> Step:

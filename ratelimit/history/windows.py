@@ -9,6 +9,7 @@ which is at most the burst if, and only if, no window that ends there admits mor
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -17,18 +18,32 @@ if TYPE_CHECKING:
     from ratelimit.policy.shape import Shape
 
 
-class TimedCost(NamedTuple):
-    """What was admitted at a time, less what was refunded of it.
+class TimedCosts:
+    """What was admitted at which time, less what was refunded. It takes 24 bytes for each."""
 
-    Attributes:
-        t: the request time, microseconds since the epoch.
-        cost: how much.
-        number: the number of its step.
-    """
+    __slots__ = ("_costs", "_places", "_times")
 
-    t: int
-    cost: float
-    number: int
+    def __init__(self) -> None:
+        self._times = array("q")
+        self._costs = array("d")
+        self._places = array("q")
+
+    def __len__(self) -> int:
+        return len(self._times)
+
+    def __iter__(self) -> Iterator[tuple[int, float, int]]:
+        """Return the request time, the cost and the place of each, in the order of the times."""
+        return iter(sorted(zip(self._times, self._costs, self._places, strict=True)))
+
+    def append(self, t: int, cost: float, place: int) -> None:
+        """Add what was admitted at the time `t`, in microseconds; `place` tells the line."""
+        self._times.append(t)
+        self._costs.append(cost)
+        self._places.append(place)
+
+    def refund(self, index: int, amount: float) -> None:
+        """Take back a part of a cost."""
+        self._costs[index] -= amount
 
 
 class Window(NamedTuple):
@@ -40,7 +55,7 @@ class Window(NamedTuple):
         admitted: what was admitted in it.
         bound: what might have been.
         over: by how much that was too much, less what windows that were found before exceed.
-        number: the number of the step that exceeds it.
+        place: tells the line that exceeds it.
     """
 
     start: int
@@ -48,21 +63,21 @@ class Window(NamedTuple):
     admitted: float
     bound: float
     over: float
-    number: int
+    place: int
 
 
-def find_windows(costs: Sequence[TimedCost], shape: Shape, extra: float = 0.0) -> Iterator[Window]:
+def find_windows(costs: TimedCosts, shape: Shape, extra: float = 0.0) -> Iterator[Window]:
     """Find the windows that admit too much. Each admission that is too much is in one window.
 
     Args:
-        costs: what was admitted, in any order.
+        costs: what was admitted.
         shape: the numbers of the limit.
         extra: by how much the bound is larger than the burst, because of tokens that are out on lease.
     """
     bound = shape.burst + extra
     tolerance = 2 * shape.tolerance + 1e-9 * bound
     excess, admitted, start, previous = 0.0, 0.0, 0, 0
-    for t, cost, number in sorted(costs):
+    for t, cost, place in costs:
         excess -= (t - previous) * shape.count / shape.period
         previous = t
         if excess <= 0:
@@ -71,7 +86,7 @@ def find_windows(costs: Sequence[TimedCost], shape: Shape, extra: float = 0.0) -
         admitted += cost
         if excess > bound + tolerance:
             allowed = bound + (t - start) * shape.count / shape.period
-            yield Window(start, t, admitted, allowed, excess - bound, number)
+            yield Window(start, t, admitted, allowed, excess - bound, place)
             excess = bound
 
 
@@ -79,13 +94,13 @@ def find_overlaps(intervals: Sequence[tuple[int, int, int]], capacity: float) ->
     """Find the times at which more slots were taken than there are.
 
     Args:
-        intervals: the time at which each slot was taken, when it was freed, and the number of the step.
+        intervals: the time at which each slot was taken, when it was freed, and what tells the line.
         capacity: how many slots there are.
     """
-    changes = [(start, 1, number) for start, _, number in intervals]
-    changes += [(end, -1, number) for _, end, number in intervals]
+    changes = [(start, 1, place) for start, _, place in intervals]
+    changes += [(end, -1, place) for _, end, place in intervals]
     taken = 0
-    for t, change, number in sorted(changes):
+    for t, change, place in sorted(changes):
         taken += change
         if change > 0 and taken > capacity:
-            yield Window(t, t, taken, capacity, 1.0, number)
+            yield Window(t, t, taken, capacity, 1.0, place)

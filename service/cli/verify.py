@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -10,7 +11,7 @@ import typer
 from rich.progress import Progress
 
 from ratelimit import InvalidRequest, Policy, PolicyError
-from ratelimit.history import read_lines, verify_history
+from ratelimit.history import merge_lines, read_lines, verify_history
 from service.cli.output import Json, console, fail, show_json
 from service.settings import parse_duration
 
@@ -68,10 +69,13 @@ def _parse_remember(text: str) -> float:
 
 
 def _read_with_progress(paths: Sequence[Path]) -> Iterator[NumberedLine]:
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        for path in paths:
-            with progress.open(path, "rb", description=f"reading {path.name}") as file:
-                yield from read_lines(file, path.name)
+    with ExitStack() as stack:
+        progress = stack.enter_context(
+            Progress(console=console, transient=True, disable=not console.is_terminal)
+        )
+        files = [stack.enter_context(progress.open(path, "rb", description=path.name)) for path in paths]
+        histories = [read_lines(file, path.name) for file, path in zip(files, paths, strict=True)]
+        yield from merge_lines(*histories)
 
 
 def _print_report(report: HistoryReport) -> None:
