@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PROCESSES := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help run test thorough check format bench bench-quick clean
+.PHONY: help run test thorough soak check format bench bench-quick clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,6 +20,9 @@ test: $(VENV)/.dev  ## run every test
 
 thorough: $(VENV)/.dev  ## run every test, with thousands of examples for each promise
 	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest $(PROCESSES)
+
+soak: $(VENV)/.dev  ## mix everything for ten minutes while the store fails over (writes docs/soak.md)
+	@$(BIN)/python -m tests.soak --write
 
 check: $(VENV)/.dev  ## lint, types, import direction
 	@$(BIN)/ruff check .

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _LINE_BITS: Final = 40
 
+MILLISECOND: Final = 1_000
+
 DEFAULT_REMEMBER: Final = 600.0
 """Seconds for which a limiter remembers reservations and request ids unless told otherwise."""
 
@@ -98,7 +100,10 @@ class _Checker:
         """Check one line, and charge its buckets."""
         self._ledger.read_step(step)
         if step.settled is not None:
-            self._read_settlement(step)
+            if step.decided_by == "outage":
+                self.report.unanswered_settlements += 1
+            else:
+                self._read_settlement(step)
             return
         report = self.report
         report.decisions += 1
@@ -119,7 +124,9 @@ class _Checker:
             return False
         name = (step.subject.tenant, step.subject.key, step.request_id)
         first = self._answers.get(name)
-        if first is None or step.t - first.t > self._remember:
+        # A store forgets in whole milliseconds. A repeated answer has the time of the first one.
+        is_forgotten = first is not None and step.t - first.t > self._remember - MILLISECOND
+        if first is None or is_forgotten:
             if step.allowed:
                 self._answers[name] = step
             return False
@@ -234,7 +241,9 @@ class _Checker:
         self.report.windows_only = len(buckets) - self.report.buckets
         for bucket in buckets:
             if bucket.placed.limit.mode != "shadow" or bucket.is_followed:
-                for window in find_windows(bucket.charges, bucket.shape, bucket.leased):
+                for window in find_windows(
+                    bucket.charges, bucket.shape, is_ordered=bucket.is_followed, extra=bucket.leased
+                ):
                     self._note_window(bucket, window)
         for slots in self._ledger.slots.values():
             if slots.placed.limit.mode != "shadow":

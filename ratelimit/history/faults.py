@@ -90,6 +90,7 @@ class HistoryReport:
         outage_admissions: how many requests passed because the store did not answer. No limit counts them.
         buckets: how many buckets were followed charge by charge.
         windows_only: of how many only the windows were checked: the order of their charges is not known.
+        unanswered_settlements: how many more the store did not answer, so that they may have been made.
         unknown_settlements: how many settlements are of a reservation that is not in the history.
     """
 
@@ -102,6 +103,7 @@ class HistoryReport:
     outage_admissions: int = 0
     buckets: int = 0
     windows_only: int = 0
+    unanswered_settlements: int = 0
     unknown_settlements: int = 0
 
     @property
@@ -130,6 +132,7 @@ class HistoryReport:
             "outage_admissions": self.outage_admissions,
             "buckets": self.buckets,
             "windows_only": self.windows_only,
+            "unanswered_settlements": self.unanswered_settlements,
             "unknown_settlements": self.unknown_settlements,
             "fault_counts": _count(fault.kind for fault in self.faults),
             "faults": [fault.as_dict() for fault in self.faults[:most]],

@@ -62,6 +62,7 @@ class FollowedBucket:
         "_pending",
         "_precision",
         "_recent",
+        "_refundable",
         "charges",
         "is_followed",
         "key",
@@ -85,7 +86,8 @@ class FollowedBucket:
         self.start = 0
         self.taken = 0.0
         self._low = self._high = Bucket(0.0, 0)
-        self._pending, self._at_pending = 0.0, 0
+        self._pending = self._refundable = 0.0  # by calls of which it is not known whether they were made
+        self._at_pending = 0
         self._recent: deque[Charge] = deque(maxlen=_RECENT)
         shape = placed.shape
         # Lines write states in whole microseconds of refill, and add floats in another order than the store.
@@ -115,16 +117,18 @@ class FollowedBucket:
         self._pending += cost
         self._at_pending = max(self._at_pending, t)
 
-    def note_unknown_refund(self) -> None:
-        """Note that an unknown amount may have been refunded: nothing is known of what is missing."""
-        self._low = Bucket(0.0, self._low.at)
+    def note_unknown_refund(self, t: int, amount: float) -> None:
+        """Note a call at the time `t` of which it is not known whether it refunded `amount`."""
+        self._refundable += amount
+        self._at_pending = max(self._at_pending, t)
 
     def settle_unknown(self, t: int) -> None:
-        """Take calls of an outage that is long over as charged at `t`, the latest time that they can have."""
-        if self._pending and t > self._at_pending + UNKNOWN_FOR:
+        """Take calls of an outage that is long over as made at `t`, the latest time that they can have."""
+        if (self._pending or self._refundable) and t > self._at_pending + UNKNOWN_FOR:
             missing = self._high.compute_missing(self.placed.shape, t)
             self._high = Bucket(missing + self._pending, max(t, self._high.at))
-            self._pending = 0.0
+            self._low = Bucket(max(self._low.used - self._refundable, 0.0), self._low.at)
+            self._pending = self._refundable = 0.0
 
     def compare(self, t: int, used: float) -> float:
         """Compare with what the store says was missing at `t`, and go on from there.
@@ -136,7 +140,7 @@ class FollowedBucket:
             return 0.0
         shape = self.placed.shape
         low, high = self._low.compute_missing(shape, t), self._high.compute_missing(shape, t)
-        more, less = used - high - self._pending, low - used
+        more, less = used - high - self._pending, low - self._refundable - used
         is_explained = more <= self._precision and less <= self._precision
         if not is_explained or self._low is not self._high:
             self._low = self._high = Bucket(used, t)
@@ -152,7 +156,8 @@ class FollowedBucket:
             self.start, self.taken = t, 0.0
         self.taken += cost
         if self.placed.kind == "post-paid":
-            return 0.0 if low.admits_post_paid(shape, t) else max(missing - shape.burst, shape.tolerance)
+            is_open = self._refundable or low.admits_post_paid(shape, t)
+            return 0.0 if is_open else max(missing - shape.burst, shape.tolerance)
         if cost == 0 and low.admits(shape, t, cost):
             return 0.0  # The store writes nothing, so its latest time stays as well.
         if low.admits(shape, t, cost):
@@ -163,7 +168,7 @@ class FollowedBucket:
         # Each admission is judged by itself: from here on this one counts as if it had just fitted.
         self._low = Bucket(max(low.used - over, 0.0), low.at).take(shape, t, cost)
         self._high = max(self._high.take(shape, t, cost), self._low)
-        return over
+        return max(over - self._refundable, 0.0)
 
     def admit_in_shadow(self, t: int, cost: float) -> bool:
         """Take the cost if there is room, as the store does in shadow mode; return whether it was taken."""

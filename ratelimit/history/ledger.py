@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ratelimit.history.followed_bucket import UNKNOWN_FOR, FollowedBucket
 from ratelimit.policy.spec import FAILURES, LeaseSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ratelimit.engine.layout import PlacedLimit
     from ratelimit.engine.resolver import Subject
@@ -90,6 +91,7 @@ class Ledger:
         self.slots: dict[tuple[str, str], Slots] = {}
         self._targets: dict[int, _Targets] = {}
         self._open: dict[str, _Open | None] = {}
+        self._waiting: dict[str, Step] = {}
 
     def read_step(self, step: Step) -> None:
         """Find what a line charges, and whether the order of the charges is still known."""
@@ -139,13 +141,30 @@ class Ledger:
         return [(bucket, costs[index]) for bucket, index in self._targets[id(step.subject)].buckets]
 
     def note_unknown(self, step: Step) -> None:
-        """Note a check that the store did not answer: it may have been charged, and have taken a slot."""
+        """Note a call that the store did not answer: it may have been charged, and have taken a slot."""
+        if step.settled is not None:
+            self._note_unknown_settlement(step, step.settled)
+            return
         targets = self._find_targets(step.subject)
         for bucket, cost in self.list_buckets(step):
             if bucket.placed.kind == "bucket":
                 bucket.note_unknown(step.t, cost)
         for slots in targets.slots:
             slots.unknown.append(step.t + UNKNOWN_FOR + round(slots.placed.shape.period))
+
+    def _note_unknown_settlement(self, step: Step, settled: Mapping[str, float]) -> None:
+        """Note a settlement that the store did not answer."""
+        if step.reservation is None:
+            for bucket, _ in self.list_buckets(step):
+                bucket.note_unknown(step.t, settled.get(bucket.placed.unit, 0.0))
+        elif step.reservation not in self._open:
+            self._waiting[step.reservation] = step
+        elif opened := self._open[step.reservation]:
+            for bucket, estimate, index in opened.charges:
+                actual = settled.get(bucket.placed.unit, 0.0)
+                bucket.note_unknown(step.t, max(actual - estimate, 0.0))
+                bucket.note_unknown_refund(step.t, max(estimate - actual, 0.0))
+                bucket.charges.refund(index, step.t - UNKNOWN_FOR, max(estimate - actual, 0.0))
 
     def may_be_denied(self, step: Step) -> bool:
         """Whether a limit may have had no room for a check, or the reason cannot be known."""
@@ -174,6 +193,8 @@ class Ledger:
             if is_taken or bucket.placed.kind == "post-paid"
         ]
         self._open[step.reservation] = _Open(place, step, charges)
+        if unanswered := self._waiting.pop(step.reservation, None):
+            self.note_unknown(unanswered)
         for slots in self._targets[id(step.subject)].slots:
             slots.open[step.reservation] = step.t + round(slots.placed.shape.period)
 
@@ -188,7 +209,7 @@ class Ledger:
             # An earlier history has it, or it was made by a process that ended before it wrote its line.
             for bucket, _ in self.list_buckets(step):
                 bucket.note_unknown(step.t, settled.get(bucket.placed.unit, 0.0))
-                bucket.note_unknown_refund()
+                bucket.note_unknown_refund(step.t, math.inf)
             self._open[step.reservation] = None
             return "unknown"
         opened = self._open[step.reservation]
@@ -199,7 +220,7 @@ class Ledger:
             actual = settled.get(bucket.placed.unit, estimate)
             self._charge(bucket, step, actual - estimate)
             if actual < estimate:
-                bucket.charges.refund(index, estimate - actual)
+                bucket.charges.refund(index, step.t, estimate - actual)
         for slots in self._targets[id(opened.step.subject)].slots:
             self._free_slot(slots, opened, step)
         return "settled"

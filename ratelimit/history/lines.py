@@ -50,7 +50,7 @@ class HistoryLine(pydantic.BaseModel):
         tenant: the account that owns the key; if it is absent, the policy names it.
         cost: what the check asked for, by unit; `requests` is 1 unless given.
         allowed: whether the request might pass.
-        source: who decided.
+        source: who decided; of a settlement `outage` if the store did not answer it.
         request_id: the check's request id.
         reservation: the reservation that the check made, or that the line settles.
         settled: what was really used, by unit. A unit that is not named keeps its estimate. A cancellation

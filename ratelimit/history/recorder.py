@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from ratelimit.engine.reservation_id import parse_reservation_id
 from ratelimit.observers.observer import Observer
 from ratelimit.policy.spec import CONCURRENT, FAILURES
 from ratelimit.request.timestamp import as_datetime
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from ratelimit.decision.limit_state import LimitState
     from ratelimit.engine.resolver import ResolvedCheck
     from ratelimit.observers.observer import End
+    from ratelimit.request.usage import Usage
 
 _log: Final = logging.getLogger("ratelimit")
 _WITHOUT_TOKENS: Final = frozenset({CONCURRENT, FAILURES})
@@ -93,12 +96,8 @@ class HistoryRecorder(Observer):
 
     def note_end(self, end: End) -> None:
         """Write a line for a settlement or a cancellation; see `Observer.note_end`."""
-        if end.usage is None:
-            settled: dict[str, float] = {state.unit: 0.0 for state in end.limits}
-        else:
-            settled = end.usage.known()
-            if end.usage.failed:
-                settled = {**settled, FAILURES: 1.0}
+        nothing = {state.unit: 0.0 for state in end.limits}
+        settled = nothing if end.usage is None else _list_settled(end.usage)
         is_timed = end.usage is not None and end.usage.timestamp is not None
         line: dict[str, Any] = {
             "timestamp": _write_time(as_datetime(end.t)),
@@ -114,6 +113,28 @@ class HistoryRecorder(Observer):
             line["reservation"] = end.reservation
         if end.outcome != "replayed":
             line["used"] = _list_used(end.limits)
+        self._write(line)
+
+    def note_unanswered_end(self, usage: Usage | None, reservation: str | None) -> None:
+        """Write a line for a settlement that may have been made; see `Observer.note_unanswered_end`."""
+        opened = parse_reservation_id(reservation) if reservation else None
+        tenant = (usage.tenant if usage else None) or (opened.tenant if opened else None)
+        key = (usage.key if usage else None) or tenant
+        if key is None:
+            return
+        line: dict[str, Any] = {
+            "timestamp": time.time(),
+            "key": key,
+            "plan": usage.plan if usage else None,
+            "model": usage.model if usage else None,
+            "tenant": tenant,
+            "allowed": True,
+            "source": "outage",
+            "settled": _list_settled(usage) if usage else {},
+            "clock": "store",
+        }
+        if reservation is not None:
+            line["reservation"] = reservation
         self._write(line)
 
     def _write(self, line: dict[str, Any]) -> None:
@@ -132,6 +153,11 @@ class HistoryRecorder(Observer):
         if not self._has_failed:
             self._has_failed = True
             _log.error("the history %s is incomplete: %s", self._path, reason)
+
+
+def _list_settled(usage: Usage) -> dict[str, float]:
+    """Return what was used, by unit; a failure is one of `failures`."""
+    return {**usage.known(), FAILURES: 1.0} if usage.failed else usage.known()
 
 
 def _write_time(time: datetime) -> str:

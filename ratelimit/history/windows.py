@@ -19,21 +19,36 @@ if TYPE_CHECKING:
 
 
 class TimedCosts:
-    """What was admitted at which time, less what was refunded. It takes 24 bytes for each."""
+    """What was admitted at which time, and what of it was refunded. It takes 24 bytes for each."""
 
-    __slots__ = ("_costs", "_places", "_times")
+    __slots__ = ("_costs", "_places", "_refunds", "_times")
 
     def __init__(self) -> None:
         self._times = array("q")
         self._costs = array("d")
         self._places = array("q")
+        self._refunds: list[tuple[int, int, float]] = []
 
     def __len__(self) -> int:
         return len(self._times)
 
-    def __iter__(self) -> Iterator[tuple[int, float, int]]:
-        """Return the request time, the cost and the place of each, in the order of the times."""
-        return iter(sorted(zip(self._times, self._costs, self._places, strict=True)))
+    def list_costs(self, *, is_ordered: bool) -> list[tuple[int, float, int]]:
+        """Return the time, the cost and the place of each charge, and of each refund with a cost below 0.
+
+        A refund counts in the windows that contain it: from then on its tokens can be taken again.
+
+        Args:
+            is_ordered: whether all was decided in the order of its time. Otherwise a charge with an earlier
+                time may have been made after the refund. So the refund counts in the windows that contain
+                the charge that it takes back as well.
+        """
+        costs = self._costs if is_ordered else self._costs[:]
+        refunds = []
+        for index, t, amount in self._refunds:
+            refunds.append((t, -amount, self._places[index]))
+            if not is_ordered:
+                costs[index] -= amount
+        return sorted([*zip(self._times, costs, self._places, strict=True), *refunds])
 
     def append(self, t: int, cost: float, place: int) -> None:
         """Add what was admitted at the time `t`, in microseconds; `place` tells the line."""
@@ -41,9 +56,9 @@ class TimedCosts:
         self._costs.append(cost)
         self._places.append(place)
 
-    def refund(self, index: int, amount: float) -> None:
-        """Take back a part of a cost."""
-        self._costs[index] -= amount
+    def refund(self, index: int, t: int, amount: float) -> None:
+        """Note that a part of a cost was refunded at the time `t`, in microseconds."""
+        self._refunds.append((index, t, amount))
 
 
 class Window(NamedTuple):
@@ -66,25 +81,28 @@ class Window(NamedTuple):
     place: int
 
 
-def find_windows(costs: TimedCosts, shape: Shape, extra: float = 0.0) -> Iterator[Window]:
+def find_windows(
+    costs: TimedCosts, shape: Shape, *, is_ordered: bool, extra: float = 0.0
+) -> Iterator[Window]:
     """Find the windows that admit too much. Each admission that is too much is in one window.
 
     Args:
         costs: what was admitted.
         shape: the numbers of the limit.
+        is_ordered: whether all was decided in the order of its time.
         extra: by how much the bound is larger than the burst, because of tokens that are out on lease.
     """
     bound = shape.burst + extra
     tolerance = 2 * shape.tolerance + 1e-9 * bound
     excess, admitted, start, previous = 0.0, 0.0, 0, 0
-    for t, cost, place in costs:
+    for t, cost, place in costs.list_costs(is_ordered=is_ordered):
         excess -= (t - previous) * shape.count / shape.period
         previous = t
         if excess <= 0:
             excess, admitted, start = 0.0, 0.0, t
         excess += cost
         admitted += cost
-        if excess > bound + tolerance:
+        if cost > 0 and excess > bound + tolerance:
             allowed = bound + (t - start) * shape.count / shape.period
             yield Window(start, t, admitted, allowed, excess - bound, place)
             excess = bound

@@ -316,6 +316,13 @@ class BaseLimiter:
     def _make_unavailable_error(self, error: Exception) -> StoreUnavailable:
         return StoreUnavailable(f"{self.store}: {explain_error(error)}", refused=is_refusal(error))
 
+    def _make_unsettled_error(self, call: SettleCall, error: Exception) -> StoreUnavailable:
+        """Tell the observers of a settlement that was not answered, and return the error for the caller."""
+        if call.ends:
+            for note_unanswered_end in self._observers.note_unanswered_end:
+                note_unanswered_end(call.usage, call.reservation)
+        return self._make_unavailable_error(error)
+
     def _list_bucket_keys(self, key: str, tenant: str | None) -> list[str]:
         """Return the store keys of all buckets that belong to this key and to no other key."""
         check = make_check({"key": key, "tenant": tenant})

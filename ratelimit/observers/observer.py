@@ -100,6 +100,14 @@ class Observer:
     def note_end(self, end: End) -> None:
         """Note a settlement or a cancellation."""
 
+    def note_unanswered_end(self, usage: Usage | None, reservation: str | None) -> None:
+        """Note a settlement or a cancellation that the store did not answer: it may have been made.
+
+        Args:
+            usage: what was used; None for a cancellation.
+            reservation: the reservation; None for a usage record without one.
+        """
+
     def note_policy(self, policy: Policy) -> None:
         """Note the policy in force: when the limiter is made, and whenever another one is set."""
 
@@ -119,6 +127,9 @@ class Observers:
         self.note_failure = [one.note_failure for one in told if _overrides(one, Observer.note_failure)]
         self.note_breaker = [one.note_breaker for one in told if _overrides(one, Observer.note_breaker)]
         self.note_end = [one.note_end for one in told if _overrides(one, Observer.note_end)]
+        self.note_unanswered_end = [
+            one.note_unanswered_end for one in told if _overrides(one, Observer.note_unanswered_end)
+        ]
         self.note_policy = [one.note_policy for one in told if _overrides(one, Observer.note_policy)]
 
 

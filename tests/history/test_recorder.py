@@ -9,7 +9,7 @@ import stat
 
 import pytest
 
-from ratelimit import AsyncLimiter, Limiter, Policy, Usage
+from ratelimit import AsyncLimiter, Limiter, Policy, StoreUnavailable, Usage
 from ratelimit.history import HistoryRecorder, read_history, verify_history
 
 POLICY = Policy.from_text("""
@@ -156,3 +156,22 @@ def test_p1_p6_a_recorded_history_shows_what_was_changed(
     path.write_text("".join(json.dumps(line) + "\n" for line in change(read_json(path))))
     report = verify_history(read_history([path]), POLICY)
     assert (promise, kind) in {(fault.promise, fault.kind) for fault in report.faults}
+
+
+def test_p6_a_settlement_that_is_not_answered_is_written_as_such(valkey_url, open_client, path):
+    open_client(valkey_url).flushall()
+    with (
+        HistoryRecorder(path) as recorder,
+        Limiter(valkey_url, POLICY, deadline=0.3, observers=[recorder]) as limiter,
+    ):
+        held = limiter.reserve("vk_known", cost={"tokens": 40})
+        open_client(valkey_url).client_pause(2_000, all=True)
+        for end in (lambda: held.settle(Usage(output_tokens=7)), lambda: limiter.cancel(held.id)):
+            with pytest.raises(StoreUnavailable):
+                end()
+        open_client(valkey_url).client_unpause()
+    _, settled, cancelled = read_json(path)
+    assert (settled["source"], settled["settled"]) == ("outage", {"output_tokens": 7, "tokens": 7})
+    assert (cancelled["source"], cancelled["settled"], cancelled["tenant"]) == ("outage", {}, "acme")
+    assert settled["reservation"] == cancelled["reservation"] == held.id
+    assert verify_history(read_history([path]), POLICY).is_sound

@@ -16,6 +16,7 @@ plans:
       parallel: {unit: concurrent, capacity: 2, ttl: 10s}
 """)
 BASE = 1_700_000_000
+REFILL = 4 / (365 * 86_400)
 
 
 def verify(*lines):
@@ -52,3 +53,37 @@ def test_a_call_may_have_taken_a_slot_for_its_ttl(until, is_sound):
         {"timestamp": BASE + until, "allowed": False, "violated": ["parallel"]},
     )
     assert report.is_sound is is_sound
+
+
+def reserve(seconds, reservation, *, used):
+    return check(seconds, used=used, reservation=reservation)
+
+
+def settle(seconds, reservation, settled, **fields):
+    return {
+        "timestamp": BASE + seconds,
+        "allowed": True,
+        "reservation": reservation,
+        "settled": settled,
+        **fields,
+    }
+
+
+@pytest.mark.parametrize("at", [1, 4, 8])
+def test_p7_a_cancellation_that_was_not_answered_may_have_refunded(at):
+    opened = reserve(0, "a.k", used=1)
+    unanswered_end = settle(4, "a.k", {}, source="outage")
+    report = verify(*sorted([opened, unanswered_end, check(at, used=1)], key=lambda line: line["timestamp"]))
+    assert report.faults == []
+    assert report.unanswered_settlements == 1
+    report = verify(opened, check(at, used=1))
+    assert [fault.kind for fault in report.faults] == ["lost"], "without the cancellation it is a fault"
+
+
+def test_p1_a_cancellation_long_ago_explains_nothing_new():
+    report = verify(
+        reserve(0, "a.k", used=1),
+        settle(1, "a.k", {}, source="outage"),
+        *(check(second, used=used - second * REFILL) for second, used in [(20, 2), (21, 3), (22, 2)]),
+    )
+    assert [(fault.kind, fault.amount) for fault in report.faults] == [("lost", pytest.approx(2, abs=0.01))]
