@@ -148,7 +148,6 @@ def test_a_denial_counts_as_needless_only_while_a_lease_holds_the_token():
 
 
 def find_worst_window_slowly(shape, events):
-    """Return by how much the fullest window exceeds its bound, of all windows; in tokens."""
     worst = -float("inf")
     for first, (a, *_) in enumerate(events):
         leased = sum(cost for _, kind, cost in events[:first] if kind == "lease")
