@@ -34,7 +34,7 @@ format: $(VENV)/.dev  ## let ruff rewrite what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(VENV)/.dev  ## run every benchmark (ten minutes)
+bench: $(VENV)/.dev  ## run every benchmark (sixteen minutes)
 	@$(BIN)/python -m benchmarks
 
 bench-quick: $(VENV)/.dev  ## run every benchmark in small (three minutes)

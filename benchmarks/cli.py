@@ -27,13 +27,14 @@ from benchmarks.suite import (
     library,
     memory,
     observers,
+    scale,
     shortcuts,
 )
 from ratelimit import StoreUnavailable
 
 _BENCHMARKS: Final[tuple[type[Benchmark], ...]] = (
     *(library.Library, accuracy.Accuracy, memory.Memory, growth.Growth, shortcuts.Shortcuts, http.Http),
-    *(grpc.Grpc, observers.Observers, cluster.OverMachines),
+    *(grpc.Grpc, observers.Observers, cluster.OverMachines, scale.Scale),
     *(gateways.Gateways, azure.Azure, azure.AzureReserve),
 )
 FULL: Final = {benchmark.name: benchmark() for benchmark in _BENCHMARKS}
@@ -74,6 +75,7 @@ def command(
             raise typer.Exit(2 if isinstance(error, TraceError) else 1) from None
         documents[name] = report.document(result)
         report.save(name, documents[name], results)
+        benchmark.draw(result.found, results)
         if not as_json:
             report.show(report.section(result))
         for fault in result.faults:

@@ -5,6 +5,7 @@ import multiprocessing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple
 
 import polars as pl
@@ -138,6 +139,9 @@ class Benchmark:
 
     def tables(self, found: Found) -> Iterable[tuple[str, pl.DataFrame]]:
         return tables(found.frame())
+
+    def draw(self, found: Found, folder: Path) -> None:
+        """Draw pictures of its own, if it has any."""
 
 
 class Result(NamedTuple):

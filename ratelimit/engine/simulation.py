@@ -2,7 +2,8 @@
 
 It decides checks on buckets as lua/check.lua does and gives replies of the same form, so
 `check_script.read_decision` reads both. Replays and local_buckets.py use it. It does not know
-slots, failures or post-paid limits: reservations and settlements charge those.
+slots, failures or post-paid limits: reservations and settlements charge those. `adjust` does to one bucket
+what lua/settle.lua does to it, so that what is left of a lease can be given back.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ratelimit.engine.resolver import ResolvedCheck
+    from ratelimit.policy.shape import Shape
 
 
 def find_check_time(check: ResolvedCheck, now: int, max_skew: int | None) -> int:
@@ -47,6 +49,16 @@ class SimulatedBuckets:
     def decide(self, checks: Sequence[ResolvedCheck], *, now: int, max_skew: int | None) -> list[bytes]:
         """Return the replies that the script would give at the time `now` (microseconds since the epoch)."""
         return [self._decide_check(check, now, max_skew) for check in checks]
+
+    def adjust(self, bucket_id: BucketId, shape: Shape, *, now: int, amount: float) -> Bucket:
+        """Charge a bucket `amount` tokens at the time `now`, or refund them if negative; return the bucket.
+
+        A bucket that was never used, or was forgotten, is full: a refund leaves it as it is.
+        """
+        stored = self.buckets.get(bucket_id)
+        if amount > 0 or (amount < 0 and stored):
+            stored = self.buckets[bucket_id] = (stored or Bucket(0.0, now)).adjust(shape, now, amount)
+        return stored or Bucket(0.0, now)
 
     def _decide_check(self, check: ResolvedCheck, now: int, max_skew: int | None) -> bytes:
         t = find_check_time(check, now, max_skew)

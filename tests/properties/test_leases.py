@@ -5,9 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratelimit import Limit, Limiter
+from ratelimit.engine.simulation import SimulatedBuckets
 
 from ..stored import used
 
+NOW = 1_700_000_000_000_000  # microseconds; nothing is refilled in a test
 BURST, KEYS = 60, ("a", "b")
 LIMITS = [
     # a lease holds 12 tokens
@@ -72,3 +74,23 @@ def test_p9_what_is_admitted_is_paid_for_once_however_leases_come_and_go(make_tw
         pair.close()
     assert {key: pair.used(f"rl1:{{t}}:k:{key}", "requests") for key in KEYS} == admitted
     assert pair.used("rl1:{t}:t", "shared") == sum(admitted.values())
+
+
+@FEWER
+@given(steps=st.lists(st.tuples(st.booleans(), st.integers(1, 25)), max_size=12))
+def test_p9_the_simulator_gives_back_and_charges_as_a_server_does(limiters, model_url, open_client, steps):
+    client, limiter, simulated = open_client(model_url), limiters(model_url, 5.0), SimulatedBuckets()
+    client.flushall()
+    limiter.policy = [Limit("requests", f"{BURST}/365d")]
+    for is_check, amount in steps:
+        check = limiter._resolve({"key": "k", "cost": {"requests": amount}})
+        [(placed, store_key, _)] = check.limit_costs
+        if is_check:
+            [reply] = simulated.decide([check], now=NOW, max_skew=None)
+            assert bool(limiter._decide_many([check])[0]) == reply.startswith(b"1")
+        else:
+            returned = amount if amount % 3 else -amount
+            limiter._return_leases([check.with_costs((float(returned),))])
+            simulated.adjust((store_key, "requests"), placed.shape, now=NOW, amount=-returned)
+    bucket = simulated.buckets.get((store_key, "requests")) if steps else None
+    assert round(used(client, "requests", "rl1:{k}:k"), 2) == (round(bucket.used, 2) if bucket else 0)
