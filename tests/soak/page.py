@@ -1,7 +1,5 @@
 """docs/soak.md, made from the result of a soak."""
 
-import statistics
-
 from .soak import SECONDS_TO_WARM_UP, SHARE_OF_MAXIMUM
 
 _NAMES = {
@@ -66,7 +64,5 @@ def write_page(path, result, date, commit):
 
 
 def _make_row(result, name):
-    values = [getattr(sample, name) for sample in result.samples if sample.at > SECONDS_TO_WARM_UP]
-    third = len(values) // 3
-    first, last = statistics.median(values[:third]), statistics.median(values[-third:])
-    return f"| {_NAMES[name]} | {first:.4g} | {last:.4g} | {last / first - 1:+.1%} |"
+    first, last = result.find_medians(name)
+    return f"| {_NAMES[name]} | {first:.4g} | {last:.4g} | {result.find_growth(name):+.1%} |"

@@ -85,11 +85,20 @@ class SoakResult:
     unexpected: list = field(default_factory=list)
     history: dict = field(default_factory=dict)
 
-    def find_growth(self, name):
-        """Return the growth of a figure after the warm-up, as a share: last third to first third, medians."""
+    def find_medians(self, name):
+        """Return the median of a figure in the first third after the warm-up, and in the last third."""
         values = [getattr(sample, name) for sample in self.samples if sample.at > SECONDS_TO_WARM_UP]
         third = max(1, len(values) // 3)
-        return statistics.median(values[-third:]) / statistics.median(values[:third]) - 1
+        return statistics.median(values[:third]), statistics.median(values[-third:])
+
+    def find_difference(self, name):
+        """Return by how much a figure grew from the first third to the last."""
+        first, last = self.find_medians(name)
+        return last - first
+
+    def find_growth(self, name):
+        """Return the same as a share."""
+        return self.find_difference(name) / self.find_medians(name)[0]
 
     def as_dict(self):
         """Return everything for JSON."""
@@ -176,7 +185,7 @@ class _Soak:
         return memory, len(list((process / "fd").iterdir()))
 
     def _read_store_memory(self):
-        """Return the primary's memory for its data in MB, without the activity, which is kept for a minute."""
+        """Return the primary's memory for its data in MB, without the activity of the last minute."""
         primary = self._group.primary
         activity = [
             primary.memory_usage(name) or 0 for name in primary.scan_iter("rl1:{\\*}:top:*", count=1_000)
