@@ -7,6 +7,7 @@ from ..rls_client import run_rls_sidecar
 
 GATEWAY_TOKEN, ADMIN_TOKEN, PEPPER = "gateway-token-of-tests", "admin-token-of-tests", "a-pepper-for-tests"
 
+# So slow that nothing is full again, and forgotten, during a test.
 POLICY = """
 default_plan: free
 unknown_keys: anonymous
@@ -18,7 +19,7 @@ plans:
       requests: {rate: 5/day}
       tokens: {unit: tokens, rate: 1000/day}
       failures: {unit: failures, rate: 20/day, block: 1h}
-  crowd: {limits: {requests: {rate: 100000/day}, parallel: {unit: concurrent, capacity: 4, ttl: 1h}}}
+  crowd: {limits: {requests: {rate: 500/day}, parallel: {unit: concurrent, capacity: 4, ttl: 1h}}}
 """
 
 TOKEN_LINE = f"X-RateLimit-Gateway-Token: {GATEWAY_TOKEN}".encode()
