@@ -34,8 +34,8 @@ def store(valkey_url):
         yield client
 
 
-@pytest.fixture(scope="module")
-def attacked(store, valkey_url):
+@pytest.fixture(scope="session")
+def attacked(valkey_url):
     """A sidecar and a client of its rate-limit service."""
     flags = ["--gateway-token", GATEWAY_TOKEN, "--admin-token", ADMIN_TOKEN, "--key-pepper", PEPPER]
     with run_rls_sidecar("--redis", valkey_url, *flags, policy=POLICY) as (sidecar, service, _):
@@ -44,7 +44,7 @@ def attacked(store, valkey_url):
 
 
 @pytest.fixture(scope="module")
-def sidecar(attacked):
+def sidecar(attacked, store):
     return attacked[0]
 
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import re
 
-SILENCE = 0.5
+SILENCE = 0.3
 """Seconds without a byte after which a connection is taken to have no more answers."""
 
 _STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
