@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PROCESSES := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help run test thorough soak check format bench bench-quick clean
+.PHONY: help run test thorough soak check format bench bench-quick clean audit
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,6 +29,16 @@ check: $(VENV)/.dev  ## lint, types, import direction
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+
+audit: $(VENV)/.dev  ## look for known faults in the dependencies (needs pip-audit and the network)
+	@if ! $(BIN)/python -m pip_audit --version >/dev/null 2>&1; then \
+		echo "not audited: pip-audit is not installed in $(VENV)"; \
+	else \
+		report=$$($(BIN)/python -m pip_audit --requirement constraints.txt --no-deps --disable-pip 2>&1); status=$$?; \
+		echo "$$report"; \
+		case "$$report" in *"Found "*"known vulnerabilit"*) exit 1;; esac; \
+		test $$status -eq 0 || echo "not audited: pip-audit could not reach its service, or failed: see above"; \
+	fi
 
 format: $(VENV)/.dev  ## let ruff rewrite what it can
 	@$(BIN)/ruff check --fix .

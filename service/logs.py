@@ -30,9 +30,10 @@ def configure(log_format: Literal["console", "json"]) -> None:
         [_name_as_opentelemetry, structlog.processors.JSONRenderer()]
         if log_format == "json"
         else [
+            _escape_unprintable,
             structlog.dev.ConsoleRenderer(
                 colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-            )
+            ),
         ]
     )
     handler = logging.StreamHandler(sys.stderr)
@@ -62,6 +63,17 @@ def _add_trace_ids(_: object, __: str, line: EventDict) -> EventDict:
             line["trace_id"] = trace.format_trace_id(context.trace_id)
             line["span_id"] = trace.format_span_id(context.span_id)
     return line
+
+
+def _escape_unprintable(_: object, __: str, line: EventDict) -> EventDict:
+    """Escape what would end a line or change what a terminal shows, such as a name in a policy."""
+    return {name: _escape(value) if isinstance(value, str) else value for name, value in line.items()}
+
+
+def _escape(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
 def _name_as_opentelemetry(_: object, __: str, line: EventDict) -> EventDict:

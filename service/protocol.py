@@ -1,4 +1,7 @@
-"""uvicorn's HTTP protocol, with one system call for each response instead of two."""
+"""uvicorn's HTTP protocol, with one system call for each response instead of two, and with bounds.
+
+uvicorn takes a head of any size, and counts the trailers that may follow a chunked body as headers.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,72 @@ import asyncio
 import contextlib
 import os
 import socket
+from http import HTTPStatus
 from typing import Any, Final, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from pydantic_core import to_json
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from service.problems import MEDIA_TYPE
 
 FIRST_REQUEST_WAIT: Final = 0.25
 """Seconds for which a connection without a request stays open when the server stops."""
+
+MAX_HEAD: Final = 2 * 1024 * 1024
+"""Bytes of a request's line and headers, not counting those that arrived together with its first byte.
+
+More than any gateway passes on by default (Traefik's 1 MiB is the most): to a gateway, a connection that ends
+while it is still sending would look like a sidecar that has failed.
+"""
+
+
+class _NoTrailers(list[tuple[bytes, bytes]]):
+    """Takes the trailers of a request and keeps none: they are no headers (RFC 9110, section 6.5.1)."""
+
+    def append(self, trailer: tuple[bytes, bytes]) -> None:
+        """Keep nothing."""
+
+
+_NO_TRAILERS: Final = _NoTrailers()
 
 
 class JoiningProtocol(HttpToolsProtocol):
     """uvicorn's protocol on a transport that sends the head and the body of a response together."""
 
     _is_closing_late = False
+    _is_reading_head = False
+    _head_size = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Read what has arrived. A head that has no end is refused before it takes much memory."""
+        was_reading_head = self._is_reading_head
+        super().data_received(data)
+        if was_reading_head and self._is_reading_head:
+            self._head_size += len(data)
+            if self._head_size > MAX_HEAD:
+                self._refuse(431, f"the headers are over {MAX_HEAD // 1024 // 1024} MiB")
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        super().on_message_begin()
+        self._is_reading_head, self._head_size = True, 0
+
+    def on_headers_complete(self) -> None:
+        """Start to answer a request. Trailers that follow its body are not added to its headers."""
+        self._is_reading_head = False
+        super().on_headers_complete()
+        self.headers = _NO_TRAILERS
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP, and close the connection."""
+        self._refuse(400, msg)
+
+    def _refuse(self, status: int, detail: str) -> None:
+        title = HTTPStatus(status).phrase
+        body = to_json({"type": "about:blank", "title": title, "status": status, "detail": detail})
+        head = f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        self.transport.write(STATUS_LINE[status] + head.encode() + body)
+        self.transport.close()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # asyncio allows any BaseTransport; uvicorn has this narrower type, too
         """Accept a connection."""
