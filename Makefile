@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test thorough check format bench bench-quick clean
+.PHONY: help run test thorough mutants check format bench bench-quick clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -18,6 +18,9 @@ test: $(VENV)/.dev  ## run every test
 
 thorough: $(VENV)/.dev  ## run every test, with thousands of examples for each promise
 	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest
+
+mutants: $(VENV)/.dev  ## break each guard of the promises and see the tests go red (a quarter of an hour)
+	@$(BIN)/python -m tests.mutants --write
 
 check: $(VENV)/.dev  ## lint, types, import direction
 	@$(BIN)/ruff check .
