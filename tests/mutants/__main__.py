@@ -35,7 +35,7 @@ def main():
         return 0
     if options.write and options.only:
         sys.exit("--write needs a run of all mutants, without --only")
-    started = time.monotonic()
+    started, commit = time.monotonic(), _read_commit()
     with tempfile.TemporaryDirectory(prefix="rlm-", ignore_cleanup_errors=True) as folder:
         outcomes, false_red = _run(mutants, options.jobs, Path(folder))
     _print_outcomes(outcomes)
@@ -49,7 +49,7 @@ def main():
     if survivors or false_red:
         return 1
     if options.write:
-        write_page(outcomes, f"{datetime.now(UTC):%Y-%m-%d}", _read_commit())
+        write_page(outcomes, f"{datetime.now(UTC):%Y-%m-%d}", commit)
     return 0
 
 
@@ -73,12 +73,9 @@ def _choose(only):
 def _run(mutants, jobs, folder):
     """Return what became of each mutant, and a test that is red without any of them, or None."""
     tests = find_tests()
+    all_copies = [_make_copy(folder / str(number)) for number in range(jobs)]
     copies = queue.SimpleQueue()
-    for number in range(jobs):
-        copy = Copy(folder / str(number))
-        package = copy.find_package()
-        if not package.startswith(str(folder)):
-            sys.exit(f"the tests would import {package}, not the copy")
+    for copy in all_copies:
         copies.put(copy)
 
     def run_one(mutant):
@@ -92,15 +89,29 @@ def _run(mutants, jobs, folder):
     with Progress(*columns, console=console) as progress, ThreadPoolExecutor(jobs) as pool:
         task = progress.add_task("mutants", total=len(mutants) + 1)
         futures = [pool.submit(run_one, mutant) for mutant in mutants]
-        for future in as_completed(futures):
-            progress.advance(task)
-            if not (future.result().test and console.is_terminal):  # elsewhere there is no progress bar
-                progress.console.print(_describe(future.result()), markup=False, highlight=False)
+        try:
+            for future in as_completed(futures):
+                progress.advance(task)
+                if not (future.result().test and console.is_terminal):  # elsewhere there is no progress bar
+                    progress.console.print(_describe(future.result()), markup=False, highlight=False)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for copy in all_copies:
+                copy.stop()
+            raise
         outcomes = [future.result() for future in futures]
         red = {outcome.test for outcome in outcomes if outcome.test}
         false_red = copies.get().run_unchanged(red) if red else None
         progress.advance(task)
     return outcomes, false_red
+
+
+def _make_copy(folder):
+    copy = Copy(folder)
+    package = copy.find_package()
+    if not package.startswith(str(folder)):
+        sys.exit(f"the tests would import {package}, not the copy")
+    return copy
 
 
 def _describe(outcome):
@@ -117,8 +128,10 @@ def _print_outcomes(outcomes):
 
 
 def _read_commit():
-    git = ["git", "rev-parse", "--short", "HEAD"]
-    return subprocess.run(git, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+    """Return the commit of the project, and whether it has changes that are not committed."""
+    describe = ["git", "describe", "--always", "--dirty=-changed", "--exclude=*"]
+    done = subprocess.run(describe, cwd=ROOT, check=False, capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

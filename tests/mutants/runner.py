@@ -23,7 +23,7 @@ _COPIED = ["benchmarks", "docs", "examples", "ratelimit", "service", "tests"]
 _IGNORED = shutil.ignore_patterns("__pycache__", "results")
 _FAILED = re.compile(r"^FAILED (\S+?::\w+)(.*)$", re.MULTILINE)
 _BROKEN = re.compile(r"^ERROR (.*)$", re.MULTILINE)
-_STARTED = re.compile(r"^(\S+?::\w+)\S* *$", re.MULTILINE)
+_STARTED = re.compile(r"^(\S+?::\w+)", re.MULTILINE)
 _NOTHING_FOUND = 5  # pytest's exit code
 
 
@@ -63,6 +63,8 @@ class Copy:
             if file.is_file() and file.name != ".git":
                 shutil.copy2(file, self._root)
         self._stamp = time.time()
+        self._process = None
+        self._is_stopped = False
 
     def run_mutant(self, mutant, tests):
         """Run the tests of the mutant's promise until one goes red, and return the outcome.
@@ -94,6 +96,12 @@ class Copy:
         test, _, error = self._run_tests(sorted(tests), "test_p")
         return test or error or None
 
+    def stop(self):
+        """End the run that is under way, in another thread, and start no other."""
+        self._is_stopped = True
+        if self._process is not None:
+            _end_session(self._process)
+
     def find_package(self):
         """Return the path of the package that the tests import."""
         command = [sys.executable, "-c", "import ratelimit; print(ratelimit.__file__)"]
@@ -122,9 +130,11 @@ class Copy:
         options = ["-x", "-v", "-rfE", "--tb=no", "-p", "no:cacheprovider", "--timeout", str(TEST_TIMEOUT)]
         command = [sys.executable, "-m", "pytest", *options, "-k", pattern, *paths]
         log = self._temporary / "log"
+        if self._is_stopped:
+            return None, False, "stopped"
         with log.open("w") as output:
             # A session of its own, so that a run that hangs is ended with all that it has started.
-            process = subprocess.Popen(
+            self._process = process = subprocess.Popen(
                 command,
                 cwd=self._root,
                 env=self._environment,
@@ -134,11 +144,10 @@ class Copy:
             )
             try:
                 code = process.wait(RUN_TIMEOUT)
-            except BaseException as error:
-                _end_session(process)
-                if not isinstance(error, subprocess.TimeoutExpired):
-                    raise
+            except subprocess.TimeoutExpired:
                 code = None
+            finally:
+                _end_session(process)
         return read_output(log.read_text(errors="replace"), code)
 
 
@@ -162,6 +171,8 @@ def read_output(text, code):
 
 
 def _end_session(process):
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    """End a run of pytest that has not ended, with all that it has started."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import queue
 import socket
 import threading
 from types import SimpleNamespace
@@ -252,3 +253,16 @@ def trickling_pool(monkeypatch):
 def test_p8_a_reply_that_comes_byte_by_byte_is_given_up_at_the_deadline(trickling_pool):
     with pytest.raises(TimeoutError):
         PooledTransport(trickling_pool, 4, 1.0).call("PING")
+
+
+def test_p8_a_call_waits_for_a_connection_in_use_only_so_long():
+    class NoPermits:
+        def get(self, timeout=None):
+            waits.append(timeout)
+            raise queue.Empty
+
+    pooled, waits = PooledTransport(None, 4, 1.5), []
+    pooled._permits = NoPermits()
+    with pytest.raises(LostConnection, match="in use"):
+        pooled.call("PING")
+    assert waits == [1.5]
