@@ -100,10 +100,11 @@ def _run(mutants, jobs, folder):
                 copy.stop()
             raise
         outcomes = [future.result() for future in futures]
-        red = {outcome.test for outcome in outcomes if outcome.test}
-        false_red = copies.get().run_unchanged(red) if red else None
+        red = sorted({outcome.test for outcome in outcomes if outcome.test})
+        parts = [red[number::jobs] for number in range(jobs)]
+        found = list(pool.map(Copy.run_unchanged, all_copies, parts))
         progress.advance(task)
-    return outcomes, false_red
+    return outcomes, next(filter(None, found), None)
 
 
 def _make_copy(folder):
