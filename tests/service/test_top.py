@@ -70,7 +70,7 @@ def test_it_names_who_spends_most_tokens(top):
     assert [row["name"] for row in shown["by"]["key"]] == ["vk_partner"]
 
 
-def test_people_see_masked_keys_within_80_columns(top, busy_store):
+def test_p10_people_see_masked_keys_within_80_columns(top, busy_store):
     top()
     done = run_ratelimit("top", "--redis", busy_store, "--window", "60s", "--once", COLUMNS="80")
     assert done.returncode == 0

@@ -100,7 +100,7 @@ def test_records_add_up_per_key_and_model_with_keys_whole_in_json(limiter, url):
 
 
 @pytest.mark.parametrize("columns", [80, 120])
-def test_the_table_has_masked_keys_and_fits(columns, limiter, url):
+def test_p10_the_table_has_masked_keys_and_fits(columns, limiter, url):
     settle_records(limiter)
     done = run_ratelimit("usage", "--redis", url, columns=columns)
     assert (done.returncode, done.stderr) == (0, "")

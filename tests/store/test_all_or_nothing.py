@@ -2,10 +2,17 @@
 
 import pytest
 
-from ratelimit import Limit
+from ratelimit import Limit, Policy
 
 BASE = 1_700_000_000
 SCOPES = [["key"], ["tenant"], ["key", "model"], []]
+TWO_PLANS = """
+default_plan: small
+plans:
+  small: {limits: {few: {rate: 2/day}}}
+  large: {limits: {many: {rate: 90/day}, more: {rate: 99/day}}}
+keys: {a: {plan: small}, b: {plan: large}}
+"""
 
 
 @pytest.mark.parametrize("denier", range(len(SCOPES)))
@@ -62,3 +69,12 @@ def test_p2_checks_of_one_batch_see_what_the_ones_before_took(make_limiter):
     checks = [{"key": key, "tenant": "t", "timestamp": BASE} for key in ("a", "a", "a", "b", "b")]
     decisions = limits.check_many(checks)
     assert [decision.violated for decision in decisions] == [(), (), ("mine",), (), ("ours",)]
+
+
+def test_p2_a_batch_of_several_plans_takes_from_each_keys_own_limits(make_limiter, read_store):
+    limits = make_limiter(Policy.from_text(TWO_PLANS))
+    for _ in range(2):  # The second time, both checks are in the cache of resolved checks.
+        assert all(limits.check_many(["a", "b"]))
+    found = {limit: round(bucket.used) for group in read_store().values() for limit, bucket in group.items()}
+    assert found == {"few": 2, "many": 2, "more": 2}
+    assert [decision.violated for decision in limits.check_many(["b", "a"])] == [(), ("few",)]

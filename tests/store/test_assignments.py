@@ -6,7 +6,7 @@ import pytest
 
 from ratelimit import InvalidRequest, Policy
 
-POLICY = Policy.from_text("""
+TEXT = """
 default_plan: free
 plans:
   free: {limits: {requests: {rate: 10/day}}}
@@ -19,7 +19,9 @@ keys:
 tenants:
   acme: {plan: pro}
   vk_alone: {plan: partner}
-""")
+"""
+POLICY = Policy.from_text(TEXT)
+LARGER_PARTNER = TEXT.replace("30/day", "31/day")
 
 
 @pytest.fixture
@@ -70,10 +72,25 @@ def test_p7_a_settlement_without_a_reservation_is_charged_to_the_plan_of_the_ten
     assert limits.peek("vk_stranger", tenant="acme").limits[0].remaining == 17
 
 
+def test_p7_what_a_key_has_used_is_charged_to_the_tenant_it_was_assigned_to(limits):
+    limits.assign("vk_stranger", tenant="acme")
+    limits.settle({"key": "vk_stranger", "cost": {"requests": 3}})
+    state = limits.peek("vk_stranger", tenant="acme")
+    assert (state.plan, state.limits[0].remaining) == ("pro", 17)
+
+
 def test_p11_what_was_used_stays_when_a_tenant_changes_plan(limits):
     limits.check("vk_plain", cost={"requests": 4})
     limits.assign_tenant("acme", plan="partner")
     assert limits.peek("vk_plain").limits[0].remaining == 26
+
+
+def test_p11_an_edit_of_the_policy_keeps_what_was_assigned(limits):
+    limits.assign_tenant("acme", plan="partner")
+    limits.assign("vk_blocked", blocked=True)
+    limits.policy = Policy.from_text(LARGER_PARTNER)
+    assert (find_plan(limits, "vk_plain"), limits.peek("vk_plain").limits[0].limit) == ("partner", 31)
+    assert not limits.check("vk_blocked")
 
 
 def test_another_limiter_sees_assignments_at_its_next_refresh(make_limiter):

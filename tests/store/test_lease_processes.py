@@ -13,6 +13,7 @@ from ratelimit import Limit
 
 from ..processes import wait_until
 from ..stored import used
+from .leases import SLOW, make_key_hot
 
 LEASING_PROCESS = Path(__file__).with_name("leasing_process.py")
 PROCESSES, BURST, SHARE = 4, 5_000, 0.02
@@ -95,3 +96,15 @@ def test_p9_a_process_that_is_killed_amid_its_checks_gets_nothing_twice(
     admitted = sum(send_checks(others, 400))
     close_processes(others)
     assert admitted + take_remaining_tokens(make_limiter_on, real_url) == BURST - taken
+
+
+def test_p9_a_child_after_a_fork_gives_nothing_back_that_is_its_parents(
+    make_limiter_on, real_url, open_client, monkeypatch
+):
+    limits = make_limiter_on(real_url, SLOW)
+    make_key_hot(limits)
+    before = used(open_client(real_url))
+    assert before >= 50  # the lease
+    monkeypatch.setattr(limits, "_process", -1)  # as if this were another process
+    limits.close()
+    assert used(open_client(real_url)) == before

@@ -197,6 +197,17 @@ def test_p5_on_the_stores_clock_a_replay_outlives_its_refill_by_a_minute_too(mak
     assert_time_to_live(client, STORE_KEY, 120_000, 120_000)
 
 
+def test_p5_what_is_remembered_of_checks_and_settlements_expires(make_limiter, client):
+    limits = make_limiter(Limit("tokens", "1000/day", unit="tokens"), remember=60)
+    _open, settled, cancelled = (limits.reserve("k", request_id=f"r{number}") for number in range(3))
+    settled.settle({"input_tokens": 5})
+    cancelled.cancel()
+    remembered = [key for key in client.scan_iter() if ":R:" in key or ":q:" in key]
+    assert len(remembered) == 6
+    for key in remembered:
+        assert_time_to_live(client, key, 60_000, 60_000)
+
+
 def test_p5_what_is_known_by_heart_is_bounded(make_limiter, monkeypatch):
     monkeypatch.setattr("ratelimit.engine.resolver._MAX_CACHED", 10)
     limits = make_limiter(Limit("requests", "500/day"))

@@ -36,6 +36,16 @@ def test_p3_holds_for_fractional_costs(make_limiter, cost):
     assert limits.check("k", timestamp=BASE + wait, **options)
 
 
+def test_p3_a_key_that_is_shut_opens_exactly_when_told(make_limiter):
+    limits = make_limiter(Limit("failures", "2/30s", unit="failures", block="10s"), max_skew=None)
+    for _ in range(3):
+        limits.settle({"key": "k", "status": 500, "timestamp": BASE})
+    wait = limits.check("k", timestamp=BASE + 4).retry_after
+    assert wait == 6
+    assert not limits.check("k", timestamp=BASE + 4 + wait - 0.001)
+    assert limits.check("k", timestamp=BASE + 4 + wait)
+
+
 def test_p4_a_late_request_earns_nothing_that_came_after_it(make_limiter):
     limits = make_limiter(FIVE_A_MINUTE)
     assert check_at(limits, 0, cost=5) == [True]

@@ -162,7 +162,7 @@ positions = st.lists(st.floats(0, 1), max_size=3)
     length=st.integers(1, 200),
     size=st.sampled_from([1, 300]),
 )
-def test_the_count_is_exact_and_the_bounds_hold(
+def test_p5_the_count_is_exact_and_the_bounds_hold(
     make_usage_limiter, client, ages, repeats, positions, length, size
 ):
     client.flushall()

@@ -48,7 +48,7 @@ def _count_denials(lines):
     return sum((line.getMessage() == "denied") + line.left_out for line in lines)
 
 
-def test_a_line_has_what_an_operator_needs(lines, denial):
+def test_p10_a_line_has_what_an_operator_needs_and_no_whole_key(lines, denial):
     DenialLog().note_decision(*denial, started=SECOND, call_size=1)
     [line] = lines()
     assert (line.levelname, line.getMessage()) == ("INFO", "denied")

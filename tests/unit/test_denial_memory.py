@@ -6,6 +6,7 @@ from ratelimit import Limit, Policy
 from ratelimit.engine.check_script import read_decision
 from ratelimit.engine.resolver import Resolver
 from ratelimit.request.check import make_check
+from ratelimit.shortcuts import denial_memory
 from ratelimit.shortcuts.denial_memory import MAX_AGE, MAX_DENIALS, DenialMemory
 
 from ..stored import reply
@@ -190,6 +191,14 @@ def test_p5_the_memory_is_bounded(memory):
     assert len(memory._denials) <= MAX_DENIALS
     assert len(memory._refunded_at) <= MAX_DENIALS
     assert memory.find_denial(resolve(f"k{MAX_DENIALS + 9}"), RECEIVED) is not None
+
+
+def test_p5_denials_are_bounded_though_nothing_is_given_back(memory, monkeypatch):
+    monkeypatch.setattr(denial_memory, "MAX_DENIALS", 10)
+    resolve = make_resolver(SLOW)
+    for number in range(50):
+        memory.remember(resolve(f"k{number}"), make_denial(None), SENT, RECEIVED)
+    assert len(memory._denials) <= 10
 
 
 def test_p9_an_answer_given_again_or_a_look_is_no_denial_to_remember(memory):

@@ -86,12 +86,12 @@ def test_headers_of_any_limits_read_back_as_they_were_written(limits):
     ("wait", "expected"),
     [(0.000001, "1"), (0.503, "1"), (1.0, "1"), (1.000001, "2"), (2.001, "3"), (86_399.5, "86400")],
 )
-def test_retry_after_is_whole_seconds_rounded_up(wait, expected):
+def test_p3_retry_after_is_whole_seconds_rounded_up(wait, expected):
     assert replace(DENIED, retry_after=wait).headers()["Retry-After"] == expected
 
 
 @given(st.floats(0, 1e9))
-def test_a_client_that_obeys_retry_after_is_never_early(wait):
+def test_p3_a_client_that_obeys_retry_after_is_never_early(wait):
     retry_after = replace(DENIED, retry_after=wait).headers(())["Retry-After"]
     assert retry_after.isdecimal()
     assert int(retry_after) >= max(wait, 1)
@@ -157,7 +157,7 @@ def test_an_unknown_dialect_is_refused_with_the_known_ones():
         ALLOWED.headers(["klingon"])
 
 
-def test_a_check_after_retry_after_is_allowed():
+def test_p3_a_check_after_retry_after_is_allowed():
     with Limiter("memory://", Limit("requests", "7/minute", burst=1)) as limiter:
         limiter.check("k", timestamp=1_700_000_000)
         headers = limiter.check("k", timestamp=1_700_000_000).headers()

@@ -30,7 +30,7 @@ def make_store_keys(keyspace, key, tenant):
 @example(ONE_SERVER, ("a", "b:k:a"), ("b", "b"))
 @example(ONE_SERVER, ("x:k", "y"), ("y", "x:k"))
 @example(ONE_SERVER, ("a}:k:x", "y"), ("x", "y}:k:a"))
-def test_no_two_owners_share_a_store_key(keyspace, pair, other_pair):
+def test_p1_no_two_owners_share_a_store_key(keyspace, pair, other_pair):
     store_keys, other_store_keys = make_store_keys(keyspace, *pair), make_store_keys(keyspace, *other_pair)
     assert (store_keys["key"] == other_store_keys["key"]) == (pair == other_pair)
     assert (store_keys["tenant"] == other_store_keys["tenant"]) == (pair[1] == other_pair[1])

@@ -48,6 +48,15 @@ def test_p1_p2_the_parts_decide_as_the_whole_if_refunds_are_exact(steps):
         assert merge_replies(check, parts, own, shared) == expected
 
 
+def test_p6_only_what_this_call_has_taken_is_given_back():
+    parts = split_check(resolve(request_id="r"))
+    denied = b"0" + bytes(40)
+    assert must_refund(parts, b"1" + bytes(40), denied)
+    # An earlier check with the same request id has paid: it gives that back itself, if it has to.
+    assert not must_refund(parts, b"again - 12345678 1" + bytes(40), denied)
+    assert not must_refund(parts, denied, denied)
+
+
 def test_a_check_of_the_tenants_own_limits_has_no_parts():
     resolver = Resolver(Policy.of(Limit("mine", "3/minute")), keyspace=Keyspace(SHARDS))
     assert split_check(resolver.resolve(make_check({"key": "k"}), take=True)) is None

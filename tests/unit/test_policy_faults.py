@@ -103,7 +103,7 @@ def read_faults(text):
         ("      tokens:", "      blocked:", 8, "plans.free.limits.blocked", "choose another name"),
     ],
 )  # fmt: skip
-def test_a_fault_is_found_on_its_line_and_path(old, new, line, path, expected):
+def test_p11_a_fault_is_found_on_its_line_and_path(old, new, line, path, expected):
     assert old in GOOD
     error = read_faults(GOOD.replace(old, new, 1))
     found = [fault for fault in error.faults if fault.path == path]

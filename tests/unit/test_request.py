@@ -153,6 +153,7 @@ def test_digits_beyond_microseconds_are_cut_off(text, micro):
         {"key": "k", "cost": SECRET},
         {"key": "k", "cost": {"tokens": SECRET}},
         {"key": "k", "cost": {SECRET: 1}},
+        {"key": "k", f"a prompt with {SECRET}": 1},
         {"key": SECRET, "model": [SECRET], "cost": [SECRET]},
         SECRET,
         [SECRET],

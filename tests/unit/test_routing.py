@@ -51,7 +51,7 @@ def test_commands_for_one_server_go_together_in_their_order(topology):
     ]
 
 
-def test_a_slot_that_has_moved_is_asked_for_where_it_is_and_stays_there(topology):
+def test_p6_a_slot_that_has_moved_is_asked_for_where_it_is_and_stays_there(topology):
     def answer(address, _):
         return "done" if address == C else ResponseError("MOVED 5 c:3")
 
@@ -61,7 +61,7 @@ def test_a_slot_that_has_moved_is_asked_for_where_it_is_and_stays_there(topology
     assert topology.find_primary(6) == A
 
 
-def test_a_slot_that_is_being_moved_is_asked_for_once(topology):
+def test_p6_a_slot_that_is_being_moved_is_asked_for_once(topology):
     def answer(address, command):
         if address == A:
             return ResponseError("ASK 5 c:3")

@@ -2,7 +2,10 @@
 
 import asyncio
 import itertools
+import queue
+import socket
 import threading
+from types import SimpleNamespace
 
 import pytest
 from redis.exceptions import ConnectionError as LostConnection
@@ -208,3 +211,58 @@ def test_on_one_core_no_thread_polls(connection, monkeypatch):
     pooled = make_pooled_transport(connection)
     call_often(pooled, 3 * _CALLS_UNTIL_ALONE)
     assert not any(connection.spins)
+
+
+class TricklingSocket:
+    """A socket with a timeout of a second, on which a byte comes each 0.4 s: in time for each `recv`."""
+
+    def __init__(self, reply, clock):
+        self._ends = socket.socketpair()
+        self._bytes = iter(reply)
+        self._clock = clock
+
+    def gettimeout(self):
+        return 1.0
+
+    def fileno(self):
+        return self._ends[0].fileno()
+
+    def sendall(self, _):
+        pass
+
+    def recv(self, _):
+        self._clock.now += 0.4
+        return bytes([next(self._bytes)])
+
+    def close(self):
+        for end in self._ends:
+            end.close()
+
+
+@pytest.fixture
+def trickling_pool(monkeypatch):
+    """A pool for connections to a server that answers byte by byte."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(transport, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    trickling = TricklingSocket(b"+PONG\r\n", clock)
+    opened = SimpleNamespace(_sock=trickling, connect=lambda: None, disconnect=trickling.close)
+    yield SimpleNamespace(connection_class=lambda: opened, connection_kwargs={})
+    trickling.close()
+
+
+def test_p8_a_reply_that_comes_byte_by_byte_is_given_up_at_the_deadline(trickling_pool):
+    with pytest.raises(TimeoutError):
+        PooledTransport(trickling_pool, 4, 1.0).call("PING")
+
+
+def test_p8_a_call_waits_for_a_connection_in_use_only_so_long():
+    class NoPermits:
+        def get(self, timeout=None):
+            waits.append(timeout)
+            raise queue.Empty
+
+    pooled, waits = PooledTransport(None, 4, 1.5), []
+    pooled._permits = NoPermits()
+    with pytest.raises(LostConnection, match="in use"):
+        pooled.call("PING")
+    assert waits == [1.5]
