@@ -1,4 +1,4 @@
-"""10,000 bad inputs and more, by every door: each is refused, and nothing else happens."""
+"""10,000 bad inputs and more, by every interface: each is refused, and nothing else happens."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""docs/security.md names every door, and only tests that exist."""
+"""docs/security.md names every interface, and only tests that exist."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ def test_each_test_that_the_page_names_exists():
     assert [name for name in names if not re.search(rf"^(async )?def {name}\(", TESTS, re.MULTILINE)] == []
 
 
-def test_each_endpoint_is_in_the_table_of_doors(sidecar):
+def test_each_endpoint_is_in_the_table_of_interfaces(sidecar):
     [table] = re.findall(r"^## Who may call what\n(.*?)^## ", PAGE, re.MULTILINE | re.DOTALL)
     for path in sidecar.client.get("/openapi.json").json()["paths"]:
         assert f"{path}`" in table, path
