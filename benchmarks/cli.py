@@ -23,6 +23,7 @@ from benchmarks.suite import (
     gateways,
     growth,
     grpc,
+    history,
     http,
     library,
     memory,
@@ -34,7 +35,7 @@ from ratelimit import StoreUnavailable
 
 _BENCHMARKS: Final[tuple[type[Benchmark], ...]] = (
     *(library.Library, accuracy.Accuracy, memory.Memory, growth.Growth, shortcuts.Shortcuts, http.Http),
-    *(grpc.Grpc, observers.Observers, cluster.OverMachines, scale.Scale),
+    *(grpc.Grpc, observers.Observers, history.History, cluster.OverMachines, scale.Scale),
     *(gateways.Gateways, azure.Azure, azure.AzureReserve),
 )
 FULL: Final = {benchmark.name: benchmark() for benchmark in _BENCHMARKS}

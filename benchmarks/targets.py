@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from benchmarks.contestants import BUCKET, EMPTY, OURS, PEERS, THROTTLED
 from benchmarks.figures import Cell, Found, Place, ratio
-from benchmarks.suite import accuracy, cluster, growth, grpc, http, memory, observers, shortcuts
+from benchmarks.suite import accuracy, cluster, growth, grpc, history, http, memory, observers, shortcuts
 from benchmarks.suite.library import ALONE, ALONE_THREE, ONE_EACH, RATE, THREAD, THREE_EACH
 
 Reached = Callable[[Found], Sequence[float]]  # the rounds of a figure of a run; KeyError if it has none
@@ -75,6 +75,7 @@ _ENDS: Final = {s: _note("{:,.0f} ÷ {:,.0f}", cell, "most", "least") for s, cel
 _KEYS_MEASURED: Final = _note("with {:,.0f} keys", memory.ACTIVE, "keys")
 _BYTES: Final = _rounds(memory.ACTIVE, "bytes_per_key", OURS)
 _ADMITTED: Final = _rounds(accuracy.DAILY_CELL, "admitted_to_allowed", OURS)
+_VERIFIED: Final = _rounds(history.CELL, history.RATE, OURS)  # a million in a minute
 _CLUSTER_RATE: Final = _rounds(cluster.RATIO, RATE, cluster.THREE)
 _CLUSTER_CPU: Final = _rounds(cluster.RATIO, "redis_process_us", cluster.THREE)
 _THREE_ALONE: Final = "1 task, 3 limits in 1 check: time in Redis ÷ 1 bucket of throttled-py"
@@ -105,5 +106,6 @@ TARGETS: Final = (
     Target("CPU in Redis: large burst ÷ small", "≤ 1.10", _BURSTS, _ENDS["bursts"]),
     Target("cluster: CPU of 3 servers per decision ÷ 1 server", "≤ 1.30", _CLUSTER_CPU),
     Target("cluster: decisions/s of 3 servers ÷ 1 server", "≥ 0.600", _CLUSTER_RATE),
+    Target("lines of a history that are verified in a second", "≥ 16,667", _VERIFIED),
     Target("4 processes at one key: admitted ÷ allowed", "= 1", _ADMITTED),
 )
