@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Each file of tests runs in one process, because tests of a file share their servers.
-PROCESSES := --numprocesses auto --maxprocesses 4 --dist loadfile
+PROCESSES := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help run test thorough soak check format bench bench-quick clean audit mutants
