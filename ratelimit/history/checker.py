@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from ratelimit.history.faults import FaultKind, HistoryFault, HistoryReport
+from ratelimit.history.followed_bucket import UNKNOWN_FOR
 from ratelimit.history.ledger import Ledger, Slots
 from ratelimit.history.steps import make_steps
 from ratelimit.history.windows import find_overlaps, find_windows
@@ -47,8 +48,15 @@ def verify_history(
         InvalidRequest: a line names a plan that the policy does not have, or a unit that no plan meters.
     """
     steps = make_steps(lines, policy)
-    checker = _Checker(Ledger(steps), round(remember * MICROSECONDS))
+    ledger = Ledger(steps)
+    checker = _Checker(ledger, round(remember * MICROSECONDS))
+    unanswered = [step for step in steps if step.decided_by == "outage"]
+    noted = 0
     for number, step in enumerate(steps):
+        # A call may have been charged some time before its process gave up waiting and wrote the line.
+        while noted < len(unanswered) and unanswered[noted].t <= step.t + UNKNOWN_FOR:
+            ledger.note_unknown(unanswered[noted])
+            noted += 1
         checker.read_step(number, step)
     checker.check_windows(steps)
     return checker.report
@@ -80,7 +88,6 @@ class _Checker:
         report.sources[step.decided_by] += 1
         if step.decided_by == "outage":
             report.outage_admissions += step.allowed
-            self._ledger.note_unknown(step)
         elif self._is_repeated(step):
             report.repeated += 1
         elif step.allowed:

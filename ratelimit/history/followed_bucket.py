@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from ratelimit.history.steps import Step
 
 UNKNOWN_FOR: Final = 5 * MICROSECONDS
-"""For how long after an outage a call of that outage may still be charged, microseconds."""
+"""How long before and after the line of a call that was not answered the call may have been charged,
+microseconds."""
 
 _RECENT: Final = 1_000
 """How many charges are kept, to name the one that explains a fault."""

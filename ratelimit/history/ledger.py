@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from ratelimit.history.followed_bucket import FollowedBucket
+from ratelimit.history.followed_bucket import UNKNOWN_FOR, FollowedBucket
 from ratelimit.policy.spec import FAILURES, LeaseSpec
 from ratelimit.request.timestamp import MICROSECONDS
 
@@ -31,10 +31,11 @@ class Slots:
     Attributes:
         placed: their limit.
         open: when the slot of each open reservation is freed if it is not settled, microseconds.
+        unknown: the same for checks that the store did not answer, each of which may have taken a slot.
         intervals: when the slots of settled reservations were taken and freed, and the number of the step.
     """
 
-    __slots__ = ("intervals", "open", "placed", "shape", "start", "taken")
+    __slots__ = ("intervals", "open", "placed", "shape", "start", "taken", "unknown")
 
     def __init__(self, placed: PlacedLimit) -> None:
         self.placed = placed
@@ -42,11 +43,14 @@ class Slots:
         self.start = 0
         self.taken = 0.0
         self.open: dict[str, int] = {}
+        self.unknown: list[int] = []
         self.intervals: list[tuple[int, int, int]] = []
 
     def is_full(self, t: int) -> bool:
         """Whether as many slots may be taken at `t` as there are."""
-        return sum(until > t for until in self.open.values()) >= self.placed.shape.burst
+        self.unknown = [until for until in self.unknown if until > t]
+        taken = len(self.unknown) + sum(until > t for until in self.open.values())
+        return taken >= self.placed.shape.burst
 
 
 class _Targets(NamedTuple):
@@ -132,10 +136,12 @@ class Ledger:
         return [(bucket, costs[index]) for bucket, index in self._targets[id(step.subject)].buckets]
 
     def note_unknown(self, step: Step) -> None:
-        """Note a check that the store did not answer: it may have been charged."""
+        """Note a check that the store did not answer: it may have been charged, and have taken a slot."""
         for bucket, cost in self.list_buckets(step):
             if bucket.placed.kind == "bucket":
                 bucket.note_unknown(step.t, cost)
+        for slots in self._targets[id(step.subject)].slots:
+            slots.unknown.append(step.t + UNKNOWN_FOR + round(slots.shape.period))
 
     def may_be_denied(self, step: Step) -> bool:
         """Whether a limit may have had no room for a check, or the reason cannot be known."""

@@ -1,0 +1,54 @@
+"""Calls that the store did not answer may have been charged, and a sound history is not called wrong for it."""
+
+import json
+
+import pytest
+
+from ratelimit import Policy
+from ratelimit.history import read_lines, verify_history
+
+POLICY = Policy.from_text("""
+default_plan: small
+plans:
+  small:
+    limits:
+      requests: {rate: 4/365d}
+      parallel: {unit: concurrent, capacity: 2, ttl: 10s}
+""")
+BASE = 1_700_000_000
+
+
+def verify(*lines):
+    texts = [json.dumps({"key": "k", "clock": "store", **line}).encode() + b"\n" for line in lines]
+    return verify_history(read_lines(texts, "history"), POLICY)
+
+
+def check(seconds, *, used, **fields):
+    return {"timestamp": BASE + seconds, "allowed": True, "used": {"requests": used}, **fields}
+
+
+def unanswered(seconds):
+    return {"timestamp": BASE + seconds, "allowed": False, "source": "outage"}
+
+
+def test_a_call_may_be_charged_before_its_process_gives_up_waiting():
+    """Its line has the time at which the process gave up; other checks see the charge before."""
+    assert verify(check(0, used=1), check(1, used=3), unanswered(1.3)).is_sound
+
+
+def test_a_charge_long_before_is_not_explained_by_it():
+    report = verify(check(0, used=1), check(1, used=3), unanswered(10))
+    assert [fault.kind for fault in report.faults] == ["charged-more"]
+
+
+@pytest.mark.parametrize(("until", "is_sound"), [(14, True), (17, False)])
+def test_a_call_may_have_taken_a_slot_for_its_ttl(until, is_sound):
+    """The slot of an unanswered check is freed by its ttl, 10 s, at most 5 s after the line."""
+    report = verify(
+        check(0, used=1, reservation="a.1"),
+        unanswered(1),
+        {"timestamp": BASE + 5, "allowed": True, "reservation": "a.1", "settled": {}},
+        check(until - 1, used=2, reservation="a.2"),
+        {"timestamp": BASE + until, "allowed": False, "violated": ["parallel"]},
+    )
+    assert report.is_sound is is_sound
