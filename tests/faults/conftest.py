@@ -1,0 +1,79 @@
+"""The rows of all faults, and what the tests of one file share."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from .judgement import Row, read_report
+from .load import POLICY, Load
+
+
+def pytest_addoption(parser):
+    parser.addoption("--faults-json", help="a file for what the tests of tests/faults saw")
+
+
+@pytest.fixture(scope="session")
+def rows(request):
+    """All rows; printed at the end if pytest runs with -s, and written if --faults-json names a file."""
+    rows = []
+    yield rows
+    if request.config.getoption("capture") == "no" and rows:
+        sys.stdout.write("\n" + "\n".join(format_rows(rows)) + "\n")
+    if path := request.config.getoption("--faults-json", None):
+        Path(path).write_text(json.dumps([dataclasses.asdict(row) for row in rows], indent=1) + "\n")
+
+
+def format_rows(rows):
+    """Return the lines of a plain table."""
+    table = [[field.name for field in dataclasses.fields(Row)][1:]]
+    table += [[str(value) for value in dataclasses.astuple(row)][1:] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        yield "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True))
+
+
+@pytest.fixture
+def tenant(request):
+    """Whom the keys of one test belong to."""
+    return "".join(letter for letter in request.node.name if letter.isalnum())[-40:]
+
+
+@pytest.fixture
+def judge(rows, request, tenant):
+    """Check what a load left in the histories; note a row and return the checker's report."""
+
+    def check(load, paths, fault, allowed, *, store="one server", policy=POLICY, may_break=False):
+        report = read_report(paths, tenant, policy)
+        counts = {
+            kind: len(report.select_faults(kind))
+            for kind in ("over-admitted", "lost", "charged-more", "denied-without-reason")
+        }
+        rows.append(
+            Row(
+                request.node.originalname,
+                fault,
+                store,
+                allowed,
+                report.decisions,
+                *counts.values(),
+                report.sources["outage"],
+                load.hung,
+            )
+        )
+        assert not load.wrong, load.wrong[:5]
+        assert load.hung == 0
+        assert load.broken == 0 or may_break
+        assert report.decisions > 0
+        assert report.select_faults("answered-differently") == [] or "forgotten" in allowed
+        return report
+
+    return check
+
+
+@pytest.fixture
+def make_load(tenant):
+    """Make the load of one test; used as a block."""
+    return lambda ports, **fields: Load(ports, tenant, **fields)
