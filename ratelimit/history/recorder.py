@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import stat
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from ratelimit.history.lines import HALF_A_LINE
 from ratelimit.observers.observer import Observer
 from ratelimit.policy.spec import CONCURRENT, FAILURES
 from ratelimit.request.timestamp import as_datetime
@@ -37,7 +39,7 @@ class HistoryRecorder(Observer):
     Each line is written at once, by one call of the operating system: several processes may share a file, and
     a process that is killed loses no line that it has written. The lines have whole keys and reservations, so
     only the owner can read a new file. If a line cannot be written, that is logged once, decisions go on, and
-    the next line is tried again.
+    the next line is tried again. Half a line, which a full disk leaves, is marked as such when there is room.
 
     Args:
         path: the file; lines are added at its end.
@@ -50,7 +52,15 @@ class HistoryRecorder(Observer):
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _ONLY_OWNER)
         self._path = os.fspath(path)
         self._has_failed = False
-        self._has_half_a_line = False
+        self._has_half_a_line = self._ends_in_half_a_line()
+
+    def _ends_in_half_a_line(self) -> bool:
+        """Whether the file ends with half a line, of a process that was killed or had no room."""
+        if not stat.S_ISREG(os.fstat(self._file).st_mode):
+            return False
+        with open(self._path, "rb") as file:  # noqa: PTH123 - a path of any kind
+            file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
+            return file.read(1) not in (b"", b"\n")
 
     def __enter__(self) -> Self:
         return self
@@ -118,7 +128,7 @@ class HistoryRecorder(Observer):
 
     def _write(self, line: dict[str, Any]) -> None:
         line["process"] = str(os.getpid())
-        text = b"\n" * self._has_half_a_line + _write_json(line).encode() + b"\n"
+        text = HALF_A_LINE * self._has_half_a_line + _write_json(line).encode() + b"\n"
         try:
             written = os.write(self._file, text)
         except OSError as error:

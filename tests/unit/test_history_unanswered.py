@@ -1,4 +1,4 @@
-"""Calls that the store did not answer may have been charged, and a sound history is not called wrong for it."""
+"""Calls that the store did not answer may have been charged: no sound history is called wrong for it."""
 
 import json
 
