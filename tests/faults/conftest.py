@@ -43,26 +43,24 @@ def tenant(request):
 
 @pytest.fixture
 def judge(rows, request, tenant):
-    """Check what a load left in the histories; note a row and return the checker's report."""
+    """Check what a load left in the histories; note a row and return the checker's report.
 
-    def check(load, paths, fault, allowed, *, store="one server", policy=POLICY, may_break=False):
+    `denied` is the number of denials without a reason, if another policy than `policy` tells it. `may_break`:
+    whether connections to the sidecar may end.
+    """
+
+    def check(
+        load, paths, fault, allowed, store="one server", *, policy=POLICY, denied=None, may_break=False
+    ):
         report = read_report(paths, tenant, policy)
-        counts = {
-            kind: len(report.select_faults(kind))
+        over, lost, more, denied_here = (
+            len(report.select_faults(kind))
             for kind in ("over-admitted", "lost", "charged-more", "denied-without-reason")
-        }
-        rows.append(
-            Row(
-                request.node.originalname,
-                fault,
-                store,
-                allowed,
-                report.decisions,
-                *counts.values(),
-                report.sources["outage"],
-                load.hung,
-            )
         )
+        denied = denied_here if denied is None else denied
+        outages = report.sources["outage"]
+        counts = (report.decisions, over, lost, more, denied, outages, load.hung)
+        rows.append(Row(request.node.originalname, fault, store, allowed, *counts))
         assert not load.wrong, load.wrong[:5]
         assert load.hung == 0
         assert load.broken == 0 or may_break
@@ -76,4 +74,4 @@ def judge(rows, request, tenant):
 @pytest.fixture
 def make_load(tenant):
     """Make the load of one test; used as a block."""
-    return lambda ports, **fields: Load(ports, tenant, **fields)
+    return lambda ports, *options: Load(ports, tenant, *options)

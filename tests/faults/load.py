@@ -38,7 +38,7 @@ class Load:
     Args:
         ports: the ports of the sidecars.
         tenant: whom all keys belong to: of one test only.
-        fields: added to each check.
+        make_fields: returns what is added to a check of a key.
 
     Attributes:
         answers: how many answers there were, by status.
@@ -50,8 +50,8 @@ class Load:
         forgotten: how many settlements and cancellations were of a reservation that was no longer known.
     """
 
-    def __init__(self, ports, tenant, **fields):
-        self.ports, self.tenant, self._fields = list(ports), tenant, fields
+    def __init__(self, ports, tenant, make_fields=lambda _: {}):
+        self.ports, self.tenant, self._make_fields = list(ports), tenant, make_fields
         self.answers = Counter()
         self.outages = self.decided = self.broken = self.hung = self.forgotten = 0
         self.wrong = []
@@ -108,7 +108,7 @@ class Load:
         return f"k{number:04}-{self.tenant}-{number:03}"  # masked keys differ, too
 
     def _make_check(self, key, **fields):
-        return {"key": key, "tenant": self.tenant, **self._fields, **fields}
+        return {"key": key, "tenant": self.tenant, **self._make_fields(key), **fields}
 
     async def _decide(self, connection, check):
         status, body = await connection.ask("POST", "/v1/check", check)
