@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ratelimit.history.followed_bucket import UNKNOWN_FOR, FollowedBucket
+from ratelimit.history.steps import is_clock_set_back
 from ratelimit.policy.spec import FAILURES, LeaseSpec
-from ratelimit.request.timestamp import MICROSECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,10 +17,6 @@ if TYPE_CHECKING:
 
 SettledAs = Literal["settled", "repeated", "charged", "unknown"]
 """What a settlement was: of an open reservation, of one settled before, without one, or of an unknown one."""
-
-_MAX_STEP_BACK = MICROSECONDS
-"""A store's clock that goes back by more than this has been set; microseconds. Lines of several processes are
-written in another order than they were decided, but not by so much."""
 
 BucketCosts = list[tuple[FollowedBucket, float]]
 
@@ -94,6 +90,7 @@ class Ledger:
         self._targets: dict[int, _Targets] = {}
         self._open: dict[str, _Open | None] = {}
         self.slots: dict[tuple[str, str], Slots] = {}
+        self._is_clock_steady = not is_clock_set_back(steps)
         for step in steps:
             if id(step.subject) not in self._targets:
                 self._targets[id(step.subject)] = self._find_targets(step.subject)
@@ -121,7 +118,10 @@ class Ledger:
         """Find the buckets whose charges have no known order."""
         layout = step.subject.layout
         is_ordered = step.clock is None or (
-            step.clock == "store" and not layout.has_shared and not layout.lease_amounts
+            step.clock == "store"
+            and self._is_clock_steady
+            and not layout.has_shared
+            and not layout.lease_amounts
         )
         for bucket, index in self._targets[id(step.subject)].buckets:
             if not is_ordered:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ratelimit.engine.resolver import Resolver
 from ratelimit.errors import Fault, InvalidRequest
 from ratelimit.request.check import Check
+from ratelimit.request.timestamp import MICROSECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from ratelimit.decision.decision import Source
     from ratelimit.engine.resolver import Subject
     from ratelimit.history.lines import HistoryLine, NumberedLine
     from ratelimit.policy import Policy
+
+
+_MAX_STEP_BACK: Final = MICROSECONDS
+"""A store's clock that goes back by more than this has been set; microseconds. A process writes the lines of
+several connections in another order than they were decided, but not by so much."""
 
 
 class Step(NamedTuple):
@@ -55,16 +61,30 @@ def make_steps(lines: Iterable[NumberedLine], policy: Policy) -> list[Step]:
     """Return the steps of a history, in the order of the decisions.
 
     Lines that say whose clock their timestamp is from are put in the order of their timestamps: the store
-    decides in the order of its clock. Other lines are taken in the order in which they are given.
+    decides in the order of its clock. Other lines are taken in the order in which they are given. So are
+    all lines if the store's clock was set back.
 
     Raises:
         InvalidRequest: a line names a plan that the policy does not have, or a unit that no plan meters.
     """
     resolver = Resolver(policy)
     steps = [_make_step(numbered, resolver) for numbered in lines]
-    if any(step.clock is not None for step in steps):
+    if any(step.clock is not None for step in steps) and not is_clock_set_back(steps):
         steps.sort(key=lambda step: step.t)
     return steps
+
+
+def is_clock_set_back(steps: Sequence[Step]) -> bool:
+    """Whether the store's clock was set back while a process wrote its lines, in the order of the steps."""
+    latest: dict[tuple[str, str | None], int] = {}
+    for step in steps:
+        # A repeated check or settlement has the time of its first answer.
+        if step.clock == "store" and step.used is not None and step.request_id is None:
+            process = step.place[0], step.process
+            if step.t < latest.get(process, 0) - _MAX_STEP_BACK:
+                return True
+            latest[process] = max(step.t, latest.get(process, 0))
+    return False
 
 
 def _make_step(numbered: NumberedLine, resolver: Resolver) -> Step:
