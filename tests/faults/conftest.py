@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -23,13 +24,15 @@ def rows(request):
     if request.config.getoption("capture") == "no" and rows:
         sys.stdout.write("\n" + "\n".join(format_rows(rows)) + "\n")
     if path := request.config.getoption("--faults-json", None):
-        Path(path).write_text(json.dumps([dataclasses.asdict(row) for row in rows], indent=1) + "\n")
+        text = json.dumps([dataclasses.asdict(row) for row in rows], indent=1)
+        worker = os.environ.get("PYTEST_XDIST_WORKER", "")  # each has a file of its own
+        Path(path + worker).write_text(text + "\n")
 
 
 def format_rows(rows):
     """Return the lines of a plain table."""
-    table = [[field.name for field in dataclasses.fields(Row)][1:]]
-    table += [[str(value) for value in dataclasses.astuple(row)][1:] for row in rows]
+    table = [[field.name for field in dataclasses.fields(Row)][2:]]
+    table += [[str(value) for value in dataclasses.astuple(row)][2:] for row in rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for line in table:
         yield "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True))
@@ -60,7 +63,7 @@ def judge(rows, request, tenant):
         denied = denied_here if denied is None else denied
         outages = report.sources["outage"]
         counts = (report.decisions, over, lost, more, denied, outages, load.hung)
-        rows.append(Row(request.node.originalname, fault, store, allowed, *counts))
+        rows.append(Row(request.path.name, request.node.originalname, fault, store, allowed, *counts))
         assert not load.wrong, load.wrong[:5]
         assert load.hung == 0
         assert load.broken == 0 or may_break

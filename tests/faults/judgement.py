@@ -14,7 +14,8 @@ class Row:
     """What was seen while one thing failed.
 
     Attributes:
-        test: the test's name.
+        file: the file of the test.
+        test: its name.
         fault: what failed.
         store: on which store.
         allowed: what the promises allow.
@@ -27,6 +28,7 @@ class Row:
         hung: how many requests got no answer.
     """
 
+    file: str
     test: str
     fault: str
     store: str

@@ -97,7 +97,7 @@ def history(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sidecar(link, history):
-    flags = ("--redis", link.url, "--workers", "2", "--history", str(history), "--deadline", "300ms")
+    flags = ("--redis", link.url, "--history", str(history), "--deadline", "300ms")
     with run_sidecar(*flags, policy=POLICY) as sidecar:
         yield sidecar
 
