@@ -7,6 +7,7 @@ change all the time, whose bursts are being spent whenever the fault comes.
 import asyncio
 import itertools
 import json
+import random
 import threading
 import time
 from collections import Counter
@@ -56,6 +57,7 @@ class Load:
         self.outages = self.decided = self.broken = self.hung = self.forgotten = 0
         self.wrong = []
         self._is_over = False
+        self._random = random.Random(1)
         self._started = time.monotonic()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
 
@@ -93,7 +95,7 @@ class Load:
             if self._is_over:
                 break
             try:
-                await ways[turn % len(ways)](connection, self._choose_key(turn), turn)
+                await ways[turn % len(ways)](connection, self._choose_key(), turn)
             except ConnectionError:
                 self.broken += 1
             except TimeoutError:
@@ -101,9 +103,9 @@ class Load:
             await asyncio.sleep(PAUSE)
         connection.close()
 
-    def _choose_key(self, turn):
-        number = turn % 2
-        if turn % 4 > 1:
+    def _choose_key(self):
+        number = self._random.randrange(2)
+        if self._random.randrange(2):
             number = 2 + int((time.monotonic() - self._started) / SECONDS_PER_KEY)
         return f"k{number:04}-{self.tenant}-{number:03}"  # masked keys differ, too
 
@@ -152,18 +154,20 @@ class Load:
                 await asyncio.sleep(RETRY)
 
     async def _settle(self, connection, key, turn):
-        """Reserve, and settle for less or for more than the estimate; every other time twice."""
+        """Reserve, and settle for less or for more than the estimate, half of the time twice."""
         decision = await self._decide(connection, self._make_check(key, cost={"tokens": 20}, reserve=True))
         if decision and decision["reservation"]:
             usage = {"reservation": decision["reservation"], "input_tokens": 2, "output_tokens": turn % 31}
-            for _ in range(1 + turn % 2):
+            for _ in range(self._random.randint(1, 2)):
                 await self._end(connection, "POST", "/v1/settle", usage)
 
     async def _cancel(self, connection, key, turn):
-        """Reserve, and cancel; every other time twice."""
-        decision = await self._decide(connection, self._make_check(key, cost={"tokens": 15}, reserve=True))
+        """Reserve and cancel, half of the time twice."""
+        decision = await self._decide(
+            connection, self._make_check(key, cost={"tokens": turn % 19}, reserve=True)
+        )
         if decision and decision["reservation"]:
-            for _ in range(1 + turn % 2):
+            for _ in range(self._random.randint(1, 2)):
                 await self._end(connection, "DELETE", f"/v1/reservations/{decision['reservation']}")
 
     async def _end(self, connection, method, path, document=None):
