@@ -80,7 +80,8 @@ class _Checker:
     def read_step(self, number: int, step: Step) -> None:
         """Check one line, and charge its buckets."""
         if step.settled is not None:
-            self._read_settlement(step)
+            if step.decided_by != "outage":
+                self._read_settlement(step)
             return
         report = self.report
         report.decisions += 1
@@ -212,6 +213,7 @@ class _Checker:
 
     def check_windows(self, steps: list[Step]) -> None:
         """Check every window of every bucket, and count the slots that were taken at the same time."""
+        self._ledger.refund_unanswered()
         buckets = self._ledger.buckets.values()
         self.report.buckets = sum(bucket.is_followed for bucket in buckets)
         self.report.windows_only = len(buckets) - self.report.buckets

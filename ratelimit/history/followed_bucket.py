@@ -60,6 +60,7 @@ class FollowedBucket:
         "_pending",
         "_precision",
         "_recent",
+        "_refund",
         "charges",
         "is_followed",
         "leased",
@@ -79,7 +80,7 @@ class FollowedBucket:
         self.start = 0
         self.taken = 0.0
         self._low = self._high = Bucket(0.0, 0)
-        self._pending, self._at_pending = 0.0, 0
+        self._pending, self._refund, self._at_pending = 0.0, 0.0, 0
         self._recent: deque[Charge] = deque(maxlen=_RECENT)
         shape = placed.shape
         # Lines write states in whole microseconds of refill, and add floats in another order than the store.
@@ -113,9 +114,10 @@ class FollowedBucket:
         charge = self.charges[index]
         self.charges[index] = charge._replace(cost=charge.cost - amount)
 
-    def note_unknown(self, t: int, cost: float) -> None:
-        """Note a call at the time `t` of which it is not known whether it was charged."""
+    def note_unknown(self, t: int, cost: float, refund: float = 0.0) -> None:
+        """Note a call at the time `t` of which it is not known whether it was charged, or has refunded."""
         self._pending += cost
+        self._refund += refund
         self._at_pending = max(self._at_pending, t)
 
     def note_unknown_refund(self) -> None:
@@ -124,10 +126,12 @@ class FollowedBucket:
 
     def settle_unknown(self, t: int) -> None:
         """Take calls of an outage that is long over as charged at `t`, the latest time that they can have."""
-        if self._pending and t > self._at_pending + UNKNOWN_FOR:
-            missing = self._high.compute_missing(self.placed.shape, t)
+        if (self._pending or self._refund) and t > self._at_pending + UNKNOWN_FOR:
+            shape, low = self.placed.shape, self._low
+            missing = self._high.compute_missing(shape, t)
             self._high = Bucket(missing + self._pending, max(t, self._high.at))
-            self._pending = 0.0
+            self._low = low.adjust(shape, t, -self._refund)
+            self._pending = self._refund = 0.0
 
     def compare(self, t: int, used: float) -> float:
         """Compare with what the store says was missing at `t`, and go on from there.
@@ -139,7 +143,7 @@ class FollowedBucket:
             return 0.0
         shape = self.placed.shape
         low, high = self._low.compute_missing(shape, t), self._high.compute_missing(shape, t)
-        more, less = used - high - self._pending, low - used
+        more, less = used - high - self._pending, low - used - self._refund
         is_explained = more <= self._precision and less <= self._precision
         if not is_explained or self._low is not self._high:
             self._low = self._high = Bucket(used, t)
@@ -160,7 +164,11 @@ class FollowedBucket:
             self._low, is_same = low.take(shape, t, cost), self._high is low
             self._high = self._low if is_same else self._high.take(shape, t, cost)
             return 0.0
-        over = missing + cost - shape.burst
+        over = missing + cost - shape.burst - self._refund
+        if over <= 0:  # The refund explains it, and may have been made later.
+            low = self._low = low.adjust(shape, t, -self._refund)
+            self._low, self._high = low.take(shape, t, cost), self._high.take(shape, t, cost)
+            return 0.0
         # Each admission is judged by itself: from here on this one counts as if it had just fitted.
         self._low = Bucket(max(low.used - over, 0.0), low.at).take(shape, t, cost)
         self._high = max(self._high.take(shape, t, cost), self._low)

@@ -9,7 +9,7 @@ from ratelimit.history.steps import is_clock_set_back
 from ratelimit.policy.spec import FAILURES, LeaseSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ratelimit.engine.layout import PlacedLimit
     from ratelimit.engine.resolver import Subject
@@ -90,6 +90,9 @@ class Ledger:
         self._targets: dict[int, _Targets] = {}
         self._open: dict[str, _Open | None] = {}
         self.slots: dict[tuple[str, str], Slots] = {}
+        self._unanswered: dict[str, Mapping[str, float]] = {}
+        steps = [step for step in steps if not _is_unanswered_end(step)]
+        self._reserved = {step.reservation: step for step in steps if step.settled is None}
         self._is_clock_steady = not is_clock_set_back(steps)
         for step in steps:
             if id(step.subject) not in self._targets:
@@ -136,12 +139,34 @@ class Ledger:
         return [(bucket, costs[index]) for bucket, index in self._targets[id(step.subject)].buckets]
 
     def note_unknown(self, step: Step) -> None:
-        """Note a check that the store did not answer: it may have been charged, and have taken a slot."""
+        """Note a call that the store did not answer: it may have been charged, and have taken a slot."""
+        if step.settled is not None:
+            self._note_unknown_settlement(step, step.settled)
+            return
         for bucket, cost in self.list_buckets(step):
             if bucket.placed.kind == "bucket":
                 bucket.note_unknown(step.t, cost)
         for slots in self._targets[id(step.subject)].slots:
             slots.unknown.append(step.t + UNKNOWN_FOR + round(slots.shape.period))
+
+    def _note_unknown_settlement(self, step: Step, settled: Mapping[str, float]) -> None:
+        check = self._reserved.get(step.reservation or "")
+        if check is None and step.reservation is not None:
+            return
+        if not settled and check is not None:  # a cancellation, or a settlement that says nothing
+            settled = dict.fromkeys((bucket.placed.unit for bucket, _ in self.list_buckets(check)), 0.0)
+        for bucket, estimate in self.list_buckets(check or step):
+            change = settled.get(bucket.placed.unit, estimate) - (estimate if check else 0.0)
+            bucket.note_unknown(step.t, max(change, 0.0), max(-change, 0.0))
+        if check is not None:
+            self._unanswered[step.reservation or ""] = settled
+
+    def refund_unanswered(self) -> None:
+        """Take settlements that were not answered, and not repeated, as made: for the windows."""
+        for reservation, settled in self._unanswered.items():
+            opened = self._open.get(reservation)
+            for bucket, estimate, index in opened.charges if opened else ():
+                bucket.refund(index, max(estimate - settled.get(bucket.placed.unit, estimate), 0.0))
 
     def may_be_denied(self, step: Step) -> bool:
         """Whether a limit may have had no room for a check, or the reason cannot be known."""
@@ -222,3 +247,8 @@ class Ledger:
             and (used := step.used.get(bucket.placed.limit.name)) is not None
             and (difference := bucket.compare(step.t, used))
         ]
+
+
+def _is_unanswered_end(step: Step) -> bool:
+    """Whether a line is of a settlement without an answer. It has no key: its reservation's check has it."""
+    return step.settled is not None and step.decided_by == "outage" and step.reservation is not None

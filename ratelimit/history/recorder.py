@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import stat
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from ratelimit.history.lines import HALF_A_LINE
@@ -15,12 +16,12 @@ from ratelimit.request.timestamp import as_datetime
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from datetime import datetime
 
     from ratelimit.decision.decision import Decision
     from ratelimit.decision.limit_state import LimitState
     from ratelimit.engine.resolver import ResolvedCheck
-    from ratelimit.observers.observer import End
+    from ratelimit.observers.observer import End, UnansweredEnd
+    from ratelimit.request.usage import Usage
 
 _log: Final = logging.getLogger("ratelimit")
 _WITHOUT_TOKENS: Final = frozenset({CONCURRENT, FAILURES})
@@ -106,9 +107,7 @@ class HistoryRecorder(Observer):
         if end.usage is None:
             settled: dict[str, float] = {state.unit: 0.0 for state in end.limits}
         else:
-            settled = end.usage.known()
-            if end.usage.failed:
-                settled = {**settled, FAILURES: 1.0}
+            settled = _list_settled(end.usage)
         is_timed = end.usage is not None and end.usage.timestamp is not None
         line: dict[str, Any] = {
             "timestamp": _write_time(as_datetime(end.t)),
@@ -124,6 +123,24 @@ class HistoryRecorder(Observer):
             line["reservation"] = end.reservation
         if end.outcome != "replayed":
             line["used"] = _list_used(end.limits)
+        self._write(line)
+
+    def note_unanswered_end(self, end: UnansweredEnd) -> None:
+        """Write a line for a settlement or a cancellation that may have taken effect or not."""
+        usage = end.usage
+        line: dict[str, Any] = {
+            "timestamp": _write_time(datetime.now(UTC)),
+            "key": (usage and usage.key) or end.tenant,
+            "plan": usage.plan if usage else None,
+            "model": usage.model if usage else None,
+            "tenant": end.tenant,
+            "allowed": True,
+            "source": "outage",
+            "settled": _list_settled(usage) if usage else {},
+            "clock": "store",
+        }
+        if end.reservation is not None:
+            line["reservation"] = end.reservation
         self._write(line)
 
     def _write(self, line: dict[str, Any]) -> None:
@@ -146,6 +163,10 @@ class HistoryRecorder(Observer):
 
 def _write_time(time: datetime) -> str:
     return time.isoformat(timespec="microseconds")
+
+
+def _list_settled(usage: Usage) -> dict[str, float]:
+    return {**usage.known(), FAILURES: 1.0} if usage.failed else usage.known()
 
 
 def _list_used(states: Iterable[LimitState]) -> dict[str, float]:
