@@ -171,11 +171,14 @@ class Load:
                 await self._end(connection, "DELETE", f"/v1/reservations/{decision['reservation']}")
 
     async def _end(self, connection, method, path, document=None):
-        """End a reservation; again and again while the store does not answer."""
+        """End a reservation; while the store does not answer, half of the callers try again and again."""
+        is_patient = self._random.randrange(2)
         for attempt in itertools.count():
             status, body = await connection.ask(method, path, document)
             self.answers[status] += 1
             if status in {200, 204}:
+                return
+            if status == 503 and not is_patient:
                 return
             if status == 404:
                 self.forgotten += 1
