@@ -27,6 +27,9 @@ plans:
 BURSTS = {"requests": 40, "tokens": 2000, "parallel": 4}
 
 TASKS = 10
+MAX_REPEATED_COST = 16
+"""Of a check that is repeated with its request id, tokens."""
+
 PAUSE = 0.004
 RETRY = 0.03
 """Seconds."""
@@ -144,7 +147,7 @@ class Load:
     async def _repeat(self, connection, key, turn):
         """Check with the same request id until the store has answered twice."""
         request_id = f"{self.tenant[-20:]}-{id(connection)}-{turn}"
-        check = self._make_check(key, cost={"tokens": turn % 17}, request_id=request_id)
+        check = self._make_check(key, cost={"tokens": turn % (MAX_REPEATED_COST + 1)}, request_id=request_id)
         answered = 0
         while answered < 2 and not self.wrong:
             decision = await self._decide(connection, check)
