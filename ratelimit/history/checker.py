@@ -131,6 +131,8 @@ class _Checker:
     def _follow_admission(self, step: Step, bucket: FollowedBucket, cost: float) -> bool:
         """Follow an admission on one bucket; return whether its cost was taken."""
         placed = bucket.placed
+        if step.request_id is not None and bucket.admit_in_call(step.t, cost):
+            return placed.kind == "bucket"
         used = None if step.used is None else step.used.get(placed.limit.name)
         is_taken, over = True, 0.0
         if placed.limit.mode == "shadow":

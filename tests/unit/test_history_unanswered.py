@@ -52,3 +52,17 @@ def test_a_call_may_have_taken_a_slot_for_its_ttl(until, is_sound):
         {"timestamp": BASE + until, "allowed": False, "violated": ["parallel"]},
     )
     assert report.is_sound is is_sound
+
+
+@pytest.mark.parametrize("last", [4, 2])
+def test_two_checks_of_one_unanswered_call_may_be_repeated_in_any_order(last):
+    """Both have the time of the call, and each line has the state right after its own charge."""
+    report = verify(
+        check(0, used=1),
+        unanswered(1),
+        unanswered(1),
+        check(0.5, used=3, request_id="second"),
+        check(0.5, used=2, request_id="first"),
+        check(2, used=last),
+    )
+    assert [fault.kind for fault in report.faults] == ["lost"] * (last == 2)
