@@ -20,6 +20,7 @@ from benchmarks.suite import (
     accuracy,
     azure,
     cluster,
+    frozen,
     gateways,
     growth,
     grpc,
@@ -35,7 +36,7 @@ from ratelimit import StoreUnavailable
 
 _BENCHMARKS: Final[tuple[type[Benchmark], ...]] = (
     *(library.Library, accuracy.Accuracy, memory.Memory, growth.Growth, shortcuts.Shortcuts, http.Http),
-    *(grpc.Grpc, observers.Observers, history.History, cluster.OverMachines, scale.Scale),
+    *(grpc.Grpc, observers.Observers, history.History, cluster.OverMachines, scale.Scale, frozen.Frozen),
     *(gateways.Gateways, azure.Azure, azure.AzureReserve),
 )
 FULL: Final = {benchmark.name: benchmark() for benchmark in _BENCHMARKS}

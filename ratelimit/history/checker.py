@@ -98,12 +98,12 @@ class _Checker:
 
     def read_step(self, step: Step) -> None:
         """Check one line, and charge its buckets."""
+        if step.settled is not None and step.decided_by == "outage":
+            self.report.unanswered_settlements += 1
+            return
         self._ledger.read_step(step)
         if step.settled is not None:
-            if step.decided_by == "outage":
-                self.report.unanswered_settlements += 1
-            else:
-                self._read_settlement(step)
+            self._read_settlement(step)
             return
         report = self.report
         report.decisions += 1
@@ -154,6 +154,8 @@ class _Checker:
     def _follow_admission(self, step: Step, bucket: FollowedBucket, cost: float) -> bool:
         """Follow an admission on one bucket; return whether its cost was taken."""
         placed = bucket.placed
+        if step.request_id is not None and bucket.admit_in_call(step.t, cost):
+            return placed.kind == "bucket"
         used = None if step.used is None else step.used.get(placed.limit.name)
         is_taken, over = True, 0.0
         if placed.limit.mode == "shadow":

@@ -170,6 +170,17 @@ class FollowedBucket:
         self._high = max(self._high.take(shape, t, cost), self._low)
         return max(over - self._refundable, 0.0)
 
+    def admit_in_call(self, t: int, cost: float) -> bool:
+        """Take the cost of a check that may share its call with the line before; return whether it may.
+
+        If the call was not answered, its checks are repeated in any order. The state in the line before
+        may be that after this check, too.
+        """
+        if t != self._low.at or not self._pending:
+            return False
+        self._high = self._high.take(self.placed.shape, t, cost)
+        return True
+
     def admit_in_shadow(self, t: int, cost: float) -> bool:
         """Take the cost if there is room, as the store does in shadow mode; return whether it was taken."""
         shape, low, high = self.placed.shape, self._low, self._high

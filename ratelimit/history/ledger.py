@@ -128,9 +128,12 @@ class Ledger:
         layout = step.subject.layout
         is_ordered = step.clock == "store" and not layout.has_shared and not layout.lease_amounts
         for bucket, index in self._targets[id(step.subject)].buckets:
-            if not is_ordered or step.t < bucket.latest:  # the store's clock has been set back
+            if not is_ordered:
                 bucket.is_followed = False
-            bucket.latest = max(bucket.latest, step.t)
+            elif step.used is not None and step.request_id is None:  # a repeated answer has an earlier time
+                if step.t < bucket.latest:  # the store's clock has been set back
+                    bucket.is_followed = False
+                bucket.latest = max(bucket.latest, step.t)
             if isinstance(bucket.placed.limit.lease, LeaseSpec) and layout.lease_amounts:
                 lessee = (step.process, step.subject.key, step.subject.model_class)
                 bucket.note_lessee(lessee, layout.lease_amounts[index])
@@ -159,12 +162,15 @@ class Ledger:
                 bucket.note_unknown(step.t, settled.get(bucket.placed.unit, 0.0))
         elif step.reservation not in self._open:
             self._waiting[step.reservation] = step
-        elif opened := self._open[step.reservation]:
+        elif opened := self._open[step.reservation]:  # a cancellation names no unit
             for bucket, estimate, index in opened.charges:
-                actual = settled.get(bucket.placed.unit, 0.0)
+                actual = (
+                    settled.get(bucket.placed.unit, estimate) if settled else 0.0
+                )  # empty: a cancellation
                 bucket.note_unknown(step.t, max(actual - estimate, 0.0))
                 bucket.note_unknown_refund(step.t, max(estimate - actual, 0.0))
-                bucket.charges.refund(index, step.t - UNKNOWN_FOR, max(estimate - actual, 0.0))
+                earliest = max(opened.step.t + 1, step.t - UNKNOWN_FOR)
+                bucket.charges.refund(index, earliest, max(estimate - actual, 0.0))
 
     def may_be_denied(self, step: Step) -> bool:
         """Whether a limit may have had no room for a check, or the reason cannot be known."""

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 Clock = Literal["store", "request"]
 """Whose clock a timestamp is from: the store's, or the caller's."""
 
+HALF_A_LINE: Final = b"\x18\n"
+"""What ends a line of which the first half was written: the character that means cancel."""
+
 _MAX_NAMES: Final = 256
 
 
@@ -122,7 +125,7 @@ def read_line(text: str | bytes, source: str, number: int) -> NumberedLine:
 def read_lines(file: Iterable[bytes], source: str) -> Iterator[NumberedLine]:
     """Read the lines of one file.
 
-    A last line without an end is left out: a process leaves one that is killed, or has no room on the disk.
+    Half a line is left out: a process leaves one that is killed, or has no room on the disk.
 
     Args:
         file: the file, open for reading bytes.
@@ -132,5 +135,5 @@ def read_lines(file: Iterable[bytes], source: str) -> Iterator[NumberedLine]:
         InvalidRequest: a line cannot be read; see `read_line`.
     """
     for number, text in enumerate(file, 1):
-        if not text.isspace() and text.endswith((b"\n", b"}")):
+        if not text.isspace() and text.endswith((b"\n", b"}")) and not text.endswith(HALF_A_LINE):
             yield read_line(text, source, number)

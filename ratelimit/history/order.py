@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from ratelimit.history.lines import NumberedLine
+    from ratelimit.history.lines import HistoryLine, NumberedLine
 
 _MAX_DELAY: Final = 30 * MICROSECONDS
 """By how much a line may be out of order, microseconds: longer than a process waits for the store."""
@@ -61,12 +61,27 @@ def _find_time(numbered: NumberedLine) -> int:
     return numbered.line.timestamp
 
 
+def _is_repeated(line: HistoryLine) -> bool:
+    """Whether a line may repeat an earlier answer, with the time of that one."""
+    return line.used is None or line.request_id is not None
+
+
 def _sort_lines(lines: Iterable[NumberedLine]) -> Iterator[NumberedLine]:
-    """Return lines in the order of their timestamps; lines with the same one stay in their order."""
+    """Return lines in the order of their timestamps; lines with the same one stay in their order.
+
+    Where the store's clock was set back, the lines after that follow those before it.
+    """
     waiting: list[tuple[int, int, NumberedLine]] = []
     latest = 0
     for order, numbered in enumerate(lines):
         t = numbered.line.timestamp
+        if t < latest - _MAX_DELAY:
+            if _is_repeated(numbered.line):
+                yield numbered
+                continue
+            while waiting:
+                yield heapq.heappop(waiting)[2]
+            latest = t
         latest = max(latest, t)
         heapq.heappush(waiting, (t, order, numbered))
         while waiting[0][0] < latest - _MAX_DELAY:

@@ -5,22 +5,22 @@ from __future__ import annotations
 import json
 import logging
 import os
-import time
+import stat
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from ratelimit.engine.reservation_id import parse_reservation_id
+from ratelimit.history.lines import HALF_A_LINE
 from ratelimit.observers.observer import Observer
 from ratelimit.policy.spec import CONCURRENT, FAILURES
 from ratelimit.request.timestamp import as_datetime
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from datetime import datetime
 
     from ratelimit.decision.decision import Decision
     from ratelimit.decision.limit_state import LimitState
     from ratelimit.engine.resolver import ResolvedCheck
-    from ratelimit.observers.observer import End
+    from ratelimit.observers.observer import End, UnansweredEnd
     from ratelimit.request.usage import Usage
 
 _log: Final = logging.getLogger("ratelimit")
@@ -40,7 +40,7 @@ class HistoryRecorder(Observer):
     Each line is written at once, by one call of the operating system: several processes may share a file, and
     a process that is killed loses no line that it has written. The lines have whole keys and reservations, so
     only the owner can read a new file. If a line cannot be written, that is logged once, decisions go on, and
-    the next line is tried again.
+    the next line is tried again. Half a line, which a full disk leaves, is marked as such when there is room.
 
     Args:
         path: the file; lines are added at its end.
@@ -53,7 +53,15 @@ class HistoryRecorder(Observer):
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _ONLY_OWNER)
         self._path = os.fspath(path)
         self._has_failed = False
-        self._has_half_a_line = False
+        self._has_half_a_line = self._ends_in_half_a_line()
+
+    def _ends_in_half_a_line(self) -> bool:
+        """Whether the file ends with half a line, of a process that was killed or had no room."""
+        if not stat.S_ISREG(os.fstat(self._file).st_mode):
+            return False
+        with open(self._path, "rb") as file:  # noqa: PTH123 - a path of any kind
+            file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
+            return file.read(1) not in (b"", b"\n")
 
     def __enter__(self) -> Self:
         return self
@@ -96,8 +104,10 @@ class HistoryRecorder(Observer):
 
     def note_end(self, end: End) -> None:
         """Write a line for a settlement or a cancellation; see `Observer.note_end`."""
-        nothing = {state.unit: 0.0 for state in end.limits}
-        settled = nothing if end.usage is None else _list_settled(end.usage)
+        if end.usage is None:
+            settled: dict[str, float] = {state.unit: 0.0 for state in end.limits}
+        else:
+            settled = _list_settled(end.usage)
         is_timed = end.usage is not None and end.usage.timestamp is not None
         line: dict[str, Any] = {
             "timestamp": _write_time(as_datetime(end.t)),
@@ -115,31 +125,27 @@ class HistoryRecorder(Observer):
             line["used"] = _list_used(end.limits)
         self._write(line)
 
-    def note_unanswered_end(self, usage: Usage | None, reservation: str | None) -> None:
-        """Write a line for a settlement that may have been made; see `Observer.note_unanswered_end`."""
-        opened = parse_reservation_id(reservation) if reservation else None
-        tenant = (usage.tenant if usage else None) or (opened.tenant if opened else None)
-        key = (usage.key if usage else None) or tenant
-        if key is None:
-            return
+    def note_unanswered_end(self, end: UnansweredEnd) -> None:
+        """Write a line for a settlement or a cancellation that may have taken effect or not."""
+        usage = end.usage
         line: dict[str, Any] = {
-            "timestamp": time.time(),
-            "key": key,
+            "timestamp": _write_time(datetime.now(UTC)),
+            "key": (usage and usage.key) or end.tenant,
             "plan": usage.plan if usage else None,
             "model": usage.model if usage else None,
-            "tenant": tenant,
+            "tenant": end.tenant,
             "allowed": True,
             "source": "outage",
             "settled": _list_settled(usage) if usage else {},
             "clock": "store",
         }
-        if reservation is not None:
-            line["reservation"] = reservation
+        if end.reservation is not None:
+            line["reservation"] = end.reservation
         self._write(line)
 
     def _write(self, line: dict[str, Any]) -> None:
         line["process"] = str(os.getpid())
-        text = b"\n" * self._has_half_a_line + _write_json(line).encode() + b"\n"
+        text = HALF_A_LINE * self._has_half_a_line + _write_json(line).encode() + b"\n"
         try:
             written = os.write(self._file, text)
         except OSError as error:
@@ -155,13 +161,12 @@ class HistoryRecorder(Observer):
             _log.error("the history %s is incomplete: %s", self._path, reason)
 
 
-def _list_settled(usage: Usage) -> dict[str, float]:
-    """Return what was used, by unit; a failure is one of `failures`."""
-    return {**usage.known(), FAILURES: 1.0} if usage.failed else usage.known()
-
-
 def _write_time(time: datetime) -> str:
     return time.isoformat(timespec="microseconds")
+
+
+def _list_settled(usage: Usage) -> dict[str, float]:
+    return {**usage.known(), FAILURES: 1.0} if usage.failed else usage.known()
 
 
 def _list_used(states: Iterable[LimitState]) -> dict[str, float]:

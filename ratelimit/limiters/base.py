@@ -29,13 +29,14 @@ from ratelimit.metering.assignments import (
     encode_assignment,
     make_assignment,
 )
-from ratelimit.observers.observer import End, Observers
+from ratelimit.observers.observer import End, Observers, UnansweredEnd
 from ratelimit.policy.spec import OTHER
 from ratelimit.request.check import MAX_BATCH, Check, invalid_field, make_check
 from ratelimit.request.usage import make_usage
 from ratelimit.shortcuts.denial_memory import DenialMemory
 from ratelimit.shortcuts.leases import Leases
 from ratelimit.stores import StoreURL
+from ratelimit.stores.breaker import PausedCalls
 from ratelimit.stores.failures import explain_error, is_refusal
 from ratelimit.stores.outage import Outage
 
@@ -266,6 +267,12 @@ class BaseLimiter:
             self._note_end(call, read, started)
         return read.settlement
 
+    def _note_unanswered(self, call: SettleCall, error: Exception) -> None:
+        """Tell the observers of a call that may have ended a request; one that was not sent has not."""
+        if call.ends and (len(call.calls) > 1 or not isinstance(error, PausedCalls)):
+            for note_unanswered_end in self._observers.note_unanswered_end:
+                note_unanswered_end(UnansweredEnd(call.usage, call.tenant, call.reservation))
+
     def _note_end(self, call: SettleCall, read: SettleReply, started: int) -> None:
         """Tell the observers that a request ended."""
         usage = call.usage
@@ -315,13 +322,6 @@ class BaseLimiter:
 
     def _make_unavailable_error(self, error: Exception) -> StoreUnavailable:
         return StoreUnavailable(f"{self.store}: {explain_error(error)}", refused=is_refusal(error))
-
-    def _make_unsettled_error(self, call: SettleCall, error: Exception) -> StoreUnavailable:
-        """Tell the observers of a settlement that was not answered, and return the error for the caller."""
-        if call.ends:
-            for note_unanswered_end in self._observers.note_unanswered_end:
-                note_unanswered_end(call.usage, call.reservation)
-        return self._make_unavailable_error(error)
 
     def _list_bucket_keys(self, key: str, tenant: str | None) -> list[str]:
         """Return the store keys of all buckets that belong to this key and to no other key."""

@@ -268,5 +268,6 @@ class BlockingBase(BaseLimiter):
         try:
             replies = self._run_settle_calls(call)
         except CONNECTION_ERRORS as error:
-            raise self._make_unsettled_error(call, error) from None
+            self._note_unanswered(call, error)
+            raise self._make_unavailable_error(error) from None
         return self._read_settlement(call, replies, started)

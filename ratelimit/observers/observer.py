@@ -55,6 +55,20 @@ class End(NamedTuple):
     limits: tuple[LimitState, ...] = ()
 
 
+class UnansweredEnd(NamedTuple):
+    """A settlement or a cancellation that the store did not answer.
+
+    Attributes:
+        usage: what was used; None for a cancellation.
+        tenant: the account that owns the key.
+        reservation: the reservation; None for a usage record without one.
+    """
+
+    usage: Usage | None
+    tenant: str
+    reservation: str | None
+
+
 class Observer:
     """Is told what a limiter does. Subclasses override the methods that they need.
 
@@ -100,13 +114,8 @@ class Observer:
     def note_end(self, end: End) -> None:
         """Note a settlement or a cancellation."""
 
-    def note_unanswered_end(self, usage: Usage | None, reservation: str | None) -> None:
-        """Note a settlement or a cancellation that the store did not answer: it may have been made.
-
-        Args:
-            usage: what was used; None for a cancellation.
-            reservation: the reservation; None for a usage record without one.
-        """
+    def note_unanswered_end(self, end: UnansweredEnd) -> None:
+        """Note a settlement or a cancellation of which it is not known whether it took effect."""
 
     def note_policy(self, policy: Policy) -> None:
         """Note the policy in force: when the limiter is made, and whenever another one is set."""

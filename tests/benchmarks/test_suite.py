@@ -7,7 +7,7 @@ import pytest
 from benchmarks import BenchmarkError, cli, runner, server
 from benchmarks.contestants import BUCKET, CONTESTANTS, DECIDERS, EMPTY, OBSERVED, OURS, THROTTLED
 from benchmarks.figures import Cell, Found
-from benchmarks.suite import accuracy, cluster, growth, library, memory, observers, shortcuts
+from benchmarks.suite import accuracy, cluster, frozen, growth, library, memory, observers, shortcuts
 from benchmarks.worker import Order
 from benchmarks.workload import DAY, THREE, Quota
 
@@ -19,6 +19,7 @@ SMALL = {
     "shortcuts": shortcuts.Shortcuts(1, 0.02),
     "observers": observers.Observers(2, 0.05),
     "cluster": cluster.OverMachines(1, 0.1),
+    "frozen": frozen.Frozen(1, before=0.3, frozen=0.8, after=3.0),
 }
 
 
@@ -127,6 +128,15 @@ def _observers(written, figure):
         ]
 
 
+def _frozen(written, figure):
+    assert _contestants(written, frozen.FROZEN) == {frozen.CHECK}
+    assert figure(frozen.CHECK, "by outage") == [1.0]
+    for part in ("before", "first", "paused", "after"):
+        [p50], [p99] = (figure(frozen.CHECK, f"{part} {name}") for name in ("p50", "p99"))
+        assert 0 < p50 <= p99
+    assert min(figure(frozen.CHECK, "back")) > 0
+
+
 SHAPES = {
     "library": _library,
     "accuracy": _accuracy,
@@ -134,6 +144,7 @@ SHAPES = {
     "growth": _growth,
     "shortcuts": _shortcuts,
     "cluster": _cluster,
+    "frozen": _frozen,
     "observers": _observers,
 }
 

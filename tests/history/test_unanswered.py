@@ -87,3 +87,17 @@ def test_p1_a_cancellation_long_ago_explains_nothing_new():
         *(check(second, used=used - second * REFILL) for second, used in [(20, 2), (21, 3), (22, 2)]),
     )
     assert [(fault.kind, fault.amount) for fault in report.faults] == [("lost", pytest.approx(2, abs=0.01))]
+
+
+@pytest.mark.parametrize("last", [4, 2])
+def test_two_checks_of_one_unanswered_call_may_be_repeated_in_any_order(last):
+    """Both have the time of the call, and each line has the state right after its own charge."""
+    report = verify(
+        check(0, used=1),
+        unanswered(1),
+        unanswered(1),
+        check(0.5, used=3, request_id="second"),
+        check(0.5, used=2, request_id="first"),
+        check(2, used=last),
+    )
+    assert [fault.kind for fault in report.faults] == ["lost"] * (last == 2)

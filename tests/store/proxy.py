@@ -1,4 +1,4 @@
-"""A proxy between a client and a server that can lose the replies to scripts, or rewrite replies."""
+"""A proxy between a client and a server that can lose, rewrite, delay or cut what passes."""
 
 import contextlib
 import socket
@@ -14,6 +14,8 @@ class Proxy:
         script_count: how many scripts clients have sent.
         rewrite_reply: what to send instead of the bytes of a reply; they are sent as they are unless a test
             sets it.
+        send_request: sends bytes to the server; a test may set another way. `OSError` ends the connection.
+        send_reply: the same for bytes to the client.
         url: the URL at which the proxy listens.
     """
 
@@ -22,6 +24,7 @@ class Proxy:
         self.is_closing_connections = False
         self.script_count = 0
         self.rewrite_reply = lambda data: data
+        self.send_request = self.send_reply = lambda opened, data: opened.sendall(data)
         self._server_path = server_path
         self._sockets = []
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -54,14 +57,14 @@ class Proxy:
                 self.script_count += scripts
                 if scripts and self.is_dropping_replies:
                     reply_is_lost.set()
-                server.sendall(data)
+                self.send_request(server, data)
         _shut_down(server)
 
     def _forward_replies(self, server, client, reply_is_lost):
         with contextlib.suppress(OSError):
             while data := server.recv(65_536):
                 if not reply_is_lost.is_set():
-                    client.sendall(self.rewrite_reply(data))
+                    self.send_reply(client, self.rewrite_reply(data))
                 elif self.is_closing_connections:
                     break
         _shut_down(client)
