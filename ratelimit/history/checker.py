@@ -103,6 +103,8 @@ class _Checker:
             return
         self._ledger.read_step(step)
         if step.settled is not None:
+            if step.estimates and not self._ledger.has_reservation(step):
+                self.read_step(step._replace(settled=None, costs=step.estimates, estimates=(), used=None))
             self._read_settlement(step)
             return
         report = self.report

@@ -204,6 +204,10 @@ class Ledger:
         for slots in self._targets[id(step.subject)].slots:
             slots.open[step.reservation] = step.t + round(slots.placed.shape.period)
 
+    def has_reservation(self, step: Step) -> bool:
+        """Whether an earlier line has made or settled the reservation of a line."""
+        return step.reservation in self._open
+
     def settle(self, step: Step) -> SettledAs:
         """Charge what a settlement used, less the estimate."""
         settled = step.settled or {}

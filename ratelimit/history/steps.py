@@ -34,6 +34,7 @@ class Step(NamedTuple):
         violated: the limits that denied it; None if the line does not say.
         process: the process that wrote the line.
         clock: whose clock `t` is from: `store`, `request`, or None for a history that does not say.
+        estimates: what the check took of each limit, if the line is of a check and of its settlement at once.
     """
 
     t: int
@@ -49,6 +50,7 @@ class Step(NamedTuple):
     violated: tuple[str, ...] | None
     process: str | None
     clock: str | None
+    estimates: tuple[float, ...] = ()
 
 
 def make_steps(lines: Iterable[NumberedLine], policy: Policy) -> Iterator[Step]:
@@ -64,7 +66,9 @@ def make_steps(lines: Iterable[NumberedLine], policy: Policy) -> Iterator[Step]:
 def _make_step(numbered: NumberedLine, resolver: Resolver) -> Step:
     source, number, line = numbered
     try:
-        resolved = resolver.resolve(_make_check(line), take=True)
+        resolved = resolver.resolve(_make_check(line, is_check=line.settled is None), take=True)
+        is_both = line.settled is not None and line.cost and line.reservation
+        estimates = resolver.resolve(_make_check(line, is_check=True), take=True).costs if is_both else ()
     except InvalidRequest as error:
         place = f"{source}:{number}"
         raise InvalidRequest(
@@ -84,12 +88,12 @@ def _make_step(numbered: NumberedLine, resolver: Resolver) -> Step:
         line.violated,
         line.process,
         line.clock,
+        estimates,
     )
 
 
-def _make_check(line: HistoryLine) -> Check:
+def _make_check(line: HistoryLine, *, is_check: bool) -> Check:
     """Return the check of a line; a settlement takes nothing as a check."""
-    is_check = line.settled is None
     return Check.model_construct(
         key=line.key,
         timestamp=None,

@@ -58,7 +58,10 @@ class TimedCosts:
 
     def refund(self, index: int, t: int, amount: float) -> None:
         """Note that a part of a cost was refunded at the time `t`, in microseconds."""
-        self._refunds.append((index, t, amount))
+        if t <= self._times[index]:
+            self._costs[index] -= amount
+        else:
+            self._refunds.append((index, t, amount))
 
 
 class Window(NamedTuple):

@@ -69,3 +69,19 @@ def test_p1_a_window_is_at_fault_in_whatever_order_its_lines_are():
     assert (second.start, second.end) == (START, START + 30_000_000)
     assert (second.admitted, second.bound) == pytest.approx((60_000, 45_000))
     assert second.amount == pytest.approx(5_000), "what goes beyond the first window"
+
+
+def test_p7_a_line_may_be_of_a_check_and_of_its_settlement():
+    def use(second, reservation, estimate, used):
+        time = START / 1e6 + second / 1000
+        settled = {"reservation": reservation, "settled": {"tokens": used}}
+        return json.dumps(
+            {"timestamp": time, "key": "vk_a", "allowed": True, "cost": {"tokens": estimate}, **settled}
+        )
+
+    lines = [use(0, "a", 30_000, 10_000), use(1, "b", 20_000, 0), use(2, "c", 20_000, 20_000)]
+    report = verify(lines)
+    assert report.faults == []
+    assert (report.decisions, report.settlements, report.unknown_settlements) == (3, 3, 0)
+    [fault] = verify([*lines, use(3, "d", 10, 10)]).faults
+    assert (fault.kind, fault.line) == ("over-admitted", 4)
