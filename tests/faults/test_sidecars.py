@@ -21,7 +21,8 @@ LEASED_BURST, SHARE = 200, 0.2
 LEASED = f"""
   leased:
     limits:
-      leased: {{rate: {LEASED_BURST}/365d, lease: {{share: {SHARE}, ttl: 1s}}, denial_memory: false, on_outage: deny}}
+      leased:
+        {{rate: {LEASED_BURST}/365d, lease: {{share: {SHARE}, ttl: 1s}}, denial_memory: false, on_outage: deny}}
 """
 DEADLINE = ("--deadline", "500ms")
 
