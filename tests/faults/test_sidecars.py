@@ -22,7 +22,10 @@ LEASED = f"""
   leased:
     limits:
       leased:
-        {{rate: {LEASED_BURST}/365d, lease: {{share: {SHARE}, ttl: 1s}}, denial_memory: false, on_outage: deny}}
+        rate: {LEASED_BURST}/365d
+        lease: {{share: {SHARE}, ttl: 1s}}
+        denial_memory: false
+        on_outage: deny
 """
 DEADLINE = ("--deadline", "500ms")
 
