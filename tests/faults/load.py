@@ -149,7 +149,12 @@ class Load:
         request_id = f"{self.tenant[-20:]}-{id(connection)}-{turn}"
         check = self._make_check(key, cost={"tokens": turn % (MAX_REPEATED_COST + 1)}, request_id=request_id)
         answered = 0
-        while answered < 2 and not self.wrong:
+        for attempt in itertools.count():
+            if answered == 2 or self.wrong:
+                break
+            if attempt > 500:
+                self.wrong.append((check, "the store does not answer", attempt))
+                break
             decision = await self._decide(connection, check)
             if decision and decision["source"] == "store":
                 answered += 1

@@ -106,9 +106,11 @@ def test_p1_a_store_that_evicts_forgets_no_more_than_it_evicts(load, store, hist
         client.config_set("maxmemory", client.info("memory")["used_memory"] - 5_000)
         return client.info("stats")["evicted_keys"] >= before + enough
 
-    wait_until(evict)
-    client.config_set("maxmemory", 0)
-    client.config_set("maxmemory-policy", "noeviction")
+    try:
+        wait_until(evict)
+    finally:
+        client.config_set("maxmemory", 0)
+        client.config_set("maxmemory-policy", "noeviction")
     evicted = client.info("stats")["evicted_keys"] - before
     finish(load)
     report = judge(load, [history], "maxmemory reached, allkeys-lru", "what was evicted is forgotten")
