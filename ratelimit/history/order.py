@@ -61,7 +61,7 @@ def _find_time(numbered: NumberedLine) -> int:
     return numbered.line.timestamp
 
 
-def _is_repeated(line: HistoryLine) -> bool:
+def _may_be_repeated(line: HistoryLine) -> bool:
     """Whether a line may repeat an earlier answer, with the time of that one."""
     return line.used is None or line.request_id is not None
 
@@ -76,11 +76,11 @@ def _sort_lines(lines: Iterable[NumberedLine]) -> Iterator[NumberedLine]:
     for order, numbered in enumerate(lines):
         t = numbered.line.timestamp
         if t < latest - _MAX_DELAY:
-            if _is_repeated(numbered.line):
-                yield numbered
-                continue
             while waiting:
                 yield heapq.heappop(waiting)[2]
+            if _may_be_repeated(numbered.line):
+                yield numbered
+                continue
             latest = t
         latest = max(latest, t)
         heapq.heappush(waiting, (t, order, numbered))
