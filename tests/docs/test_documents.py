@@ -1,5 +1,6 @@
 """README, docs/ and examples/ are right: every command, snippet and link in them is tried."""
 
+import importlib.util
 import os
 import re
 import shlex
@@ -22,6 +23,17 @@ DOCUMENTS = [
 ]
 
 
+def is_missing(name):
+    """Return whether a module, or a name of a module, does not exist."""
+    module, _, member = name.rpartition(".")
+    try:
+        if importlib.util.find_spec(name):
+            return False
+    except ImportError:
+        return True
+    return not module or not hasattr(importlib.import_module(module), member)
+
+
 def find_blocks(language):
     """Return every fenced block of a language, named by its document and line."""
     return list(_find_blocks(language))
@@ -31,8 +43,12 @@ def _find_blocks(language):
     for document in DOCUMENTS:
         text = document.read_text()
         for match in re.finditer(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-            line = text[: match.start()].count("\n") + 1
-            yield pytest.param(match[1], id=f"{document.relative_to(ROOT)}:{line}")
+            before = text[: match.start()]
+            needed = re.search(r"<!-- needs: (\S+) -->\n\Z", before)
+            skipped = bool(needed) and is_missing(needed[1])
+            marks = pytest.mark.skipif(skipped, reason=f"{needed[1]} is missing") if needed else ()
+            name = f"{document.relative_to(ROOT)}:{before.count(chr(10)) + 1}"
+            yield pytest.param(match[1], id=name, marks=marks)
 
 
 @pytest.fixture
@@ -83,6 +99,11 @@ def test_every_command_shown_prints_what_is_shown(block, checkout, address):
             shown, unshown = make_pattern(part), "content-length:"
             printed = re.sub(rf"{unshown} [0-9]+ ?", "", printed) if unshown not in part else printed
             assert re.search(shown, printed, re.DOTALL), f"{command}\nshows\n{part}\nbut prints\n{output}"
+
+
+def test_what_a_snippet_needs_is_found_if_it_exists():
+    assert not any(map(is_missing, ["ratelimit", "ratelimit.history", "ratelimit.Limiter"]))
+    assert all(map(is_missing, ["ratelimit.nothing", "nothing", "nothing.at_all"]))
 
 
 @pytest.mark.parametrize("block", find_blocks("python"))
