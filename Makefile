@@ -33,8 +33,9 @@ check: $(VENV)/.dev  ## lint, types, import direction
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
+# Without --quiet, which would hide warnings from --strict as well.
 docs: $(VENV)/.dev  ## build the documentation site, which opens from the folder site/
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "open site/index.html"
 
 audit: $(VENV)/.dev  ## look for known faults in the dependencies (needs pip-audit and the network)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import command_page
 import http_page
 import links
 import llms
@@ -29,7 +30,7 @@ _sections: list[tuple[str, list[Page]]] = []
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Keep in the navigation what exists, and add the examples that it does not name."""
     known = project_pages.find_sources()
-    generated = {policy_page.URI, http_page.URI, python_page.URI, *known}
+    generated = {policy_page.URI, http_page.URI, python_page.URI, command_page.URI, *known}
     named: set[str] = set()
 
     def keep(entries: list[Any]) -> list[Any]:
@@ -55,6 +56,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         policy_page.URI: policy_page.make_page(),
         http_page.URI: http_page.make_page(),
         python_page.URI: python_page.make_page(),
+        command_page.URI: command_page.make_page(),
         **project_pages.make_pages(),
     }
     for uri, text in pages.items():

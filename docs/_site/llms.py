@@ -58,7 +58,7 @@ def find_summary(text: str) -> str:
         line = " ".join(paragraph.split())
         if line and not re.match(r"[#|<!>:-]|\d\.", line):
             line = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", line)
-            return re.split(r"(?<=[.:?])\s", line)[0].rstrip(":").rstrip(".") + "."
+            return re.split(r"(?<=[.?])\s", line)[0].rstrip(":").rstrip(".") + "."
     return re.sub(r"^#+ ", "", body.strip().split("\n", 1)[0]) + "."
 
 

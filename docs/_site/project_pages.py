@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from functools import cache
 from pathlib import Path
@@ -67,7 +68,7 @@ def make_pages() -> dict[str, str]:
         if path.is_dir():
             pages[uri] = _make_folder_page(path)
         elif path.suffix == ".py":
-            pages[uri] = f"# {_make_title(path.stem)}\n\n{_show_file(path, path.parent, level=0)}"
+            pages[uri] = _make_script_page(path)
         else:
             pages[uri] = path.read_text()
     for uri, (whole, section, title) in SPLIT.items():
@@ -87,9 +88,17 @@ def _find_files(folder: Path) -> list[Path]:
 
 def _make_folder_page(folder: Path) -> str:
     readme = folder / "README.md"
-    head = readme.read_text() if readme.exists() else f"# {_make_title(folder.name)}\n"
+    told = f"The files of `examples/{folder.name}`, to read and to copy. Tests use each of them."
+    head = readme.read_text() if readme.exists() else f"# {_make_title(folder.name)}\n\n{told}\n"
     shown = "\n".join(_show_file(path, folder, level=3) for path in _find_files(folder))
     return f"{head}\n## Files\n\n{shown}"
+
+
+def _make_script_page(script: Path) -> str:
+    told = ast.get_docstring(ast.parse(script.read_text())) or ""
+    name = script.relative_to(ROOT)
+    first = f"# {_make_title(script.stem)}\n\n`{name}`: {told}\n\n"
+    return first + _show_file(script, script.parent, level=0)
 
 
 def _show_file(path: Path, folder: Path, level: int) -> str:

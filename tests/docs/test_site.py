@@ -57,6 +57,8 @@ class Page(HTMLParser):
 def site(tmp_path_factory):
     """The site, built once as `make docs` does it, into another folder."""
     [command] = re.findall(r"^\t@(.*mkdocs build.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert "--strict" in command
+    assert "--quiet" not in command  # it hides warnings from --strict
     folder = tmp_path_factory.mktemp("site")
     command = f"{command.replace('$(BIN)', str(Path(sys.executable).parent))} --site-dir {folder}"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -146,6 +148,16 @@ def test_every_field_of_the_policy_is_in_its_reference(site):
 def test_every_endpoint_is_in_the_http_reference(pages):
     anchors = pages["reference/http.html"].anchors
     assert {"post-v1check", "post-v1settle", "v1authorize-any-method", "get-v1policy"} <= anchors
+
+
+def test_every_command_is_in_its_reference(pages):
+    anchors = pages["reference/commands.html"].anchors
+    assert {
+        "ratelimit-serve",
+        "ratelimit-check-key",
+        "ratelimit-policy-check-file",
+        "ratelimit-top",
+    } <= anchors
 
 
 def test_every_example_has_a_page_that_shows_its_files(site):
