@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from importlib.util import find_spec
 from typing import Final
 
 URI: Final = "reference/python.md"
@@ -25,13 +25,20 @@ _GROUPS: Final = {
     "Observers": ["Observer", "End"],
 }
 _MODULES: Final = {
-    "ratelimit.asgi": "ASGI: Starlette, FastAPI and others",
-    "ratelimit.fastapi": "FastAPI",
-    "ratelimit.wsgi": "WSGI: Flask, Django and others",
-    "ratelimit.httpx": "httpx: a client that keeps to limits",
-    "ratelimit.history": "Histories",
+    "ratelimit.asgi": ("ASGI: Starlette, FastAPI and others", ["RateLimitMiddleware"]),
+    "ratelimit.fastapi": ("FastAPI", ["rate_limit", "RESPONSES", "Denied", "Refused"]),
+    "ratelimit.wsgi": ("WSGI: Flask, Django and others", ["RateLimitMiddleware"]),
+    "ratelimit.web.options": ("Options of these", ["CheckRuleOptions", "MiddlewareOptions"]),
+    "ratelimit.httpx": (
+        "httpx: a client that keeps to limits",
+        ["RateLimitTransport", "AsyncRateLimitTransport"],
+    ),
+    "ratelimit.history": ("Histories", []),
 }
-"""Modules beside the package itself. One that does not exist is left out."""
+"""Modules beside the package itself, with their titles and names; without names, all of `__all__`.
+
+What does not exist is left out.
+"""
 
 
 def make_page() -> str:
@@ -41,9 +48,12 @@ def make_page() -> str:
     lines = ["# Python reference", "", "Every public name, from its docstring. Times are in seconds.", ""]
     for title, group in {"Functions": sorted({*names} - grouped), **_GROUPS}.items():
         lines += _list_names(title, "ratelimit", [name for name in group if name in names])
-    for module, title in _MODULES.items():
-        if find_spec(module):
-            lines += _list_names(title, module, _find_public_names(module))
+    for module, (title, chosen) in _MODULES.items():
+        with contextlib.suppress(ModuleNotFoundError):
+            loaded = importlib.import_module(module)
+            lines += _list_names(
+                title, module, [name for name in chosen or loaded.__all__ if hasattr(loaded, name)]
+            )
     return "\n".join(lines)
 
 
@@ -54,14 +64,3 @@ def _list_names(title: str, module: str, names: list[str]) -> list[str]:
         if names
         else []
     )
-
-
-def _find_public_names(module: str) -> list[str]:
-    loaded = importlib.import_module(module)
-    if hasattr(loaded, "__all__"):
-        return [*loaded.__all__]
-    return [
-        name
-        for name, value in vars(loaded).items()
-        if not name.startswith("_") and getattr(value, "__module__", "") == module
-    ]
