@@ -28,9 +28,10 @@ def make_page() -> str:
     for words, command in _walk(typer.main.get_command(app), ["ratelimit"]):
         arguments = [option.name.upper() for option in command.params if option.param_type_name == "argument"]
         text = html.escape(" ".join((command.help or "").split()), quote=False)
-        lines += [f"## `{' '.join([*words, *arguments])}`", "", text, "", "| option | |", "|---|---|"]
+        lines += [f"## `{' '.join([*words, *arguments])}`", "", text, ""]
+        lines += ['<div class="options" markdown>', "", "| option | |", "|---|---|"]
         lines += [_describe(option) for option in command.params if option.name != "help"]
-        lines.append("")
+        lines += ["", "</div>", ""]
     return "\n".join(lines)
 
 
