@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PROCESSES := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help run test thorough soak check format bench bench-quick clean audit mutants
+.PHONY: help run test thorough soak check format bench bench-quick clean audit mutants docs
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,6 +33,11 @@ check: $(VENV)/.dev  ## lint, types, import direction
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
+# Without --quiet, which would hide warnings from --strict as well.
+docs: $(VENV)/.dev  ## build the documentation site, which opens from the folder site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "open site/index.html"
+
 audit: $(VENV)/.dev  ## look for known faults in the dependencies (needs pip-audit and the network)
 	@if ! $(BIN)/python -m pip_audit --version >/dev/null 2>&1; then \
 		echo "not audited: pip-audit is not installed in $(VENV)"; \
@@ -54,7 +59,7 @@ bench-quick: $(VENV)/.dev  ## run every benchmark in small (three minutes)
 	@$(BIN)/python -m benchmarks --quick
 
 clean:  ## remove the environment and every cache
-	rm -rf $(VENV) .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .hypothesis .pytest_cache .mypy_cache .ruff_cache site
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 …"; exit 1; }

@@ -11,7 +11,7 @@ DEPLOY = ROOT / "examples" / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
 
 MIN_STOP = 15
-"""Seconds that a sidecar needs after its drain; docs/operations.md says so."""
+"""Seconds that a sidecar needs after its drain; docs/operations/running.md says so."""
 
 SETTINGS = {f"RATELIMIT_{name.upper()}" for name in Settings.model_fields}
 

@@ -1,4 +1,4 @@
-"""The alerts of examples/prometheus fire when they should, and each has a section in docs/operations.md."""
+"""The alerts of examples/prometheus fire when they should, and docs/operations/alerts.md explains each."""
 
 import re
 import shutil
@@ -9,7 +9,7 @@ import pytest
 
 from .conftest import PROMETHEUS, read_rules
 
-OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
+OPERATIONS = Path(__file__).parents[2] / "docs" / "operations" / "alerts.md"
 ALERTS = [rule for rule in read_rules() if "alert" in rule]
 TEST_FILES = sorted(PROMETHEUS.glob("*_test.yml"))
 
@@ -42,7 +42,7 @@ def test_every_alert_is_tested_described_and_explained(alert):
     assert alert["labels"]["severity"] in {"page", "ticket"}
     assert alert["for"]
     path, _, anchor = alert["annotations"]["runbook_url"].partition("#")
-    assert path == "docs/operations.md"
+    assert path == "docs/operations/alerts.md"
     assert anchor == f"alert-{name.lower()}"
     assert anchor in find_anchors(OPERATIONS.read_text())
 

@@ -1,4 +1,4 @@
-"""The user that docs/operations.md makes has every right that it needs, and needs every right that it has."""
+"""The user of docs/operations/stores.md has every right that it needs, and needs every right that it has."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ from ratelimit.engine.keyspace import ONE_SERVER
 
 from .every_call import CALLS, RefusedError, prepare
 
-TEXT = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+TEXT = (Path(__file__).parents[2] / "docs" / "operations" / "stores.md").read_text()
 [LINE] = re.findall(r"^ACL SETUSER ratelimit .*$", TEXT, re.MULTILINE)
 WORDS = LINE.split()[3:]
 RIGHTS = [word for word in WORDS if word[0] in "~+"]

@@ -1,4 +1,4 @@
-"""A cluster over TLS, with a password from a file, and with the rights that docs/operations.md lists."""
+"""A cluster over TLS, with a password from a file, and with the rights of docs/operations/stores.md."""
 
 import asyncio
 import re
@@ -16,7 +16,7 @@ from ..clusters import run_cluster
 from ..processes import wait_until
 from .tls import TlsTerminator
 
-TEXT = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+TEXT = (Path(__file__).parents[2] / "docs" / "operations" / "stores.md").read_text()
 [LINE] = re.findall(r"^ACL SETUSER ratelimit .*$", TEXT, re.MULTILINE)
 [MORE] = re.findall(
     r"^On a cluster the user needs .*: (.*); behind Sentinels one more: (.*)\.$", TEXT, re.MULTILINE

@@ -72,7 +72,7 @@ def test_p6_answers_and_reservations_are_forgotten_in_time(make_limiter, client)
 
 
 def test_a_check_pays_nothing_for_what_it_does_not_use(real_url, make_limiter_on, open_client):
-    """The commands are those that docs/operations.md lists."""
+    """The commands are those that docs/operations/state.md lists."""
     client = open_client(real_url)
     limits = make_limiter_on(real_url, Limit("requests", "10/day"), TOKENS)
     limits.check("warm")
