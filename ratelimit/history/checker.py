@@ -142,6 +142,7 @@ class _Checker:
 
     def _read_admission(self, step: Step) -> None:
         taken, place = [], self._pack_place(step)
+        self._ledger.note_time(step)
         for bucket, cost in self._ledger.list_buckets(step):
             is_taken = bucket.placed.kind == "bucket"
             if bucket.is_followed:
@@ -203,6 +204,7 @@ class _Checker:
 
     def _read_denial(self, step: Step) -> None:
         buckets = self._ledger.list_buckets(step)
+        self._ledger.note_time(step)
         for bucket, cost in buckets:
             used = None if step.used is None else step.used.get(bucket.placed.limit.name)
             if bucket.is_followed:

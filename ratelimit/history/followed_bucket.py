@@ -106,6 +106,12 @@ class FollowedBucket:
             self.shape = Shape(rate.count, rate.period, max(mine.burst, shape.burst))
             self.is_followed = False
 
+    def note_time(self, t: int) -> None:
+        """Note the time of a line. If it is before the latest one, the store's clock has been set back."""
+        if t < self.latest:
+            self.is_followed = False
+        self.latest = max(self.latest, t)
+
     def note_lessee(self, lessee: tuple[str | None, ...], amount: float) -> None:
         """Note a process, key and model class that may hold `amount` of the bucket on lease."""
         if lessee not in self._lessees:

@@ -130,13 +130,15 @@ class Ledger:
         for bucket, index in self._targets[id(step.subject)].buckets:
             if not is_ordered:
                 bucket.is_followed = False
-            elif step.used is not None and step.request_id is None:  # a repeated answer has an earlier time
-                if step.t < bucket.latest:  # the store's clock has been set back
-                    bucket.is_followed = False
-                bucket.latest = max(bucket.latest, step.t)
             if isinstance(bucket.placed.limit.lease, LeaseSpec) and layout.lease_amounts:
                 lessee = (step.process, step.subject.key, step.subject.model_class)
                 bucket.note_lessee(lessee, layout.lease_amounts[index])
+
+    def note_time(self, step: Step) -> None:
+        """Note the time at which the store looked at the buckets of a line."""
+        if step.clock is not None and (step.used is not None or step.allowed):
+            for bucket, _ in self._targets[id(step.subject)].buckets:
+                bucket.note_time(step.t)
 
     def list_buckets(self, step: Step) -> BucketCosts:
         """Return the buckets of a check with what it takes of each."""
@@ -226,6 +228,7 @@ class Ledger:
         if opened is None:
             return "repeated"
         self._open[step.reservation] = None
+        self.note_time(step)
         for bucket, estimate, index in opened.charges:
             actual = settled.get(bucket.placed.unit, estimate)
             self._charge(bucket, step, actual - estimate)

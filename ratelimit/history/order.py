@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from ratelimit.history.lines import HistoryLine, NumberedLine
 
+_MOST_ASIDE: Final = 5_000
+"""How many lines are put aside until it is clear why they are so old."""
+
 _MAX_DELAY: Final = 30 * MICROSECONDS
 """By how much a line may be out of order, microseconds: longer than a process waits for the store."""
 
@@ -54,37 +57,73 @@ def merge_lines(*histories: Iterable[NumberedLine]) -> Iterator[NumberedLine]:
             lines = chain([first], iterator)
             (others if first.line.clock is None else recorded).append(lines)
     yield from chain.from_iterable(others)
-    yield from heapq.merge(*map(_sort_lines, recorded), key=_find_time)
+    yield from heapq.merge(*(_Sorter().sort(lines) for lines in recorded), key=_find_time)
 
 
 def _find_time(numbered: NumberedLine) -> int:
     return numbered.line.timestamp
 
 
-def _may_be_repeated(line: HistoryLine) -> bool:
-    """Whether a line may repeat an earlier answer, with the time of that one."""
-    return line.used is None or line.request_id is not None
+class _Sorter:
+    """Sorts lines by their timestamps; lines with the same one stay in their order.
 
-
-def _sort_lines(lines: Iterable[NumberedLine]) -> Iterator[NumberedLine]:
-    """Return lines in the order of their timestamps; lines with the same one stay in their order.
-
-    Where the store's clock was set back, the lines after that follow those before it.
+    A line that is much older than the latest one is an old answer that was repeated, or was written late, or
+    the store's clock was set back. Which of these it is shows in the lines that follow, so it is put aside
+    until then. If the clock was set back, what comes after that follows what came before.
     """
-    waiting: list[tuple[int, int, NumberedLine]] = []
-    latest = 0
-    for order, numbered in enumerate(lines):
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[int, int, NumberedLine]] = []
+        self._aside: list[NumberedLine] = []
+        self._latest = 0
+        self._count = 0
+
+    def sort(self, lines: Iterable[NumberedLine]) -> Iterator[NumberedLine]:
+        """Return the lines in the order of the decisions."""
+        for numbered in lines:
+            yield from self._take(numbered)
+        while self._waiting or self._aside:
+            yield from self._start_again()
+
+    def _take(self, numbered: NumberedLine) -> Iterator[NumberedLine]:
+        """Take one line; return those whose place is known now."""
         t = numbered.line.timestamp
-        if t < latest - _MAX_DELAY:
-            while waiting:
-                yield heapq.heappop(waiting)[2]
-            if _may_be_repeated(numbered.line):
-                yield numbered
-                continue
-            latest = t
-        latest = max(latest, t)
-        heapq.heappush(waiting, (t, order, numbered))
-        while waiting[0][0] < latest - _MAX_DELAY:
-            yield heapq.heappop(waiting)[2]
-    while waiting:
-        yield heapq.heappop(waiting)[2]
+        if t < self._latest - _MAX_DELAY:
+            self._aside.append(numbered)
+            if self._is_clock_set_back():
+                yield from self._start_again()
+            return
+        if self._aside and _tells_the_time(numbered.line):
+            yield from self._aside
+            self._aside.clear()
+        self._count += 1
+        heapq.heappush(self._waiting, (t, self._count, numbered))
+        if not self._latest or t <= self._latest + _MAX_DELAY or _tells_the_time(numbered.line):
+            self._latest = max(self._latest, t)
+        while self._waiting[0][0] < self._latest - _MAX_DELAY:
+            yield heapq.heappop(self._waiting)[2]
+
+    def _start_again(self) -> Iterator[NumberedLine]:
+        """Return all that was taken, and take what was put aside as if it came first."""
+        while self._waiting:
+            yield heapq.heappop(self._waiting)[2]
+        self._latest = 0
+        aside, self._aside = self._aside, []
+        for numbered in aside:
+            yield from self._take(numbered)
+
+    def _is_clock_set_back(self) -> bool:
+        """Whether so much was put aside that it cannot be what a process has written late."""
+        ends = (self._aside[0], self._aside[-1])
+        times = [one.line.timestamp for one in ends if _tells_the_time(one.line)]
+        is_long = len(times) > 1 and times[-1] - times[0] > _MAX_DELAY
+        return is_long or len(self._aside) >= _MOST_ASIDE
+
+
+def _tells_the_time(line: HistoryLine) -> bool:
+    """Whether a line has the time of the store's clock when it was decided.
+
+    What a process decides without the store has the time that it expects there, and a repeated answer has the
+    time of the first one.
+    """
+    return line.used is not None and line.request_id is None

@@ -43,3 +43,42 @@ def test_a_repeated_check_that_has_the_time_of_its_first_answer_sets_no_clock_ba
     report = verify(first, check(60, used=1), first)
     assert report.is_sound
     assert report.buckets == 1
+
+
+def make_lines(*times, **fields):
+    line = {"key": "k", "clock": "store", "allowed": True, "used": {}, **fields}
+    texts = [json.dumps({**line, "timestamp": BASE + time}).encode() + b"\n" for time in times]
+    return read_lines(texts, "history")
+
+
+def list_times(*histories):
+    return [numbered.line.timestamp / 1e6 - BASE for numbered in merge_lines(*histories)]
+
+
+def test_lines_of_several_processes_are_put_in_the_order_of_their_times():
+    assert list_times(make_lines(3, 1, 2, 40, 39, 80), make_lines(2.5, 0.5)) == [
+        0.5,
+        1,
+        2,
+        2.5,
+        3,
+        39,
+        40,
+        80,
+    ]
+
+
+def test_lines_after_the_clock_was_set_back_follow_those_before_and_are_sorted():
+    times = [3, 2, 4, 2 - HOUR, 1 - HOUR, 3 - HOUR, 50 - HOUR, 49 - HOUR]
+    expected = [2, 3, 4, 1 - HOUR, 2 - HOUR, 3 - HOUR, 49 - HOUR, 50 - HOUR]
+    assert list_times(make_lines(*times)) == expected
+
+
+def test_a_line_that_was_written_late_after_the_clock_was_set_forwards_is_put_before_it():
+    assert list_times(make_lines(1, 2, HOUR, 3, HOUR + 2, HOUR + 1)) == [1, 2, 3, HOUR, HOUR + 1, HOUR + 2]
+
+
+def test_old_answers_that_are_repeated_put_nothing_out_of_order():
+    new = [HOUR + time for time in (2, 1, 4, 3, 6, 5)]
+    lines = [line for one in new for line in (*make_lines(one), *make_lines(0, request_id="a"))]
+    assert [time for time in list_times(lines) if time] == sorted(new)
