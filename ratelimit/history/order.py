@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from ratelimit.history.lines import HistoryLine, NumberedLine
 
+_MOST_WRITTEN_LATE: Final = 20
+"""How many lines in a row may be written so late after the store's clock was set forwards."""
+
 _MOST_ASIDE: Final = 5_000
 """How many lines are put aside until it is clear why they are so old."""
 
@@ -77,6 +80,7 @@ class _Sorter:
         self._aside: list[NumberedLine] = []
         self._latest = 0
         self._count = 0
+        self._told = 0  # how many of the lines that were put aside tell the store's time
 
     def sort(self, lines: Iterable[NumberedLine]) -> Iterator[NumberedLine]:
         """Return the lines in the order of the decisions."""
@@ -94,8 +98,9 @@ class _Sorter:
                 yield from self._start_again()
             return
         if self._aside and _tells_the_time(numbered.line):
-            yield from self._aside
+            yield from sorted(self._aside, key=_find_time)
             self._aside.clear()
+            self._told = 0
         self._count += 1
         heapq.heappush(self._waiting, (t, self._count, numbered))
         if not self._latest or t <= self._latest + _MAX_DELAY or _tells_the_time(numbered.line):
@@ -107,17 +112,15 @@ class _Sorter:
         """Return all that was taken, and take what was put aside as if it came first."""
         while self._waiting:
             yield heapq.heappop(self._waiting)[2]
-        self._latest = 0
+        self._latest = self._told = 0
         aside, self._aside = self._aside, []
         for numbered in aside:
             yield from self._take(numbered)
 
     def _is_clock_set_back(self) -> bool:
-        """Whether so much was put aside that it cannot be what a process has written late."""
-        ends = (self._aside[0], self._aside[-1])
-        times = [one.line.timestamp for one in ends if _tells_the_time(one.line)]
-        is_long = len(times) > 1 and times[-1] - times[0] > _MAX_DELAY
-        return is_long or len(self._aside) >= _MOST_ASIDE
+        """Whether more was put aside than a process can have written late."""
+        self._told += _tells_the_time(self._aside[-1].line)
+        return self._told > _MOST_WRITTEN_LATE or len(self._aside) > _MOST_ASIDE
 
 
 def _tells_the_time(line: HistoryLine) -> bool:
