@@ -52,7 +52,7 @@ class AsyncLimiter(AsyncBase):
         options = make_settle_options(max_skew, remember, usage_length, usage_age)
         super().__init__(store, policy, options, observers)
         # The store is opened last: after an error below this line nothing would close it.
-        self._opened_store = self._connect(store, deadline)
+        self._connect(store, deadline)
 
     async def check(self, key: CheckInput, **options: Unpack[CheckOptions]) -> Decision:
         """Decide whether a request may pass, and charge its cost if so; see `Limiter.check`."""
