@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     Send = Callable[[Message], Awaitable[None]]
     ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_DENY_HANDSHAKE: Final = "websocket.http.response"  # an extension: an answer in place of a handshake
-_POLICY_VIOLATION: Final = 1008  # RFC 6455, section 7.4.1
+DENY_HANDSHAKE: Final = "websocket.http.response"  # an extension: an answer in place of a handshake
+POLICY_VIOLATION: Final = 1008  # RFC 6455, section 7.4.1
 _STARTS: Final = frozenset({"http.response.start", "websocket.accept"})
 _pending: set[asyncio.Task[None]] = set()  # the event loop itself keeps only weak references
 
@@ -191,10 +191,10 @@ async def _refuse(
     kind = "http.response"
     if scope["type"] == "websocket":
         await receive()  # the handshake
-        if _DENY_HANDSHAKE not in scope.get("extensions", {}):
-            await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": ""})
+        if DENY_HANDSHAKE not in scope.get("extensions", {}):
+            await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": ""})
             return
-        kind = _DENY_HANDSHAKE
+        kind = DENY_HANDSHAKE
     start: dict[str, Any] = {"status": answer.status, "headers": encode_headers(headers)}
     await send({"type": f"{kind}.start", **start})
     await send({"type": f"{kind}.body", "body": answer.body})

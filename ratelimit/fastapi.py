@@ -12,12 +12,12 @@ import inspect
 from typing import TYPE_CHECKING, Any, Final
 
 try:
-    from fastapi import HTTPException, Response
+    from fastapi import HTTPException, Response, WebSocketException
     from fastapi.requests import HTTPConnection
 except ImportError:
     raise ImportError("ratelimit.fastapi needs FastAPI: pip install fastapi") from None
 
-from ratelimit.asgi import ScopeReader
+from ratelimit.asgi import DENY_HANDSHAKE, POLICY_VIOLATION, ScopeReader
 from ratelimit.decision.decision import Decision
 from ratelimit.errors import InvalidRequest, RateLimited
 from ratelimit.limiters.aio import AsyncLimiter
@@ -59,8 +59,8 @@ class Denied(RateLimited, Refused):
     """
 
     def __init__(self, decision: Decision, answer: ProblemAnswer, headers: Mapping[str, str]) -> None:
-        RateLimited.__init__(self, decision)
-        Refused.__init__(self, answer, headers, str(self))
+        Refused.__init__(self, answer, headers, str(RateLimited(decision)))
+        self.decision = decision
 
 
 def rate_limit(
@@ -128,12 +128,14 @@ def _find_limiter(request: HTTPConnection) -> AsyncLimiter:
 
 def _refuse(
     request: HTTPConnection, refusal: Decision | Problem | InvalidRequest, headers: Mapping[str, str]
-) -> Refused:
+) -> Refused | WebSocketException:
     """Make the error for a request that may not pass, and make sure that it is sent as a problem.
 
     A dependency cannot return an answer. Starlette finds handlers in a dictionary that it puts into every
     scope. Without it FastAPI would still send the status, the headers and the detail.
     """
+    if request.scope["type"] == "websocket" and DENY_HANDSHAKE not in request.scope.get("extensions", {}):
+        return WebSocketException(POLICY_VIOLATION)
     request.scope.get(_HANDLERS, ({},))[0].setdefault(Refused, _send_problem)
     answer, more = encode_refusal(refusal)
     if isinstance(refusal, Decision):
