@@ -1,10 +1,11 @@
-"""`python -m benchmarks.apps NAME PORT URL`: one FastAPI endpoint, bare or limited by NAME on the store at URL.
+"""`python -m benchmarks.apps NAME PORT URL`: a FastAPI endpoint, limited by NAME on the store at URL.
 
 Every limiter is used as its documentation shows, and limits by the same header. None denies anything here.
 """
 
 import contextlib
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any, Final
 
@@ -25,6 +26,7 @@ from ratelimit.fastapi import rate_limit
 from ratelimit.request.privacy import identifier_of
 
 PATH: Final = "/models"
+CPU: Final = "/cpu"
 MODELS: Final = {"models": ["small", "large"]}
 PER_MINUTE: Final = 1_000_000
 _PEPPER: Final = "the pepper of the benchmark"
@@ -43,7 +45,7 @@ def bare(_url: str) -> FastAPI:
 
 def middleware(url: str) -> FastAPI:
     app = bare(url)
-    app.add_middleware(RateLimitMiddleware, limiter=_limiter(url), key=_HEADER, pepper=_PEPPER)
+    app.add_middleware(RateLimitMiddleware, limiter=_limiter(url), key=_HEADER, pepper=_PEPPER, exclude=[CPU])
     return app
 
 
@@ -76,10 +78,11 @@ def slowapi(url: str) -> FastAPI:
     app = FastAPI()
     limiter = SlowLimiter(key_func=lambda request: request.headers[_HEADER], storage_uri=url)
     app.state.limiter = limiter
-    app.add_exception_handler(RateLimitExceeded, _rate_limit_exceeded_handler)
+    handler: Any = _rate_limit_exceeded_handler
+    app.add_exception_handler(RateLimitExceeded, handler)
 
     @app.get(PATH)
-    @limiter.limit(f"{PER_MINUTE}/minute")  # type: ignore[untyped-decorator]
+    @limiter.limit(f"{PER_MINUTE}/minute")
     async def list_models(request: Request) -> dict[str, list[str]]:  # noqa: ARG001 - slowapi needs it
         return MODELS
 
@@ -92,7 +95,7 @@ def fastapi_limiter(url: str) -> FastAPI:
     @contextlib.asynccontextmanager
     async def start(_: FastAPI) -> AsyncIterator[None]:
         client: Any = redis.asyncio.Redis.from_url(url, max_connections=CONNECTIONS)
-        quota = Quota("requests", PER_MINUTE, 60, PER_MINUTE)
+        quota = Quota("requests", PER_MINUTE, 60)
         sha = await client.script_load(LuaScript.PUT_ITEM)
         [limiter] = pyrate.make_limiters(client, [quota], "token-bucket", sha)
         limiters.append(RateLimiter(limiter, identifier=identify))
@@ -130,4 +133,10 @@ APPS: Final[dict[str, Callable[[str], FastAPI]]] = {
 if __name__ == "__main__":
     _, name, port, url = sys.argv
     options: dict[str, Any] = {"loop": "uvloop", "http": "httptools", "access_log": False}
-    uvicorn.run(APPS[name](url), port=int(port), log_level="warning", **options)
+    app = APPS[name](url)
+
+    @app.get(CPU)
+    async def read_cpu() -> float:
+        return time.process_time()
+
+    uvicorn.run(app, port=int(port), log_level="warning", **options)

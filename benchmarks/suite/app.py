@@ -4,13 +4,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
+import httpx
+
 from benchmarks import load, programs
-from benchmarks.apps import APPS, PATH
-from benchmarks.figures import Cell, Found
+from benchmarks.apps import APPS, CPU, PATH
+from benchmarks.figures import Cell, Found, ratio
 from benchmarks.runner import Benchmark
 
 CONNECTIONS: Final = 64
 RATE: Final = "requests_per_second"
+PER_CPU: Final = "requests_per_cpu_second"  # of the application: a busy machine changes it little
 BARE, HAND = "bare", "by hand"
 PEERS: Final = ("slowapi", "fastapi-limiter")
 OURS: Final = ("middleware", "dependency")
@@ -22,10 +25,10 @@ REQUESTS: Final = [load.get(PATH, {"X-Api-Key": f"sk-bench-{number:07}"}) for nu
 class App(Benchmark):
     name = "app"
     title = "A FastAPI application, bare and with limiters, on one real Valkey"
-    quick: ClassVar = {"rounds": 3, "flood": 0.7}
+    quick: ClassVar = {"rounds": 9, "flood": 0.15}
     cell = CELL
-    rounds: int = 7
-    flood: float = 1.5  # seconds of each
+    rounds: int = 25
+    flood: float = 0.3  # seconds of each
 
     def prepare(self) -> None:
         url = f"redis://{programs.HOST}:{self.server.port}"
@@ -35,34 +38,35 @@ class App(Benchmark):
 
     def measure(self, _cell: Cell, name: str, _number: int) -> Mapping[str, float]:
         self.server.empty()
-        taken = load.flood(self._addresses[name], REQUESTS, CONNECTIONS, self.flood)
-        return {RATE: taken.rate, "client_cores": taken.client_cores}
+        address = self._addresses[name]
+        cpu = _read_cpu(address)
+        taken = load.flood(address, REQUESTS, CONNECTIONS, self.flood)
+        spent = _read_cpu(address) - cpu
+        return {RATE: taken.rate, PER_CPU: len(taken.latencies) / spent}
 
     def notes(self) -> dict[str, object]:
         return {
-            "added_us": "microseconds that a limiter adds to a request of the bare application",
+            PER_CPU: "requests ÷ processor time of the application; what follows is made of it",
+            "added_us": "processor time that a limiter adds to a request of the bare application",
             "to_hand": "what it adds ÷ what the same check by hand adds",
-            "lost_to_ours": "requests/s lost against the bare application ÷ those that our middleware loses",
+            "lost_to_ours": f"{PER_CPU} lost against the bare application ÷ those that our middleware loses",
         }
 
     def conclude(self, found: Found) -> Iterable[str]:
-        bare = found.rounds(CELL, BARE, RATE)
-        lost = {
-            name: [b - r for b, r in zip(bare, found.rounds(CELL, name, RATE), strict=True)] for name in APPS
-        }
-        added = {
-            name: [1e6 / r - 1e6 / b for b, r in zip(bare, found.rounds(CELL, name, RATE), strict=True)]
-            for name in APPS
-        }
+        rates = {name: found.rounds(CELL, name, PER_CPU) for name in APPS}
+        bare = rates[BARE]
+        lost = {name: [b - r for b, r in zip(bare, rates[name], strict=True)] for name in APPS}
+        added = {name: [1e6 / r - 1e6 / b for b, r in zip(bare, rates[name], strict=True)] for name in APPS}
         for name in CELL.contestants[1:]:
             found.add(CELL, name, "added_us", added[name])
         for name in OURS:
-            found.add(CELL, name, "to_hand", _ratio(added[name], added[HAND]))
+            found.add(CELL, name, "to_hand", ratio(added[name], added[HAND]))
         for name in PEERS:
-            found.add(CELL, name, "lost_to_ours", _ratio(lost[name], lost["middleware"]))
+            found.add(CELL, name, "lost_to_ours", ratio(lost[name], lost["middleware"]))
         return ()
 
 
-def _ratio(above: list[float], below: list[float]) -> list[float]:
-    """Divide round by round. On a busy machine a limited application may seem faster than the bare one."""
-    return [a / max(b, 1e-9) for a, b in zip(above, below, strict=True)]
+def _read_cpu(address: programs.Address) -> float:
+    """Return the seconds of processor time that an application has taken."""
+    host, port = address
+    return float(httpx.get(f"http://{host}:{port}{CPU}", trust_env=False, timeout=30).text)

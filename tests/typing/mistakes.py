@@ -22,4 +22,4 @@ rate_limit(pepper=7)  # wrong
 
 
 async def use_asyncio() -> None:
-    print((await async_limiter.check("vk_9f3")).remaining)  # wrong
+    assert (await async_limiter.check("vk_9f3")).remaining  # wrong

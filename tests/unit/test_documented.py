@@ -28,7 +28,7 @@ def list_public():
 
 def list_methods(name, cls):
     for method_name, method in inspect.getmembers(cls):
-        if not method_name.startswith("_") and getattr(method, "__module__", "").startswith("ratelimit"):
+        if not method_name.startswith("_") and str(getattr(method, "__module__", "")).startswith("ratelimit"):
             yield f"{name}.{method_name}", method
     for property_name, found in vars(cls).items():
         if isinstance(found, property) and not property_name.startswith("_"):
