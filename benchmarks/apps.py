@@ -1,12 +1,15 @@
 """`python -m benchmarks.apps NAME PORT URL`: a FastAPI endpoint, limited by NAME on the store at URL.
 
 Every limiter is used as its documentation shows, and limits by the same header. None denies anything here.
+slowapi tells the client its limit only if that is turned on, and fastapi-limiter cannot, so ours is also
+measured without headers.
 """
 
 import contextlib
+import functools
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Annotated, Any, Final
 
 import redis.asyncio
@@ -22,6 +25,7 @@ from benchmarks.contestants import CONNECTIONS, pyrate
 from benchmarks.workload import Quota
 from ratelimit import AsyncLimiter, Decision, Limit
 from ratelimit.asgi import RateLimitMiddleware
+from ratelimit.decision.headers import Dialect
 from ratelimit.fastapi import rate_limit
 from ratelimit.request.privacy import identifier_of
 
@@ -43,9 +47,10 @@ def bare(_url: str) -> FastAPI:
     return app
 
 
-def middleware(url: str) -> FastAPI:
-    app = bare(url)
-    app.add_middleware(RateLimitMiddleware, limiter=_limiter(url), key=_HEADER, pepper=_PEPPER, exclude=[CPU])
+def middleware(url: str, dialects: Sequence[Dialect] = ("ietf",)) -> FastAPI:
+    app, limiter = bare(url), _limiter(url)
+    options: Any = {"key": _HEADER, "pepper": _PEPPER, "dialects": dialects, "exclude": [CPU]}
+    app.add_middleware(RateLimitMiddleware, limiter=limiter, **options)
     return app
 
 
@@ -74,16 +79,18 @@ def by_hand(url: str) -> FastAPI:
     return app
 
 
-def slowapi(url: str) -> FastAPI:
+def slowapi(url: str, *, headers: bool = False) -> FastAPI:
     app = FastAPI()
-    limiter = SlowLimiter(key_func=lambda request: request.headers[_HEADER], storage_uri=url)
+    limiter = SlowLimiter(
+        key_func=lambda request: request.headers[_HEADER], storage_uri=url, headers_enabled=headers
+    )
     app.state.limiter = limiter
     handler: Any = _rate_limit_exceeded_handler
     app.add_exception_handler(RateLimitExceeded, handler)
 
     @app.get(PATH)
     @limiter.limit(f"{PER_MINUTE}/minute")
-    async def list_models(request: Request) -> dict[str, list[str]]:  # noqa: ARG001 - slowapi needs it
+    async def list_models(request: Request, response: Response) -> dict[str, list[str]]:  # noqa: ARG001 - slowapi needs them
         return MODELS
 
     return app
@@ -126,7 +133,9 @@ APPS: Final[dict[str, Callable[[str], FastAPI]]] = {
     "middleware": middleware,
     "dependency": dependency,
     "by hand": by_hand,
-    "slowapi": slowapi,
+    "middleware, no headers": functools.partial(middleware, dialects=()),
+    "slowapi": functools.partial(slowapi, headers=True),
+    "slowapi, no headers": slowapi,
     "fastapi-limiter": fastapi_limiter,
 }
 

@@ -168,6 +168,8 @@ class _Ending:
 
 def _add(headers: dict[str, str], send: Send) -> Send:
     """Return a `send` that adds headers to the start of the answer."""
+    if not headers:
+        return send
     encoded = encode_headers(headers)
 
     def send_with_headers(message: Message) -> Awaitable[None]:

@@ -164,6 +164,8 @@ class _Chunks:
 
 def _add(headers: dict[str, str], start_response: StartResponse) -> StartResponse:
     """Return a `start_response` that adds headers."""
+    if not headers:
+        return start_response
     more = list(headers.items())
 
     def start(

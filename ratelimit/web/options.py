@@ -37,7 +37,7 @@ class CheckRuleOptions(TypedDict, Generic[R], total=False):
         plan: a function that returns the plan; None for the key's own plan.
         model: a function that returns the model.
         tenant: a function that returns the tenant.
-        dialects: the headers of answers: any of `ietf`, `openai`, `venice`; `ietf` by default.
+        dialects: the headers of answers: any of `ietf`, `openai`, `venice`; `ietf` by default, none if empty.
         trusted_proxies: addresses or networks of proxies whose X-Forwarded-For is believed; by default none.
     """
 

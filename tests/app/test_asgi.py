@@ -57,6 +57,13 @@ def test_every_answer_has_the_headers_and_a_denial_is_a_problem(ask):
     assert problem["violated-policies"] == ["requests"]
 
 
+def test_without_dialects_an_answer_has_no_headers_but_a_denial_says_when_to_retry(ask):
+    *passed, denied = ask(*[("/", SECRET)] * 4, dialects=[], **KEYED)
+    assert "ratelimit" not in passed[0].headers
+    assert denied.status_code == 429
+    assert "retry-after" in denied.headers
+
+
 def test_p10_a_secret_is_never_the_key_and_is_that_of_the_sidecar(ask, open_client, url):
     ask(("/", SECRET), **KEYED)
     [stored] = open_client(url).keys("*")

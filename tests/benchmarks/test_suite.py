@@ -129,7 +129,7 @@ def _observers(written, figure):
 
 
 def _app(written, figure):
-    assert _contestants(written, app.CELL) == {"bare", *app.OURS, app.HAND, *app.PEERS}
+    assert _contestants(written, app.CELL) == {"bare", *app.OURS, app.SILENT, app.HAND, *app.PEERS}
     bare, ours, slowapi = (figure(name, app.PER_CPU) for name in ("bare", "middleware", "slowapi"))
     assert figure("middleware", "added_us") == [
         pytest.approx(1e6 / b - 1e6 / a) for a, b in zip(bare, ours, strict=True)
