@@ -29,7 +29,7 @@ class AsyncLimiter(AsyncBase):
     """Decides which requests may pass, for asyncio. `Limiter` is the same for threads.
 
     It has the arguments, methods and errors of `Limiter`; its methods are awaited. One limiter belongs
-    to one event loop. Checks that wait at the same time share one call to the store.
+    to one event loop at a time. Checks that wait at the same time share one call to the store.
 
     ```python
     async with AsyncLimiter("redis://localhost:6379", policy) as limiter:
