@@ -122,7 +122,7 @@ class _Ending:
     def __init__(self, rules: MiddlewareRules[Scope], reservation: AsyncReservation, scope: Scope) -> None:
         self._rules, self._reservation = rules, reservation
         self._answer, self._tail = Answer(scope), BodyTail(rules.body_tail)
-        self._ended = False
+        self._ending: asyncio.Task[None] | None = None
 
     async def serve(self, app: ASGIApp, receive: Receive, send: Send) -> None:
         async def watch(message: Message) -> None:
@@ -147,13 +147,15 @@ class _Ending:
             await self._end()
 
     async def _end(self) -> None:
-        """End the reservation if it has not ended yet, even if this task is cancelled."""
-        if not self._ended:
-            self._ended = True
-            task = asyncio.create_task(self._settle())
-            _pending.add(task)
-            task.add_done_callback(_pending.discard)
-            await asyncio.shield(task)
+        """End the reservation once. If this task is cancelled, it ends all the same.
+
+        Starlette cancels a stream whose client has its last chunk. Then the second call waits for the end.
+        """
+        if self._ending is None:
+            self._ending = asyncio.create_task(self._settle())
+            _pending.add(self._ending)
+            self._ending.add_done_callback(_pending.discard)
+        await asyncio.shield(self._ending)
 
     async def _settle(self) -> None:
         self._answer.body = self._tail.read()

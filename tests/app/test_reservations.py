@@ -139,6 +139,40 @@ def test_a_cancelled_request_still_ends_its_reservation(open_limiter):
     assert asyncio.run(run()) == (970, 2)
 
 
+def test_a_request_whose_stream_is_cancelled_after_its_last_chunk_waits_until_it_is_settled(
+    open_limiter, monkeypatch
+):
+    async def run():
+        async with open_limiter(*METERED) as limiter:
+
+            async def stream_and_listen(scope, receive, send):
+                """Do what Starlette does: cancel the stream as soon as the client has all of it."""
+                has_all = asyncio.Event()
+
+                async def stream():
+                    await send(START)
+                    asyncio.get_running_loop().call_soon(has_all.set)
+                    await send({"type": "http.response.body", "body": b"a"})
+
+                streaming = asyncio.create_task(stream())
+                await has_all.wait()
+                streaming.cancel()
+                await asyncio.wait([streaming])
+
+            settle, settled = limiter.settle, []
+
+            async def settle_slowly(*arguments, **options):
+                for _ in range(20):  # turns of the event loop
+                    await asyncio.sleep(0)
+                settled.append(await settle(*arguments, **options))
+
+            monkeypatch.setattr(limiter, "settle", settle_slowly)
+            await play(RateLimitMiddleware(stream_and_listen, limiter, **ESTIMATE, usage=use_thirty))
+            return len(settled), await read_left_async(limiter)
+
+    assert asyncio.run(run()) == (1, 970)
+
+
 def test_an_endpoint_may_settle_and_the_middleware_does_not_settle_again(open_limiter, open_client, url):
     async def settle(scope, receive, send):
         await scope["state"]["reservation"].settle(Usage(output_tokens=50))
