@@ -52,7 +52,7 @@ format: $(VENV)/.dev  ## let ruff rewrite what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(VENV)/.dev  ## run every benchmark (sixteen minutes)
+bench: $(VENV)/.dev  ## run every benchmark (seventeen minutes)
 	@$(BIN)/python -m benchmarks
 
 bench-quick: $(VENV)/.dev  ## run every benchmark in small (three minutes)

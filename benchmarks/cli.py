@@ -32,12 +32,13 @@ from benchmarks.suite import (
     scale,
     shortcuts,
 )
+from benchmarks.suite import app as application
 from ratelimit import StoreUnavailable
 
 _BENCHMARKS: Final[tuple[type[Benchmark], ...]] = (
     *(library.Library, accuracy.Accuracy, memory.Memory, growth.Growth, shortcuts.Shortcuts, http.Http),
-    *(grpc.Grpc, observers.Observers, history.History, cluster.OverMachines, scale.Scale, frozen.Frozen),
-    *(gateways.Gateways, azure.Azure, azure.AzureReserve),
+    *(application.App, grpc.Grpc, observers.Observers, history.History, cluster.OverMachines),
+    *(scale.Scale, frozen.Frozen, gateways.Gateways, azure.Azure, azure.AzureReserve),
 )
 FULL: Final = {benchmark.name: benchmark() for benchmark in _BENCHMARKS}
 QUICK: Final = {benchmark.name: benchmark(**benchmark.quick) for benchmark in _BENCHMARKS}

@@ -13,6 +13,7 @@ from ratelimit.errors import (
     UnknownReservation,
 )
 from ratelimit.limiters.aio import AsyncLimiter
+from ratelimit.limiters.decorator import limited
 from ratelimit.limiters.limiter import Limiter
 from ratelimit.limiters.reservation import AsyncReservation, Reservation
 from ratelimit.observers.observer import End, Observer
@@ -46,4 +47,5 @@ __all__ = [
     "UnknownReservation",
     "Usage",
     "__version__",
+    "limited",
 ]

@@ -19,6 +19,7 @@ from ratelimit import AsyncLimiter, __version__
 from ratelimit.history import HistoryRecorder
 from ratelimit.observers.activity import Activity
 from ratelimit.observers.denial_log import DenialLog
+from ratelimit.web import openapi as web
 from service import assignments, monitoring, openapi, problems, reload, rls, tracing
 from service.drain import drain_on_sigterm
 from service.fast_path import AuthorizeEndpoint, FastPathAPI
@@ -123,16 +124,16 @@ def _run_rls(sidecar: Sidecar) -> contextlib.AbstractAsyncContextManager[None]:
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 """The methods that OpenAPI can name. `/v1/authorize` answers any other method, too."""
 
-_DENIAL_HEADERS = openapi.KEY_HEADERS | openapi.RETRY_AFTER
-_AUTHORIZE_RESPONSES: openapi.Responses = {
+_DENIAL_HEADERS = openapi.KEY_HEADERS | web.RETRY_AFTER
+_AUTHORIZE_RESPONSES: web.Responses = {
     200: {"description": "allowed; the body is empty", "headers": openapi.KEY_HEADERS},
-    401: openapi.describe_problem(
+    401: web.describe_problem(
         "the gateway token is missing or wrong, the policy denies the key, or denied with `?deny_status=401`",
         _DENIAL_HEADERS | openapi.WWW_AUTHENTICATE,
     ),
-    403: openapi.describe_problem("denied, with `?deny_status=403`", _DENIAL_HEADERS),
-    429: openapi.describe_problem("denied", _DENIAL_HEADERS),
-    503: openapi.describe_problem("denied because the store does not answer", _DENIAL_HEADERS),
+    403: web.describe_problem("denied, with `?deny_status=403`", _DENIAL_HEADERS),
+    429: web.describe_problem("denied", _DENIAL_HEADERS),
+    503: web.describe_problem("denied because the store does not answer", _DENIAL_HEADERS),
     **openapi.describe_problems(400, 422),
 }
 

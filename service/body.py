@@ -10,7 +10,7 @@ from pydantic import Field
 from ratelimit import Check, Usage
 from ratelimit.metering.assignments import KeyAssignment, TenantAssignment
 from ratelimit.request.check import MAX_BATCH, invalid_request
-from service.problems import Problem
+from ratelimit.web.problems import Problem
 
 if TYPE_CHECKING:
     from starlette.requests import Request

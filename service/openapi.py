@@ -11,42 +11,13 @@ from fastapi import FastAPI, Path, Query
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
 from starlette.staticfiles import StaticFiles
 
-from service.problems import MEDIA_TYPE
+from ratelimit.web.openapi import LIMIT_HEADERS, RETRY_AFTER, Responses, describe_problem, make_header
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
 ASSETS: Final = "/docs/assets"
-
-Responses = dict[int | str, dict[str, Any]]
-
-_PROBLEM: Final[dict[str, Any]] = {
-    "title": "Problem",
-    "description": "RFC 9457; other members say more about the type",
-    "type": "object",
-    "required": ["type", "title", "status", "detail"],
-    "properties": {
-        "type": {"type": "string", "format": "uri-reference"},
-        "title": {"type": "string"},
-        "status": {"type": "integer", "minimum": 400, "maximum": 599},
-        "detail": {"type": "string"},
-        "errors": {
-            "description": "every wrong field",
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["field", "detail"],
-                "properties": {"field": {"type": "string"}, "detail": {"type": "string"}},
-            },
-        },
-        "violated-policies": {
-            "description": "the limits that denied the check",
-            "type": "array",
-            "items": {"type": "string"},
-        },
-    },
-}
 
 _DESCRIPTIONS: Final = {
     400: "the body is not JSON, or a header was sent twice",
@@ -58,33 +29,16 @@ _DESCRIPTIONS: Final = {
 }
 
 
-def _header(description: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
-    return {"description": description, "schema": schema or {"type": "string"}}
-
-
-LIMIT_HEADERS: Final = {
-    "RateLimit": _header("what remains of each limit: `r` units, and `t` seconds until it is full"),
-    "RateLimit-Policy": _header("each limit: `q` units in `w` seconds, and the unit `qu`"),
-}
 KEY_HEADERS: Final = {
     **LIMIT_HEADERS,
-    "X-RateLimit-Key": _header("the identifier of the key that was used"),
-    "X-RateLimit-Reservation": _header("the id of the reservation, if the check asked for one"),
-}
-RETRY_AFTER: Final = {
-    "Retry-After": _header("whole seconds to wait; absent if waiting does not help", {"type": "integer"})
+    "X-RateLimit-Key": make_header("the identifier of the key that was used"),
+    "X-RateLimit-Reservation": make_header("the id of the reservation, if the check asked for one"),
 }
 WWW_AUTHENTICATE: Final = {
-    "WWW-Authenticate": _header("`Bearer`; absent if the gateway token is what is missing or wrong")
+    "WWW-Authenticate": make_header("`Bearer`; absent if the gateway token is what is missing or wrong")
 }
 
 _HEADERS: Final[dict[int, dict[str, Any]]] = {401: WWW_AUTHENTICATE, 503: RETRY_AFTER}
-
-
-def describe_problem(description: str, headers: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return the OpenAPI description of an answer that is a problem."""
-    described = {"description": description, "content": {MEDIA_TYPE: {"schema": _PROBLEM}}}
-    return {**described, "headers": headers} if headers else described
 
 
 def describe_problems(*statuses: int) -> Responses:

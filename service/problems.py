@@ -7,12 +7,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from fastapi.exceptions import RequestValidationError
-from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match
 
-from ratelimit import InvalidRequest, StoreUnavailable, UnknownReservation
+from ratelimit import InvalidRequest, StoreUnavailable
+from ratelimit.web.problems import (
+    MEDIA_TYPE,
+    REDUCED_CAPACITY,
+    Problem,
+    ProblemAnswer,
+    encode_denial,
+    encode_invalid_request,
+    encode_problem,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,40 +30,9 @@ if TYPE_CHECKING:
 
     from ratelimit import Decision
 
-MEDIA_TYPE = "application/problem+json"
-
 _METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE")
 
-# draft-ietf-httpapi-ratelimit-headers-10, "Problem Types"
-QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
-REDUCED_CAPACITY = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
-
 log = structlog.get_logger("ratelimit")
-
-
-class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
-    """An error that is sent as a problem. Any code that a route calls may raise it.
-
-    Args:
-        status: the HTTP status.
-        detail: what was wrong.
-        type_uri: the URI of the problem's type.
-        headers: headers of the response.
-    """
-
-    def __init__(
-        self,
-        status: int,
-        detail: str,
-        *,
-        type_uri: str = "about:blank",
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.detail = detail
-        self.type_uri = type_uri
-        self.headers = headers
 
 
 REFUSALS: Final = (Problem, InvalidRequest)
@@ -72,41 +49,17 @@ def make_problem_response(
     **members: Any,  # noqa: ANN401 - extension members are JSON of any kind
 ) -> Response:
     """Make the response for a problem, with extension members."""
-    body = {
-        "type": type_uri,
-        "title": title or HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-        **members,
-    }
-    return Response(to_json(body), status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
+    answer = encode_problem(status, detail, type_uri=type_uri, title=title, **members)
+    return _make_response(answer, headers)
+
+
+def _make_response(answer: ProblemAnswer, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(answer.body, answer.status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
 
 
 def make_denial_response(decision: Decision, headers: Mapping[str, str], status: int = 429) -> Response:
     """Make the response for a denial: `status`, or 503 if it was denied because of an outage."""
-    names = list(decision.violated)
-    if decision.is_unavailable:
-        status, type_uri, title = 503, REDUCED_CAPACITY, "The limiter's store does not answer"
-        detail = f"{', '.join(names)} cannot be checked now, and the policy denies such requests"
-    else:
-        type_uri, title = QUOTA_EXCEEDED, "Quota exceeded"
-        detail = f"over {', '.join(names)}; {decision.advice}"
-    members = decision.as_dict()
-    return make_problem_response(
-        status,
-        detail,
-        type_uri=type_uri,
-        title=title,
-        headers=headers,
-        **{"violated-policies": names},
-        **members,
-    )
-
-
-def _make_invalid_response(error: InvalidRequest, status: int = 422) -> Response:
-    """Make the response for an invalid request. It names every wrong field."""
-    faults = [{"field": fault.path, "detail": fault.message} for fault in error.faults]
-    return make_problem_response(status, str(error), errors=faults)
+    return _make_response(encode_denial(decision, status), headers)
 
 
 def make_error_response(error: Exception) -> Response:
@@ -117,7 +70,7 @@ def make_error_response(error: Exception) -> Response:
                 error.status, error.detail, type_uri=error.type_uri, headers=error.headers
             )
         case InvalidRequest():
-            return _make_invalid_response(error, 404 if isinstance(error, UnknownReservation) else 422)
+            return _make_response(encode_invalid_request(error))
         case RequestValidationError():
             return _make_parameters_response(error)
         case StoreUnavailable():

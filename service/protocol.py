@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 from pydantic_core import to_json
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from service.problems import MEDIA_TYPE
+from ratelimit.web.problems import MEDIA_TYPE
 
 FIRST_REQUEST_WAIT: Final = 0.25
 """Seconds for which a connection without a request stays open when the server stops."""

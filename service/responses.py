@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING
 
 from starlette.responses import Response
+
+from ratelimit.web.encoding import encode_headers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +22,7 @@ class AllowedResponse(Response):
         self.status_code = 200
         self.background = None
         self.body = body
-        self.raw_headers = [(_encode_name(name), value.encode("latin-1")) for name, value in headers.items()]
+        self.raw_headers = encode_headers(headers)
         self.raw_headers.append((b"content-length", b"%d" % len(body)))
         if body:
             self.raw_headers.append((b"content-type", b"application/json"))
@@ -30,8 +31,3 @@ class AllowedResponse(Response):
         """Send the response; without what Response does for WebSockets and background tasks."""
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": self.body})
-
-
-@functools.lru_cache(maxsize=64)  # more than there are header names in responses
-def _encode_name(name: str) -> bytes:
-    return name.lower().encode("latin-1")

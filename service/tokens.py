@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
-from service.problems import Problem
+from ratelimit.web.problems import Problem
 from service.sidecar import Sidecar
 
 if TYPE_CHECKING:

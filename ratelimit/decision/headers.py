@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol, get_args
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,6 +29,8 @@ _UNIT_NAMES: Final = {"concurrent": "concurrent-requests"}
 """Units that have another name in the draft's registry."""
 
 Dialect = Literal["ietf", "openai", "venice"]
+
+DIALECTS: Final[tuple[Dialect, ...]] = get_args(Dialect)
 
 
 class HeaderInput(Protocol):

@@ -29,7 +29,7 @@ class AsyncLimiter(AsyncBase):
     """Decides which requests may pass, for asyncio. `Limiter` is the same for threads.
 
     It has the arguments, methods and errors of `Limiter`; its methods are awaited. One limiter belongs
-    to one event loop. Checks that wait at the same time share one call to the store.
+    to one event loop at a time. Checks that wait at the same time share one call to the store.
 
     ```python
     async with AsyncLimiter("redis://localhost:6379", policy) as limiter:
@@ -52,7 +52,7 @@ class AsyncLimiter(AsyncBase):
         options = make_settle_options(max_skew, remember, usage_length, usage_age)
         super().__init__(store, policy, options, observers)
         # The store is opened last: after an error below this line nothing would close it.
-        self._opened_store = self._connect(store, deadline)
+        self._connect(store, deadline)
 
     async def check(self, key: CheckInput, **options: Unpack[CheckOptions]) -> Decision:
         """Decide whether a request may pass, and charge its cost if so; see `Limiter.check`."""

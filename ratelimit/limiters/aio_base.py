@@ -14,6 +14,7 @@ from ratelimit.limiters.aio_cluster import AsyncCluster
 from ratelimit.limiters.aio_server import AsyncServer
 from ratelimit.limiters.base import BaseLimiter
 from ratelimit.limiters.charging import AsyncCharger
+from ratelimit.limiters.forks import start_again_after_fork
 from ratelimit.metering.assignments import read_assignments
 from ratelimit.shortcuts.leases import MIN_RETURN_DELAY, NANOSECONDS
 from ratelimit.stores import connect_async
@@ -41,6 +42,8 @@ class AsyncBase(BaseLimiter):
 
     _calls: AsyncCalls
     _charger: AsyncCharger
+    _opened_store: Store[AsyncTransport]
+    _deadline: float
 
     def __init__(
         self,
@@ -50,13 +53,22 @@ class AsyncBase(BaseLimiter):
         observers: Iterable[Observer],
     ) -> None:
         super().__init__(store, policy, settle_options, observers)
+        start_again_after_fork(self)
+
+    def _start_in_process(self) -> None:
+        super()._start_in_process()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._return_timer: asyncio.TimerHandle | None = None
         self._return_time = 0  # when the timer ends, monotonic nanoseconds
 
     def _connect(self, store: str, deadline: float) -> Store[AsyncTransport]:
         """Open the store."""
-        opened = connect_async(store, deadline)
+        self._opened_store, self._deadline = connect_async(store, deadline), deadline
+        self._open_calls()
+        return self._opened_store
+
+    def _open_calls(self) -> None:
+        opened, deadline = self._opened_store, self._deadline
         if opened.url.kind == "cluster":
             self._calls = AsyncCluster(
                 opened.open_transport,
@@ -74,7 +86,6 @@ class AsyncBase(BaseLimiter):
                 self._encode_checks,
             )
         self._charger = AsyncCharger(self._encode_charge, self._run_settle_calls, self._calls.ask)
-        return opened
 
     async def _decide(self, check: ResolvedCheck) -> Decision:
         """Decide a check and tell the observers."""

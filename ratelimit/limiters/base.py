@@ -88,16 +88,31 @@ class BaseLimiter:
         self._observers = Observers(observers)
         self._resolver = Resolver(make_policy(policy), keyspace=keyspace)
         self._note_policy()
-        self._open_breakers = 0  # of all servers
-        self._breakers_lock = threading.Lock()
-        self._outage = Outage(start_charging=self._start_charging)
         self._assignments_counter: bytes | None = None
         self._closed = False
         usage_length = keyspace.share_usage_length(settle_options.usage_length)
         self._settle_options = settle_options._replace(usage_length=usage_length)
         self.max_skew, self.remember = settle_options.max_skew, settle_options.remember
+        self._start_in_process()
+
+    def _start_in_process(self) -> None:
+        """Begin what belongs to one process: a child must not spend the leases of its parent after a fork."""
+        self._open_breakers = 0  # of all servers
+        self._breakers_lock = threading.Lock()
+        self._outage = Outage(start_charging=self._start_charging)
         self._denial_memory = DenialMemory(self.max_skew)
         self._leases = Leases()
+
+    def _start_in_child(self) -> None:
+        """Begin again in a forked child. What an open limiter of the parent holds stays the parent's."""
+        if not self._closed:
+            self._start_in_process()
+            if hasattr(self, "_opened_store"):  # else the fork came while this limiter was made
+                self._open_calls()
+
+    def _open_calls(self) -> None:
+        """Begin calls to the store, on connections of this process."""
+        raise NotImplementedError
 
     def _make_watch(self, server: Address | None = None) -> ServerWatch:
         """Return what will be known of the store's only server, or of a server of a cluster."""

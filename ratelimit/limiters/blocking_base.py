@@ -15,6 +15,7 @@ from ratelimit.limiters.base import BaseLimiter
 from ratelimit.limiters.blocking_cluster import Cluster
 from ratelimit.limiters.blocking_server import Server
 from ratelimit.limiters.charging import Charger
+from ratelimit.limiters.forks import start_again_after_fork
 from ratelimit.metering.assignments import read_assignments
 from ratelimit.shortcuts.leases import MIN_RETURN_DELAY, NANOSECONDS
 from ratelimit.stores import connect
@@ -41,6 +42,8 @@ class BlockingBase(BaseLimiter):
 
     _calls: Calls
     _charger: Charger
+    _opened_store: Store[Transport]
+    _deadline: float
 
     def __init__(
         self,
@@ -50,6 +53,10 @@ class BlockingBase(BaseLimiter):
         observers: Iterable[Observer],
     ) -> None:
         super().__init__(store, policy, settle_options, observers)
+        start_again_after_fork(self)
+
+    def _start_in_process(self) -> None:
+        super()._start_in_process()
         self._lease_lock = threading.Lock()  # held while leases are read or changed
         self._return_lock = threading.Lock()  # held while leases are returned; taken before `_lease_lock`
         self._return_timer: threading.Timer | None = None
@@ -58,7 +65,12 @@ class BlockingBase(BaseLimiter):
 
     def _connect(self, store: str, deadline: float) -> Store[Transport]:
         """Open the store."""
-        opened = connect(store, deadline)
+        self._opened_store, self._deadline = connect(store, deadline), deadline
+        self._open_calls()
+        return self._opened_store
+
+    def _open_calls(self) -> None:
+        opened, deadline = self._opened_store, self._deadline
         if opened.url.kind == "cluster":
             self._calls = Cluster(
                 opened.open_transport,
@@ -76,7 +88,6 @@ class BlockingBase(BaseLimiter):
                 self._encode_checks,
             )
         self._charger = Charger(self._encode_charge, self._run_settle_calls, self._calls.ask)
-        return opened
 
     def _decide(self, check: ResolvedCheck) -> Decision:
         """Decide a check and tell the observers."""

@@ -32,8 +32,9 @@ class Limiter(BlockingBase):
     decision = limiter.check("vk_9f3", model="qwen3-4b", cost={"tokens": 850})
     ```
 
-    Threads may share one limiter. After a fork, create a new one in the child. A limiter is a context
-    manager that closes itself at the end of the `with` block.
+    Threads may share one limiter. It may be made before a fork, as in `gunicorn --preload` and Celery's
+    workers: each child has connections and leases of its own. A limiter is a context manager that closes
+    itself at the end of the `with` block.
 
     Args:
         store: the URL of the store: `redis://`, `rediss://` or `unix://` for a server;
@@ -75,7 +76,7 @@ class Limiter(BlockingBase):
         options = make_settle_options(max_skew, remember, usage_length, usage_age)
         super().__init__(store, policy, options, observers)
         # The store is opened last: after an error below this line nothing would close it.
-        self._opened_store = self._connect(store, deadline)
+        self._connect(store, deadline)
         self.address = self._opened_store.address
 
     def check(self, key: CheckInput, **options: Unpack[CheckOptions]) -> Decision:

@@ -137,6 +137,7 @@ class SharedTransport:
         self._connection: _Connection | None = None
         self._opening: asyncio.Task[_Connection] | None = None
         self._waiting_calls = 0  # calls that wait for the connection
+        self._loop: asyncio.AbstractEventLoop | None = None  # the event loop of all of these
 
     async def call(self, *command: str | bytes | float) -> Any:  # noqa: ANN401 - replies have many types
         """See `AsyncTransport`."""
@@ -144,8 +145,8 @@ class SharedTransport:
         loop = asyncio.get_running_loop()
         until = loop.time() + self._deadline
         connection = self._connection
-        if connection is None or connection.is_lost or self._waiting_calls:
-            connection = await self._wait_for_connection()
+        if connection is None or connection.is_lost or self._waiting_calls or self._loop is not loop:
+            connection = await self._wait_for_connection(loop)
         reply = connection.send(packed)
         timer = loop.call_at(until, connection.end_if_late, reply, _LOOP_TURNS)
         try:
@@ -163,8 +164,8 @@ class SharedTransport:
         loop = asyncio.get_running_loop()
         until = loop.time() + self._deadline
         connection = self._connection
-        if connection is None or connection.is_lost or self._waiting_calls:
-            connection = await self._wait_for_connection()
+        if connection is None or connection.is_lost or self._waiting_calls or self._loop is not loop:
+            connection = await self._wait_for_connection(loop)
         replies = connection.send_many(packed, len(commands))
         timer = loop.call_at(until, connection.end_if_late, replies[-1], _LOOP_TURNS)
         try:
@@ -176,8 +177,11 @@ class SharedTransport:
                     reply.exception()  # Read here, or asyncio logs it: the last one has the same error.
         return [as_error(reply.result()) for reply in replies]
 
-    async def _wait_for_connection(self) -> _Connection:
+    async def _wait_for_connection(self, loop: asyncio.AbstractEventLoop) -> _Connection:
         """Return the connection when it is open. Later calls wait, too, so that this one is sent first."""
+        if self._loop is not loop:
+            # A program may run one event loop after the other. A connection of the one before never answers.
+            self._loop, self._connection, self._opening, self._waiting_calls = loop, None, None, 0
         self._waiting_calls += 1
         try:
             return await await_within(self._deadline, asyncio.shield(self._open()))
@@ -210,6 +214,8 @@ class SharedTransport:
 
     async def close(self) -> None:
         """See `AsyncTransport`."""
+        if self._loop is not asyncio.get_running_loop():
+            return  # The connection ended with its event loop.
         if self._opening is not None:
             self._opening.cancel()
         if self._connection is not None:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ratelimit import Fault, InvalidRequest, Limiter, Policy, PolicyError, RateLimitError
+from ratelimit.web.identity import key_of_secret
 from service.cli.output import Json, console, fail, show_decision, show_json
 from service.cli.store import complete_store_url
-from service.identity import key_of_secret
 
 if TYPE_CHECKING:
     from ratelimit.request.check import CheckOptions

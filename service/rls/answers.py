@@ -8,6 +8,7 @@ from envoy.config.core.v3.base_pb2 import HeaderValue
 from envoy.service.ratelimit.v3.rls_pb2 import RateLimitResponse
 from google.protobuf.duration_pb2 import Duration
 
+from ratelimit.web.problems import MEDIA_TYPE
 from service import problems
 from service.rls.struct_wire import write_bytes, write_struct
 
@@ -137,4 +138,4 @@ def make_refusal(count: int, error: Exception) -> bytes:
 def _add_problem(response: RateLimitResponse, problem: Response) -> None:
     """Make a problem the body of the client's response."""
     response.raw_body = bytes(problem.body)
-    response.response_headers_to_add.add(key="Content-Type", value=problems.MEDIA_TYPE)
+    response.response_headers_to_add.add(key="Content-Type", value=MEDIA_TYPE)

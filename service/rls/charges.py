@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypedDict, cast
 from ratelimit import Fault, InvalidRequest
 from ratelimit.policy.spec import ANONYMOUS
 from ratelimit.request.check import MAX_COUNT
-from service.identity import Identity, identify_address, identify_secret
+from ratelimit.web.identity import Identity
+from service.identity import identify_address, identify_secret
 
 if TYPE_CHECKING:
     from envoy.extensions.common.ratelimit.v3.ratelimit_pb2 import RateLimitDescriptor

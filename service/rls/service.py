@@ -13,7 +13,8 @@ from envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest
 from google.protobuf.message import DecodeError
 
 from ratelimit import StoreUnavailable
-from service.problems import REFUSALS, Problem
+from ratelimit.web.problems import Problem
+from service.problems import REFUSALS
 from service.rls import answers
 from service.rls.charges import Charge, read_charges
 from service.rls.spans import start_span

@@ -12,10 +12,11 @@ import http_sf
 
 from ratelimit import Fault, InvalidRequest
 from ratelimit.policy.spec import ANONYMOUS
+from ratelimit.web.problems import Problem
 from service import problems
 from service.headers import Headers
 from service.identity import identify
-from service.problems import REFUSALS, Problem
+from service.problems import REFUSALS
 from service.responses import AllowedResponse
 from service.sidecar import Sidecar
 from service.tokens import require_gateway_token

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ratelimit import Decision
+from ratelimit.web import openapi as web
 from service import body, openapi, problems
 from service.problems import REFUSALS
 from service.responses import AllowedResponse
@@ -28,11 +29,12 @@ T = TypeVar("T")
     response_model=Decision,
     openapi_extra=body.describe_body(body.CHECK.json_schema()),
     responses={
-        200: {"description": "allowed", "headers": openapi.LIMIT_HEADERS},
-        429: openapi.describe_problem(
-            "denied: a problem with the members of a decision", openapi.LIMIT_HEADERS | openapi.RETRY_AFTER
+        200: {"description": "allowed", "headers": web.LIMIT_HEADERS},
+        429: web.describe_problem(
+            "denied: a problem with the members of a decision",
+            web.LIMIT_HEADERS | web.RETRY_AFTER,
         ),
-        503: openapi.describe_problem("denied because the store does not answer", openapi.RETRY_AFTER),
+        503: web.describe_problem("denied because the store does not answer", web.RETRY_AFTER),
         **openapi.describe_problems(400, 401, 413, 422),
     },
 )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.requests import Request
 
+from ratelimit.web.problems import Problem
 from service import openapi
-from service.problems import Problem
 from service.sidecar import Sidecar
 
 router = APIRouter(tags=["health"])

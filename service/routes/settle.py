@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ratelimit import Settlement, Usage
+from ratelimit.web import openapi as web
 from service import body, openapi, problems
 from service.sidecar import Sidecar
 from service.tokens import require_gateway
@@ -17,9 +18,9 @@ from service.tokens import require_gateway
 router = APIRouter(tags=["settlement"], dependencies=[Depends(require_gateway)])
 
 _RESERVATION_RESPONSES: dict[int | str, dict[str, Any]] = {
-    404: openapi.describe_problem("the reservation is unknown or has expired"),
-    503: openapi.describe_problem(
-        "the store does not answer; the same reservation can safely be settled again", openapi.RETRY_AFTER
+    404: web.describe_problem("the reservation is unknown or has expired"),
+    503: web.describe_problem(
+        "the store does not answer; the same reservation can safely be settled again", web.RETRY_AFTER
     ),
 }
 
@@ -30,7 +31,7 @@ _RESERVATION_RESPONSES: dict[int | str, dict[str, Any]] = {
     response_model=Settlement,
     openapi_extra=body.describe_body(body.USAGE.json_schema()),
     responses={
-        409: openapi.describe_problem("the reservation was cancelled"),
+        409: web.describe_problem("the reservation was cancelled"),
         **_RESERVATION_RESPONSES,
         **openapi.describe_problems(400, 401, 413, 422),
     },

@@ -9,8 +9,8 @@ from pydantic import SecretStr
 from starlette.requests import Request
 
 import service
+from ratelimit.web.problems import Problem
 from service import tokens
-from service.problems import Problem
 from service.rls.service import RateLimitService
 
 from .conftest import ADMIN_TOKEN, GATEWAY_TOKEN

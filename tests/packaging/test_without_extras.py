@@ -38,6 +38,17 @@ def test_both_limiters_work_on_a_real_store(bare, url, request):
     assert (ended.stdout, ended.stderr) == ("store 4\nFalse\nstore 2\n", "")
 
 
+def test_middleware_and_decorator_need_no_framework(bare):
+    ended = bare.run_script("import ratelimit.asgi, ratelimit.wsgi; from ratelimit import limited")
+    assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize(("module", "package"), [("fastapi", "FastAPI"), ("httpx", "httpx")])
+def test_a_module_for_a_framework_says_what_to_install(bare, module, package):
+    error = bare.run_script(f"import ratelimit.{module}").stderr.splitlines()[-1]
+    assert error == f"ImportError: ratelimit.{module} needs {package}: pip install {package.lower()}"
+
+
 def test_an_observer_needs_no_extra(bare):
     ended = bare.run_script("import ratelimit.observers.observer, ratelimit.observers.denial_log")
     assert ended.returncode == 0, ended.stderr

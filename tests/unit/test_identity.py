@@ -5,8 +5,9 @@ from ipaddress import ip_network
 import pytest
 from starlette.requests import HTTPConnection
 
+from ratelimit.web.identity import key_of_secret
 from service.headers import Headers
-from service.identity import find_client_address, key_of_secret
+from service.identity import find_client_address
 
 TRUSTED = [ip_network("10.0.0.0/8")]
 

@@ -4,7 +4,7 @@ import pytest
 from pydantic import SecretStr
 from starlette.requests import HTTPConnection
 
-from service.problems import Problem
+from ratelimit.web.problems import Problem
 from service.tokens import GATEWAY_HEADER, require_gateway_token
 
 TOKEN = SecretStr("gateway-token-4711")

@@ -1,0 +1,204 @@
+"""Middleware for ASGI applications: Starlette, FastAPI, Litestar, Django and others.
+
+```python
+app.add_middleware(RateLimitMiddleware, limiter=limiter, key="X-Api-Key", pepper=pepper)
+```
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+from ratelimit.errors import InvalidRequest, RateLimited, RateLimitError
+from ratelimit.limiters.aio import AsyncLimiter
+from ratelimit.web.answer import Answer, BodyTail, log_unsettled, read_usage
+from ratelimit.web.encoding import encode_headers
+from ratelimit.web.options import require_limiter
+from ratelimit.web.problems import MEDIA_TYPE, Problem, encode_refusal
+from ratelimit.web.rules import MiddlewareRules
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, MutableMapping
+    from typing import Unpack
+
+    from ratelimit.decision.decision import Decision
+    from ratelimit.limiters.reservation import AsyncReservation
+    from ratelimit.web.options import MiddlewareOptions
+
+    Scope = MutableMapping[str, Any]
+    Message = MutableMapping[str, Any]
+    Receive = Callable[[], Awaitable[Message]]
+    Send = Callable[[Message], Awaitable[None]]
+    ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+DENY_HANDSHAKE: Final = "websocket.http.response"  # an extension: an answer in place of a handshake
+POLICY_VIOLATION: Final = 1008  # RFC 6455, section 7.4.1
+_STARTS: Final = frozenset({"http.response.start", "websocket.accept"})
+_pending: set[asyncio.Task[None]] = set()  # the event loop itself keeps only weak references
+
+
+class RateLimitMiddleware:
+    """Checks every request of an ASGI application, and puts the limits into the headers of every answer.
+
+    A denied request is answered with 429 and a problem (RFC 9457), or with 503 if it is denied because of an
+    outage; a denied WebSocket is closed before it opens. The application finds the decision in
+    `scope["state"]["rate_limit"]` (`request.state.rate_limit`), and with `reserve` the `AsyncReservation` in
+    `scope["state"]["reservation"]`. Chunks of answers pass one by one as they come.
+
+    With `reserve`, the reservation ends once: when the last chunk has been sent, or when the application
+    ends without that, by an error or because the client went away. Then the option `usage` says what to
+    settle. Without a `usage`, if it returns None, or if it fails, the estimate stays charged and the slots
+    are freed. Background tasks of the answer run later, and may still settle.
+
+    Args:
+        app: the application.
+        limiter: an `AsyncLimiter` of the event loop that serves the requests.
+        **options: those of `MiddlewareOptions`: `key`, `pepper`, `cost`, `plan`, `model`, `tenant`,
+            `dialects`, `trusted_proxies`, `exclude`, `reserve`, `usage`, `body_tail`. Functions get the
+            scope.
+
+    Raises:
+        TypeError: there is no such option.
+        InvalidRequest: an option is wrong; the message says what is allowed.
+    """
+
+    def __init__(
+        self, app: ASGIApp, limiter: AsyncLimiter, **options: Unpack[MiddlewareOptions[Scope]]
+    ) -> None:
+        require_limiter(limiter, AsyncLimiter, "this middleware")
+        self._app, self._limiter = app, limiter
+        self._rules = MiddlewareRules(ScopeReader(), options)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] not in {"http", "websocket"} or self._rules.excludes(scope["path"]):
+            await self._app(scope, receive, send)
+            return
+        reservation = None
+        try:
+            identity = self._rules.identify(scope, self._limiter)
+            options = self._rules.make_options(scope, identity)
+            if self._rules.reserve:
+                reservation = await self._limiter.reserve(identity.key, **options)
+                decision = reservation.decision
+            else:
+                decision = await self._limiter.check(identity.key, **options)
+        except RateLimited as denied:
+            decision = denied.decision
+        except (Problem, InvalidRequest) as error:
+            await _refuse(error, {}, scope, receive, send)
+            return
+        headers = decision.headers(self._rules.dialects)
+        if not decision:
+            await _refuse(decision, headers, scope, receive, send)
+            return
+        state = scope.setdefault("state", {})
+        state["rate_limit"] = decision
+        if reservation is not None:
+            state["reservation"] = reservation
+            await _Ending(self._rules, reservation, scope).serve(self._app, receive, _add(headers, send))
+            return
+        await self._app(scope, receive, _add(headers, send))
+
+
+class ScopeReader:
+    """Reads what the rules need from a scope."""
+
+    def list_headers(self, request: Scope, name: str) -> list[str]:
+        """Return every value of a header, by its lower-case name."""
+        wanted = name.encode()
+        return [value.decode("latin-1") for other, value in request["headers"] if other == wanted]
+
+    def find_peer(self, request: Scope) -> str | None:
+        """Return the address that the connection came from."""
+        client = request.get("client")
+        return client[0] if client else None
+
+
+class _Ending:
+    """Passes an answer on, and ends the reservation of its request, once."""
+
+    def __init__(self, rules: MiddlewareRules[Scope], reservation: AsyncReservation, scope: Scope) -> None:
+        self._rules, self._reservation = rules, reservation
+        self._answer, self._tail = Answer(scope), BodyTail(rules.body_tail)
+        self._ending: asyncio.Task[None] | None = None
+
+    async def serve(self, app: ASGIApp, receive: Receive, send: Send) -> None:
+        async def watch(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._answer.status = message["status"]
+                self._answer.headers = {
+                    name.decode("latin-1").lower(): value.decode("latin-1")
+                    for name, value in message.get("headers", ())
+                }
+            await send(message)
+            if message["type"] == "http.response.body":
+                self._tail.add(message.get("body", b""))
+                if not message.get("more_body"):
+                    self._answer.complete = True
+                    await self._end()
+
+        try:
+            await app(self._answer.request, receive, watch)
+            if self._answer.status is None:  # A WebSocket; it has no last chunk.
+                self._answer.complete = True
+        finally:
+            await self._end()
+
+    async def _end(self) -> None:
+        """End the reservation once. If this task is cancelled, it ends all the same.
+
+        Starlette cancels a stream whose client has its last chunk. Then the second call waits for the end.
+        """
+        if self._ending is None:
+            self._ending = asyncio.create_task(self._settle())
+            _pending.add(self._ending)
+            self._ending.add_done_callback(_pending.discard)
+        await asyncio.shield(self._ending)
+
+    async def _settle(self) -> None:
+        self._answer.body = self._tail.read()
+        usage = read_usage(self._rules.usage, self._answer)
+        try:
+            if usage is not None:
+                await self._reservation.settle(usage)
+        except RateLimitError as error:
+            log_unsettled(error)
+        await self._reservation.__aexit__()  # frees the slots, unless the reservation has been settled
+
+
+def _add(headers: dict[str, str], send: Send) -> Send:
+    """Return a `send` that adds headers to the start of the answer."""
+    if not headers:
+        return send
+    encoded = encode_headers(headers)
+
+    def send_with_headers(message: Message) -> Awaitable[None]:
+        if message["type"] in _STARTS:
+            message = {**message, "headers": [*message.get("headers", ()), *encoded]}
+        return send(message)  # not awaited here, to save a coroutine for each chunk
+
+    return send_with_headers
+
+
+async def _refuse(
+    refusal: Decision | Problem | InvalidRequest,
+    headers: dict[str, str],
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+) -> None:
+    """Answer a request that may not pass."""
+    answer, more_headers = encode_refusal(refusal)
+    headers = {**headers, **more_headers, "Content-Type": MEDIA_TYPE, "Content-Length": str(len(answer.body))}
+    kind = "http.response"
+    if scope["type"] == "websocket":
+        await receive()  # the handshake
+        if DENY_HANDSHAKE not in scope.get("extensions", {}):
+            await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": ""})
+            return
+        kind = DENY_HANDSHAKE
+    start: dict[str, Any] = {"status": answer.status, "headers": encode_headers(headers)}
+    await send({"type": f"{kind}.start", **start})
+    await send({"type": f"{kind}.body", "body": answer.body})

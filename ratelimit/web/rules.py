@@ -1,0 +1,161 @@
+"""How a request of a web application becomes a check: its key, cost, plan, model and tenant."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
+
+from ratelimit.policy.spec import ANONYMOUS
+from ratelimit.request.check import invalid_field
+from ratelimit.web.identity import (
+    Identity,
+    find_client_address,
+    identify_address,
+    identify_secret,
+    key_of_address,
+    read_bearer,
+    refuse_anonymous,
+)
+from ratelimit.web.options import (
+    CheckRuleOptions,
+    MiddlewareOptions,
+    collect_texts,
+    parse_dialects,
+    parse_header,
+    parse_network,
+    refuse_async,
+    refuse_unknown_options,
+    require_fields,
+)
+from ratelimit.web.problems import Problem
+
+if TYPE_CHECKING:
+    from ratelimit.limiters.base import BaseLimiter
+    from ratelimit.request.check import CheckOptions
+
+R = TypeVar("R")
+R_contra = TypeVar("R_contra", contravariant=True)
+
+MAX_BODY_TAIL: Final = 2**20
+_FIELDS: Final = ("plan", "model", "tenant", "cost")
+
+
+class RequestReader(Protocol[R_contra]):
+    """Reads what the rules need from a framework's request."""
+
+    def list_headers(self, request: R_contra, name: str) -> list[str]:
+        """Return every value of a header, by its lower-case name."""
+
+    def find_peer(self, request: R_contra) -> str | None:
+        """Return the address that the connection came from; None for a Unix socket."""
+
+
+class CheckRules(Generic[R]):
+    """Turns requests into checks.
+
+    Args:
+        reader: reads the framework's requests.
+        options: see `CheckRuleOptions`.
+        allow_async: whether functions of the options may be coroutine functions.
+
+    Raises:
+        TypeError: there is no such option.
+        InvalidRequest: an option is wrong; the message says what is allowed.
+    """
+
+    def __init__(
+        self, reader: RequestReader[R], options: CheckRuleOptions[R], *, allow_async: bool = False
+    ) -> None:
+        refuse_unknown_options(options, CheckRuleOptions)
+        key, self._pepper = options.get("key"), options.get("pepper")
+        self._reader = reader
+        self._find_key = key if callable(key) else None
+        self._header = None if key is None or callable(key) else parse_header(key)
+        if not (self._find_key or self._pepper):
+            raise invalid_field(
+                "pepper",
+                "required: a secret text, the same in every process, that turns secrets and addresses into "
+                "keys; only a function as `key` needs none",
+            )
+        fields = {name: options[name] for name in _FIELDS if options.get(name) is not None}
+        self._constant = {name: value for name, value in fields.items() if not callable(value)}
+        self._computed = {name: value for name, value in fields.items() if callable(value)}
+        require_fields(self._constant)
+        if not allow_async:
+            refuse_async({"key": key, **self._computed})
+        self._trusted = tuple(parse_network(text) for text in collect_texts(options, "trusted_proxies"))
+        self.dialects = parse_dialects(options.get("dialects", ("ietf",)))
+
+    def identify(self, request: R, limiter: BaseLimiter) -> Identity:
+        """Return the key of a request.
+
+        Raises:
+            Problem: 400 if the header with the secret was sent twice; 401 where the policy admits no such
+                request; 503 where it is not known yet whether it does.
+        """
+        if self._find_key is not None:
+            if (key := self._find_key(request)) is not None:
+                return Identity(key)
+        elif self._header is not None:
+            secret = self._read_secret(request, self._header)
+            if secret and (identity := identify_secret(secret, self._pepper or "", limiter)):
+                return identity
+        return self._identify_address(request, limiter)
+
+    def make_options(self, request: R, identity: Identity) -> CheckOptions:
+        """Return the other fields of a request's check. They hold awaitables where a function was async."""
+        options: dict[str, Any] = {**self._constant}
+        for name, compute in self._computed.items():
+            if (value := compute(request)) is not None:
+                options[name] = value
+        if identity.is_anonymous:
+            options["plan"] = ANONYMOUS
+        return cast("CheckOptions", options)
+
+    def _read_secret(self, request: R, header: str) -> str:
+        values = self._reader.list_headers(request, header)
+        if len(values) > 1:  # The application might take the other one.
+            raise Problem(400, f"the header {header} was sent more than once")
+        if not values:
+            return ""
+        return read_bearer(values[0]) if header == "authorization" else values[0].strip()
+
+    def _identify_address(self, request: R, limiter: BaseLimiter) -> Identity:
+        peer = self._reader.find_peer(request)
+        forwarded = self._reader.list_headers(request, "x-forwarded-for") if self._trusted else ()
+        address = find_client_address(peer, forwarded, self._trusted)
+        everyone = self._find_key is None and self._header is None
+        if everyone and ANONYMOUS not in limiter.policy.plans:
+            return Identity(key_of_address(address, self._pepper or ""))
+        if not self._pepper:
+            raise refuse_anonymous("the request carries no key")
+        return identify_address(address, self._pepper, limiter)
+
+
+class MiddlewareRules(CheckRules[R]):
+    """The rules of a middleware.
+
+    Attributes:
+        reserve: whether each check makes a reservation.
+        usage: reads the usage of an answer.
+        body_tail: how many bytes of the end of a body it needs.
+    """
+
+    def __init__(self, reader: RequestReader[R], options: MiddlewareOptions[R]) -> None:
+        refuse_unknown_options(options, MiddlewareOptions)
+        own = MiddlewareOptions.__annotations__.keys() - CheckRuleOptions.__annotations__.keys()
+        shared = {name: value for name, value in options.items() if name not in own}
+        super().__init__(reader, cast("CheckRuleOptions[R]", shared))
+        exclude = collect_texts(options, "exclude")
+        self._excluded_paths = frozenset(path for path in exclude if not path.endswith("/"))
+        self._excluded_folders = tuple(path for path in exclude if path.endswith("/"))
+        self.reserve, self.usage = options.get("reserve", False), options.get("usage")
+        self.body_tail = options.get("body_tail", 0)
+        refuse_async({"usage": self.usage})
+        if not self.reserve and (self.usage is not None or self.body_tail):
+            raise invalid_field("usage", "needs reserve=True: only a reservation can be settled")
+        if self.body_tail not in range(MAX_BODY_TAIL + 1):
+            raise invalid_field("body_tail", f"must be a whole number of bytes from 0 to {MAX_BODY_TAIL}")
+
+    def excludes(self, path: str) -> bool:
+        """Return whether requests of a path are not limited."""
+        return path in self._excluded_paths or path.startswith(self._excluded_folders)
