@@ -30,10 +30,19 @@ from benchmarks.suite import (
     scale,
     shortcuts,
 )
+from benchmarks.suite import app as application
 from ratelimit import StoreUnavailable
 
 _BENCHMARKS: Final[tuple[type[Benchmark], ...]] = (
-    *(library.Library, accuracy.Accuracy, memory.Memory, growth.Growth, shortcuts.Shortcuts, http.Http),
+    *(
+        library.Library,
+        accuracy.Accuracy,
+        memory.Memory,
+        growth.Growth,
+        shortcuts.Shortcuts,
+        http.Http,
+        application.App,
+    ),
     *(grpc.Grpc, observers.Observers, cluster.OverMachines, scale.Scale),
     *(gateways.Gateways, azure.Azure, azure.AzureReserve),
 )

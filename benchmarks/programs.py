@@ -102,6 +102,13 @@ def noop(module: str = "noop") -> AbstractContextManager[Address]:
     return running("the no-op server", port, [sys.executable, "-m", f"benchmarks.{module}", str(port)])
 
 
+def app(name: str, url: str) -> AbstractContextManager[Address]:
+    """Run an application of `benchmarks.apps` on the store at a URL."""
+    port = free_port()
+    command = [sys.executable, "-m", "benchmarks.apps", name, str(port), url]
+    return running(f"the application {name}", port, command)
+
+
 @contextlib.contextmanager
 def nginx(configuration: str, port: int) -> Iterator[None]:
     try:

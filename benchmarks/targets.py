@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from benchmarks.contestants import BUCKET, EMPTY, OURS, PEERS, THROTTLED
 from benchmarks.figures import Cell, Found, Place, ratio
-from benchmarks.suite import accuracy, cluster, growth, grpc, http, memory, observers, shortcuts
+from benchmarks.suite import accuracy, app, cluster, growth, grpc, http, memory, observers, shortcuts
 from benchmarks.suite.library import ALONE, ALONE_THREE, ONE_EACH, RATE, THREAD, THREE_EACH
 
 Reached = Callable[[Found], Sequence[float]]  # the rounds of a figure of a run; KeyError if it has none
@@ -80,6 +80,9 @@ _CLUSTER_CPU: Final = _rounds(cluster.RATIO, "redis_process_us", cluster.THREE)
 _THREE_ALONE: Final = "1 task, 3 limits in 1 check: time in Redis ÷ 1 bucket of throttled-py"
 _LATENCY: Final = "1 task: median latency ÷ redis-py, empty script"
 
+_BY_HAND: Final = _rounds(app.CELL, "to_hand", "middleware")
+_SLOWAPI, _FASTAPI_LIMITER = (_rounds(app.CELL, "lost_to_ours", name) for name in app.PEERS)
+
 TARGETS: Final = (
     Target("256 tasks, 10,000 keys: decisions/s ÷ the fastest peer", "≥ 8", _against(ONE_EACH, *PEERS)),
     Target("the same ÷ redis-py with a bucket script of one's own", "≥ 6", _against(ONE_EACH, BUCKET)),
@@ -96,6 +99,9 @@ TARGETS: Final = (
     Target("/v1/authorize ÷ a FastAPI POST that does nothing", "≥ 1.80", _AUTHORIZE),
     Target("POST /v1/check at half load: p99 in ms", "< 10", _rounds(http.HALF, "p99_ms", "check")),
     Target("/v1/authorize at half load: p99 in ms", "< 10", _rounds(http.HALF, "p99_ms", "authorize")),
+    Target("middleware: time added to a request ÷ the same check by hand", "≤ 1.15", _BY_HAND),
+    Target("requests/s lost by slowapi ÷ those lost by our middleware", "≥ 3", _SLOWAPI),
+    Target("the same of fastapi-limiter", "≥ 3", _FASTAPI_LIMITER),
     Target("metrics: time added to a check ÷ time of POST /v1/check", "≤ 0.05", _METRICS),
     Target("ShouldRateLimit ÷ a grpcio method that does nothing", "≥ 0.600", _GRPC),
     Target("ShouldRateLimit at half load: share of answers after 20 ms", "< 0.001", _LATE),

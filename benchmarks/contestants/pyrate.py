@@ -42,7 +42,7 @@ class _Buckets(pyrate.BucketFactory):
         return self._make(item.name)
 
 
-def _limiters(client: Any, quotas: Sequence[Quota], variant: str, sha: str) -> list[pyrate.Limiter]:
+def make_limiters(client: Any, quotas: Sequence[Quota], variant: str, sha: str) -> list[pyrate.Limiter]:
     units: dict[str, list[pyrate.Rate]] = {}
     for quota in sorted(quotas, key=lambda quota: quota.period):
         # A log of a window has no burst apart from the count.
@@ -53,13 +53,13 @@ def _limiters(client: Any, quotas: Sequence[Quota], variant: str, sha: str) -> l
 
 def blocking(url: str, quotas: Sequence[Quota], variant: str) -> Check:
     client: Any = redis.Redis.from_url(url)
-    limiters = _limiters(client, quotas, variant, client.script_load(LuaScript.PUT_ITEM))
+    limiters = make_limiters(client, quotas, variant, client.script_load(LuaScript.PUT_ITEM))
     return lambda key, cost: all(limiter.try_acquire(key, cost) for limiter in limiters)
 
 
 async def asyncio(url: str, quotas: Sequence[Quota], variant: str) -> AsyncCheck:
     client: Any = redis.asyncio.Redis.from_url(url, max_connections=CONNECTIONS)
-    limiters = _limiters(client, quotas, variant, await client.script_load(LuaScript.PUT_ITEM))
+    limiters = make_limiters(client, quotas, variant, await client.script_load(LuaScript.PUT_ITEM))
 
     async def check(key: str, cost: int) -> bool:
         return all([await limiter.try_acquire_async(key, cost, blocking=False) for limiter in limiters])

@@ -51,16 +51,20 @@ class Decision:
     source: Source
     limits: tuple[LimitState, ...]
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - a member of any type
-        """Compute the members of a deferred decision. Python calls this only for members that are missing."""
-        members = self.__dict__
-        if (deferred := members.get("_deferred")) is not None:
-            compute, *arguments = deferred
-            members.update(compute(*arguments))
-            members.pop("_deferred", None)  # None, because another thread may have removed it
-        if name in members:
-            return members[name]
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+    if not TYPE_CHECKING:  # Type checkers would take any misspelt member for one of these.
+
+        def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - a member of any type
+            """Compute the members of a deferred decision. Python calls this only for missing members."""
+            members = self.__dict__
+            if (deferred := members.get("_deferred")) is not None:
+                compute, *arguments = deferred
+                members.update(compute(*arguments))
+                members.pop("_deferred", None)  # None, because another thread may have removed it
+            if name in members:
+                return members[name]
+            raise AttributeError(
+                f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the members only, for copies and pickles: what computes them cannot be pickled."""

@@ -102,7 +102,7 @@ class BaseLimiter:
         self._denial_memory = DenialMemory(self.max_skew)
         self._leases = Leases()
 
-    def start_in_child(self) -> None:
+    def _start_in_child(self) -> None:
         """Begin again in a forked child. What an open limiter of the parent holds stays the parent's."""
         if not self._closed:
             self._start_in_process()

@@ -23,7 +23,7 @@ def start_again_after_fork(limiter: BaseLimiter) -> None:
 
 def _start_all() -> None:
     for limiter in list(_limiters):
-        limiter.start_in_child()
+        limiter._start_in_child()  # noqa: SLF001 - not for users; this module belongs to the limiters
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork

@@ -1,8 +1,11 @@
 """The FastAPI dependency: decisions, problems, OpenAPI; and the middleware in a FastAPI application."""
 
 import asyncio
+import subprocess
+import sys
 from typing import Annotated
 
+import httpx
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Request, Response, WebSocket
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -11,7 +14,8 @@ from ratelimit import Decision, InvalidRequest, Limit, RateLimited
 from ratelimit.asgi import RateLimitMiddleware
 from ratelimit.fastapi import RESPONSES, rate_limit
 
-from .requests import KEYED, METERED, SECRET, THREE, open_browser, play
+from ..processes import find_free_port, wait_until
+from .requests import KEYED, METERED, SECRET, THREE, open_browser, play, read_left
 
 TOKENS = Limit("tokens", "100/365d", unit="tokens")
 
@@ -198,3 +202,72 @@ def test_the_middleware_serves_a_fastapi_application_with_streams(open_limiter):
     text, left = asyncio.run(run())
     assert text == "0123456789"
     assert left.startswith('"tokens";r=870')  # 1000 - 30 - 100
+
+
+SERVED = """
+import asyncio, sys
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import StreamingResponse
+from ratelimit import AsyncLimiter, Limit
+from ratelimit.asgi import RateLimitMiddleware
+
+limiter = AsyncLimiter(sys.argv[1], [
+    Limit("tokens", "1000/365d", unit="tokens"),
+    Limit("parallel", unit="concurrent", capacity=2, ttl="10m"),
+], deadline=20)
+app = FastAPI()
+
+@app.get("/endless")
+async def stream(request: Request):
+    async def chunks():
+        request.state.used = 30
+        while True:
+            yield "chunk"
+            await asyncio.sleep(0.01)
+    return StreamingResponse(chunks())
+
+@app.get("/error")
+async def fail():
+    raise ValueError
+
+app.add_middleware(
+    RateLimitMiddleware, limiter=limiter, key=lambda scope: "vk_test", cost={"tokens": 100}, reserve=True,
+    usage=lambda answer: {"output_tokens": answer.request["state"]["used"]} if answer.status == 200 else None,
+)
+uvicorn.run(app, port=int(sys.argv[2]), log_level="critical")
+"""
+
+
+@pytest.fixture
+def served(url):
+    """The address of an application in a uvicorn of its own."""
+    port = find_free_port()
+    with subprocess.Popen([sys.executable, "-c", SERVED, url, str(port)]) as process:
+        address = f"http://127.0.0.1:{port}"
+        try:
+            wait_until(lambda: _answers(f"{address}/docs"))
+            yield address
+        finally:
+            process.terminate()
+
+
+def _answers(address):
+    try:
+        return httpx.get(address, trust_env=False).is_success
+    except httpx.TransportError:
+        return False
+
+
+def test_uvicorn_a_client_that_goes_away_and_an_error_end_their_reservations(served, make_limits):
+    limits = make_limits(*METERED)
+    limits.reset("vk_test")  # what the wait for the server has used
+    with httpx.Client(base_url=served, trust_env=False) as client:
+        with client.stream("GET", "/endless") as answer:
+            next(answer.iter_text())
+            assert answer.headers["ratelimit"].startswith('"tokens";r=900')
+            assert read_left(limits, "parallel") == 1
+        wait_until(lambda: read_left(limits, "parallel") == 2)
+        assert read_left(limits) == 970
+        assert client.get("/error").status_code == 500
+    assert (read_left(limits), read_left(limits, "parallel")) == (870, 2)

@@ -7,7 +7,7 @@ import pytest
 from benchmarks import BenchmarkError, cli, runner, server
 from benchmarks.contestants import BUCKET, CONTESTANTS, DECIDERS, EMPTY, OBSERVED, OURS, THROTTLED
 from benchmarks.figures import Cell, Found
-from benchmarks.suite import accuracy, cluster, growth, library, memory, observers, shortcuts
+from benchmarks.suite import accuracy, app, cluster, growth, library, memory, observers, shortcuts
 from benchmarks.worker import Order
 from benchmarks.workload import DAY, THREE, Quota
 
@@ -19,6 +19,7 @@ SMALL = {
     "shortcuts": shortcuts.Shortcuts(1, 0.02),
     "observers": observers.Observers(2, 0.05),
     "cluster": cluster.OverMachines(1, 0.1),
+    "app": app.App(2, 0.05),
 }
 
 
@@ -127,7 +128,19 @@ def _observers(written, figure):
         ]
 
 
+def _app(written, figure):
+    assert _contestants(written, app.CELL) == {"bare", *app.OURS, app.HAND, *app.PEERS}
+    bare, ours, slowapi = (figure(name, app.PER_CPU) for name in ("bare", "middleware", "slowapi"))
+    assert figure("middleware", "added_us") == [
+        pytest.approx(1e6 / b - 1e6 / a) for a, b in zip(bare, ours, strict=True)
+    ]
+    assert figure("slowapi", "lost_to_ours") == [
+        pytest.approx((a - s) / (a - b)) for a, b, s in zip(bare, ours, slowapi, strict=True)
+    ]
+
+
 SHAPES = {
+    "app": _app,
     "library": _library,
     "accuracy": _accuracy,
     "memory": _memory,

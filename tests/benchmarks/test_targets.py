@@ -8,7 +8,7 @@ from benchmarks import cli, plots, report, targets
 from benchmarks.contestants import BUCKET, EMPTY, OURS, THROTTLED
 from benchmarks.figures import Cell, Found
 from benchmarks.runner import Benchmark, Result
-from benchmarks.suite import accuracy, cluster, growth, grpc, http, memory, observers, shortcuts
+from benchmarks.suite import accuracy, app, cluster, growth, grpc, http, memory, observers, shortcuts
 from benchmarks.suite.library import ALONE, ALONE_THREE, ONE_EACH, RATE, THREAD, THREE_EACH
 
 FIXED = "limits fixed window"
@@ -88,7 +88,12 @@ def made_up():
         (cluster.RATIO, cluster.THREE, "decisions_per_second", [0.6, 0.7]),
         (cluster.RATIO, cluster.THREE, "redis_process_us", [1.2, 1.3]),
     )
+    applications = (
+        (app.CELL, "middleware", "to_hand", [0.9, 1.1]),
+        *((app.CELL, name, "lost_to_ours", [3, 4]) for name in app.PEERS),
+    )
     return {
+        "app": found(*applications),
         "cluster": found(*machines),
         "library": found(*library),
         "accuracy": found((accuracy.DAILY_CELL, OURS, "admitted_to_allowed", [1, 1])),
@@ -111,7 +116,7 @@ def judged(run):
 
 def test_everything_that_is_reached_is_met(made_up):
     assert {verdict["met"] for verdict in targets.judge(merged(made_up))} == {True}
-    assert len(targets.TARGETS) == 25
+    assert len(targets.TARGETS) == 28
 
 
 def test_ratios_are_taken_round_by_round_against_the_fastest_of_the_round(made_up):
