@@ -179,9 +179,10 @@ class SharedTransport:
 
     async def _wait_for_connection(self, loop: asyncio.AbstractEventLoop) -> _Connection:
         """Return the connection when it is open. Later calls wait, too, so that this one is sent first."""
-        if self._loop is not loop:
+        if self._loop is not None and self._loop is not loop:
             # A program may run one event loop after the other. A connection of the one before never answers.
-            self._loop, self._connection, self._opening, self._waiting_calls = loop, None, None, 0
+            self._connection, self._opening, self._waiting_calls = None, None, 0
+        self._loop = loop
         self._waiting_calls += 1
         try:
             return await await_within(self._deadline, asyncio.shield(self._open()))

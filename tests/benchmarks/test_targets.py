@@ -8,7 +8,7 @@ from benchmarks import cli, plots, report, targets
 from benchmarks.contestants import BUCKET, EMPTY, OURS, THROTTLED
 from benchmarks.figures import Cell, Found
 from benchmarks.runner import Benchmark, Result
-from benchmarks.suite import accuracy, app, cluster, growth, grpc, http, memory, observers, shortcuts
+from benchmarks.suite import accuracy, app, cluster, growth, grpc, history, http, memory, observers, shortcuts
 from benchmarks.suite.library import ALONE, ALONE_THREE, ONE_EACH, RATE, THREAD, THREE_EACH
 
 FIXED = "limits fixed window"
@@ -95,6 +95,7 @@ def made_up():
     return {
         "app": found(*applications),
         "cluster": found(*machines),
+        "history": found((history.CELL, OURS, history.RATE, [20_000, 30_000])),
         "library": found(*library),
         "accuracy": found((accuracy.DAILY_CELL, OURS, "admitted_to_allowed", [1, 1])),
         "memory": found(*active, (memory.IDLE, OURS, "keys_left", [0])),
@@ -116,7 +117,7 @@ def judged(run):
 
 def test_everything_that_is_reached_is_met(made_up):
     assert {verdict["met"] for verdict in targets.judge(merged(made_up))} == {True}
-    assert len(targets.TARGETS) == 29
+    assert len(targets.TARGETS) == 30
 
 
 def test_ratios_are_taken_round_by_round_against_the_fastest_of_the_round(made_up):
