@@ -174,7 +174,8 @@ class FollowedBucket:
         # Each admission is judged by itself: from here on this one counts as if it had just fitted.
         self._low = Bucket(max(low.used - over, 0.0), low.at).take(shape, t, cost)
         self._high = max(self._high.take(shape, t, cost), self._low)
-        return max(over - self._refundable, 0.0)
+        over -= self._refundable
+        return over if over > self._precision else 0.0
 
     def admit_in_call(self, t: int, cost: float) -> bool:
         """Take the cost of a check that may share its call with the line before; return whether it may.

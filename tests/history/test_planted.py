@@ -85,3 +85,13 @@ def test_p7_a_line_may_be_of_a_check_and_of_its_settlement():
     assert (report.decisions, report.settlements, report.unknown_settlements) == (3, 3, 0)
     [fault] = verify([*lines, use(3, "d", 10, 10)]).faults
     assert (fault.kind, fault.line) == ("over-admitted", 4)
+
+
+def test_p1_what_rounding_to_a_microsecond_explains_is_no_fault():
+    def admit_two(microseconds):
+        first = {"timestamp": START / 1e6, "key": "vk_a", "allowed": True, "cost": {"requests": 20}}
+        second = {**first, "timestamp": (START + microseconds) / 1e6, "cost": {"requests": 1}}
+        return verify([json.dumps(first), json.dumps(second)])
+
+    assert admit_two(999_998).is_sound
+    assert [fault.kind for fault in admit_two(999_990).faults] == ["over-admitted"]
