@@ -30,9 +30,8 @@ if TYPE_CHECKING:
     from ratelimit.history.windows import Window
     from ratelimit.policy import Policy
 
-_LINE_BITS: Final = 40
-
-MILLISECOND: Final = 1_000
+_LINE_BITS: Final = 40  # of a packed place: more lines than any file has
+_MILLISECOND: Final = 1_000
 
 DEFAULT_REMEMBER: Final = 600.0
 """Seconds for which a limiter remembers reservations and request ids unless told otherwise."""
@@ -127,7 +126,7 @@ class _Checker:
         name = (step.subject.tenant, step.subject.key, step.request_id)
         first = self._answers.get(name)
         # A store forgets in whole milliseconds. A repeated answer has the time of the first one.
-        is_forgotten = first is not None and step.t - first.t > self._remember - MILLISECOND
+        is_forgotten = first is not None and step.t - first.t > self._remember - _MILLISECOND
         if first is None or is_forgotten:
             if step.allowed:
                 self._answers[name] = step
@@ -232,13 +231,14 @@ class _Checker:
 
     def _read_settlement(self, step: Step) -> None:
         self.report.settlements += 1
-        outcome = self._ledger.settle(step)
+        outcome, charged = self._ledger.settle(step)
         if outcome == "repeated":
             self.report.repeated += 1
         elif outcome == "unknown":
             self.report.unknown_settlements += 1
-        for bucket, difference in self._ledger.compare_settled(step, outcome):
-            self._note_difference(step, bucket, difference)
+        else:
+            for bucket, difference in self._ledger.compare_settled(step, charged):
+                self._note_difference(step, bucket, difference)
 
     def check_windows(self) -> None:
         """Check every window of every bucket, and count the slots that were taken at the same time."""

@@ -143,7 +143,7 @@ class Ledger:
     def list_buckets(self, step: Step) -> BucketCosts:
         """Return the buckets of a check with what it takes of each."""
         costs = step.costs
-        return [(bucket, costs[index]) for bucket, index in self._targets[id(step.subject)].buckets]
+        return [(bucket, costs[index]) for bucket, index in self._find_targets(step.subject).buckets]
 
     def note_unknown(self, step: Step) -> None:
         """Note a call that the store did not answer: it may have been charged, and have taken a slot."""
@@ -164,11 +164,10 @@ class Ledger:
                 bucket.note_unknown(step.t, settled.get(bucket.placed.unit, 0.0))
         elif step.reservation not in self._open:
             self._waiting[step.reservation] = step
-        elif opened := self._open[step.reservation]:  # a cancellation names no unit
+        elif opened := self._open[step.reservation]:
+            is_cancelled = not settled  # the line does not know the units
             for bucket, estimate, index in opened.charges:
-                actual = (
-                    settled.get(bucket.placed.unit, estimate) if settled else 0.0
-                )  # empty: a cancellation
+                actual = 0.0 if is_cancelled else settled.get(bucket.placed.unit, estimate)
                 bucket.note_unknown(step.t, max(actual - estimate, 0.0))
                 bucket.note_unknown_refund(step.t, max(estimate - actual, 0.0))
                 earliest = max(opened.step.t + 1, step.t - UNKNOWN_FOR)
@@ -210,33 +209,38 @@ class Ledger:
         """Whether an earlier line has made or settled the reservation of a line."""
         return step.reservation in self._open
 
-    def settle(self, step: Step) -> SettledAs:
-        """Charge what a settlement used, less the estimate."""
+    def settle(self, step: Step) -> tuple[SettledAs, Step]:
+        """Charge what a settlement used, less the estimate.
+
+        Returns:
+            What it was, and the line whose buckets it charged: for a reservation that of its check, because
+            a settlement may name another model.
+        """
         settled = step.settled or {}
         if step.reservation is None:
             for bucket, _ in self.list_buckets(step):
                 self._charge(bucket, step, settled.get(bucket.placed.unit, 0.0))
-            return "charged"
+            return "charged", step
         if step.reservation not in self._open:
             # An earlier history has it, or it was made by a process that ended before it wrote its line.
             for bucket, _ in self.list_buckets(step):
                 bucket.note_unknown(step.t, settled.get(bucket.placed.unit, 0.0))
                 bucket.note_unknown_refund(step.t, math.inf)
             self._open[step.reservation] = None
-            return "unknown"
+            return "unknown", step
         opened = self._open[step.reservation]
         if opened is None:
-            return "repeated"
+            return "repeated", step
         self._open[step.reservation] = None
-        self.note_time(step)
         for bucket, estimate, index in opened.charges:
+            bucket.note_time(step.t)
             actual = settled.get(bucket.placed.unit, estimate)
             self._charge(bucket, step, actual - estimate)
             if actual < estimate:
                 bucket.charges.refund(index, step.t, estimate - actual)
         for slots in self._targets[id(opened.step.subject)].slots:
             self._free_slot(slots, opened, step)
-        return "settled"
+        return "settled", opened.step
 
     def _charge(self, bucket: FollowedBucket, step: Step, amount: float) -> None:
         if bucket.is_followed and amount:
@@ -249,13 +253,18 @@ class Ledger:
         if until is not None and step.t > opened.step.t:
             slots.intervals.append((opened.step.t, min(step.t, until), opened.place))
 
-    def compare_settled(self, step: Step, outcome: SettledAs) -> BucketCosts:
-        """Return the buckets of which the store says that something else is missing, with the difference."""
-        if step.used is None or outcome == "repeated":
+    def compare_settled(self, step: Step, charged: Step) -> BucketCosts:
+        """Return the buckets of which the store says that something else is missing, with the difference.
+
+        Args:
+            step: the settlement.
+            charged: the line whose buckets it charged.
+        """
+        if step.used is None:
             return []
         return [
             (bucket, difference)
-            for bucket, _ in self.list_buckets(step)
+            for bucket, _ in self.list_buckets(charged)
             if bucket.is_followed
             and (used := step.used.get(bucket.placed.limit.name)) is not None
             and (difference := bucket.compare(step.t, used))

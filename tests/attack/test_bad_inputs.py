@@ -83,7 +83,7 @@ def _make_bad_message(source):
 def test_p2_a_bad_request_of_the_rate_limit_service_is_denied_and_changes_nothing(attacked, counted):
     source = random.Random(1)
     call, metadata = attacked[1].channel.unary_unary(METHOD), [("x-ratelimit-gateway-token", GATEWAY_TOKEN)]
-    for _ in range(GRPC // 100):  # of more than 1,000 calls at once, gRPC's server cancels some
+    for _ in range(GRPC // 100):  # a hundred calls at a time
         calls = [call.future(_make_bad_message(source), metadata=metadata, timeout=20) for _ in range(100)]
         for answer in calls:
             response = RateLimitResponse.FromString(answer.result())

@@ -99,11 +99,18 @@ def sidecar_saw_only_what_the_gateway_meant(gateway, store):
     assert "Traceback" not in gateway.sidecar.output
 
 
-def list_checked(upstream):
-    """Return the requests that reached the API after a check. On a busy machine, a few may pass without."""
-    checked = [request for request in upstream.requests if "X-RateLimit-Key" in request.headers]
-    assert len(upstream.requests) - len(checked) < 10
-    return checked
+def list_checked(gateway):
+    """Return the requests that reached the API after a check.
+
+    On a busy machine a check may be late. Then the gateway says that it let the request pass; of Envoy's
+    rate-limit service it cannot say so.
+    """
+    unchecked = [request for request in gateway.upstream.requests if "X-RateLimit-Key" not in request.headers]
+    if gateway.name == "envoy-grpc":
+        assert len(unchecked) < 3
+    else:
+        assert {request.headers.get("X-RateLimit-Outcome") for request in unchecked} <= {"failed-open"}
+    return [request for request in gateway.upstream.requests if request not in unchecked]
 
 
 def test_no_request_is_smuggled_past_the_check_or_to_the_sidecar(gateway):
@@ -111,7 +118,7 @@ def test_no_request_is_smuggled_past_the_check_or_to_the_sidecar(gateway):
     messages = [gateway.write(end, hidden_headers=ADMIN_LINE + b"\r\n")[0] for end in AMBIGUOUS.values()]
     for variant, received in zip(AMBIGUOUS, send_alone(gateway.port, *messages), strict=True):
         assert len([status for status in list_statuses(received) if status >= 200]) <= 2, variant
-    checked = list_checked(gateway.upstream)
+    checked = list_checked(gateway)
     assert gateway.count_checks() - before >= len(checked)
     assert max(Counter(request.path for request in checked if "/hello/" in request.path).values()) == 1
     # What else the API got are requests that the gateway read in full, and had checked for themselves.
@@ -134,8 +141,8 @@ def test_no_spelling_of_a_header_of_the_limiter_is_believed_or_passed_on(gateway
     written = [(message.partition(b"POST /v1/settle")[0], secret) for message, secret in written]
     send_alone(gateway.port, *(message for message, _ in written))
     keys = {f"Bearer {secret}": identifier_of(secret, PEPPER) for _, secret in written}
-    assert list_checked(gateway.upstream)
-    for request in list_checked(gateway.upstream):
+    assert list_checked(gateway)
+    for request in list_checked(gateway):
         # As an API sees them that reads headers like CGI does: `-` and `_` are the same.
         seen = {name.upper().replace("-", "_"): value for name, value in request.headers.multi_items()}
         assert not [
@@ -150,7 +157,7 @@ def test_a_client_cannot_have_headers_removed_on_the_way(gateway):
     send_alone(gateway.port, *(message.partition(b"POST /v1/settle")[0] for message, _ in written))
     keys = {f"Bearer {secret}": identifier_of(secret, PEPPER) for _, secret in written}
     assert gateway.upstream.requests
-    for request in list_checked(gateway.upstream):
+    for request in list_checked(gateway):
         # Without the secret, the request is that of the client's address: for the sidecar and for the API.
         key = keys.get(request.headers.get("Authorization"))
         assert request.headers["X-RateLimit-Key"] == key or key is None

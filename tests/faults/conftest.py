@@ -38,6 +38,12 @@ def format_rows(rows):
         yield "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True))
 
 
+@pytest.fixture(scope="module")
+def history(tmp_path_factory):
+    """Where the sidecars of a file of tests write their history."""
+    return tmp_path_factory.mktemp("history") / "history"
+
+
 @pytest.fixture
 def tenant(request):
     """Whom the keys of one test belong to."""

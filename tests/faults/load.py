@@ -76,6 +76,11 @@ class Load:
         self._is_over = True
         self._thread.join()
 
+    def finish(self, number=250):
+        """Wait until the store has decided so many more checks, and end."""
+        self.wait_for_decisions(number)
+        self.end()
+
     def wait_for_decisions(self, number=250):
         """Wait until the store has decided so many more checks."""
         enough = self.decided + number

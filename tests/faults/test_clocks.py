@@ -68,11 +68,6 @@ def store(folder, store_clock):
 
 
 @pytest.fixture(scope="module")
-def history(tmp_path_factory):
-    return tmp_path_factory.mktemp("clocks") / "history"
-
-
-@pytest.fixture(scope="module")
 def sidecar(store, history, sidecar_clock):
     flags = ("--redis", store.url, "--history", str(history), "--deadline", "500ms")
     paths = f"{CLOCK}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
@@ -132,8 +127,7 @@ def test_p1_p4_a_stores_clock_that_is_set_forwards_refills_an_hour(
     with make_load([sidecar.port]) as load:
         load.wait_for_decisions()
         store_clock.step(HOUR)
-        load.wait_for_decisions()
-        load.end()
+        load.finish()
     allowed = "the refill of an hour"
     assert_sound(judge(load, [history], "the store's clock set forwards by an hour", allowed))
 

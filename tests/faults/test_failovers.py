@@ -24,11 +24,6 @@ def cluster(short_dir):
 
 
 @pytest.fixture(scope="module")
-def history(tmp_path_factory):
-    return tmp_path_factory.mktemp("cluster") / "history"
-
-
-@pytest.fixture(scope="module")
 def sidecar(cluster, history):
     flags = ("--redis", cluster.url, "--history", str(history), *DEADLINE)
     with run_sidecar(*flags, policy=POLICY) as sidecar:
@@ -44,11 +39,6 @@ def load(cluster, sidecar, make_load):
         yield load
 
 
-def finish(load):
-    load.wait_for_decisions()
-    load.end()
-
-
 def test_p1_p6_slots_that_move_break_nothing(cluster, load, history, judge):
     slot = find_slot(find_tag(KEYSPACE.make_prefix(load.tenant)))
     owner = cluster.find_owner(slot)
@@ -56,7 +46,7 @@ def test_p1_p6_slots_that_move_break_nothing(cluster, load, history, judge):
     for target in (other, owner) * 2:
         cluster.move_slot(slot, target, batch=1)
         load.wait_for_decisions(30)
-    finish(load)
+    load.finish()
     assert_sound(judge(load, [history], "the tenant's slot moved four times", "nothing", "cluster"))
 
 
@@ -65,7 +55,7 @@ def test_p1_a_failover_by_command_breaks_nothing(cluster, load, history, judge):
     replica = find_replica(cluster, primary)
     replica.client.execute_command("CLUSTER", "FAILOVER")
     wait_until(lambda: replica.client.info("replication")["role"] == "master")
-    finish(load)
+    load.finish()
     assert_sound(judge(load, [history], "failover by command", "nothing", "cluster"))
 
 

@@ -97,11 +97,6 @@ def link(short_dir):
 
 
 @pytest.fixture(scope="module")
-def history(tmp_path_factory):
-    return tmp_path_factory.mktemp("links") / "history"
-
-
-@pytest.fixture(scope="module")
 def sidecar(link, history):
     flags = ("--redis", link.url, "--history", str(history), "--deadline", "300ms")
     with run_sidecar(*flags, policy=POLICY) as sidecar:
@@ -119,8 +114,7 @@ def load(sidecar, link, make_load):
 
 def finish(load, link):
     link.heal()
-    load.wait_for_decisions(100)
-    load.end()
+    load.finish(100)
 
 
 @pytest.mark.parametrize("milliseconds", [1, 50])

@@ -20,11 +20,6 @@ def store(short_dir):
 
 
 @pytest.fixture(scope="module")
-def history(tmp_path_factory):
-    return tmp_path_factory.mktemp("store") / "history"
-
-
-@pytest.fixture(scope="module")
 def sidecar(store, history):
     flags = ("--redis", store.url, "--workers", "2", "--history", str(history), "--deadline", "250ms")
     with run_sidecar(*flags, policy=POLICY) as sidecar:
@@ -40,16 +35,11 @@ def load(sidecar, store, make_load):
         yield load
 
 
-def finish(load):
-    load.wait_for_decisions()
-    load.end()
-
-
 def test_p1_a_store_that_is_killed_and_starts_empty_admits_one_burst_again(load, store, history, judge):
     store.kill()
     load.wait_for_outages()
     store.start()
-    finish(load)
+    load.finish()
     report = judge(load, [history], "kill -9, and started again empty", "each bucket forgotten once")
     assert_only_forgotten(report)
     assert report.select_faults("over-admitted"), "buckets that were empty were full again"
@@ -59,7 +49,7 @@ def test_p1_p6_p8_a_frozen_store_breaks_nothing(load, store, history, judge):
     store.freeze()
     load.wait_for_outages(300)
     store.go_on()
-    finish(load)
+    load.finish()
     assert_sound(judge(load, [history], "SIGSTOP, then SIGCONT", "nothing"))
 
 
@@ -67,14 +57,14 @@ def test_p6_scripts_that_are_flushed_are_loaded_again(load, store, history, judg
     for _ in range(5):
         store.client.script_flush()
         load.wait_for_decisions(50)
-    finish(load)
+    load.finish()
     assert load.outages == 0
     assert_sound(judge(load, [history], "SCRIPT FLUSH, five times", "nothing"))
 
 
 def test_p1_a_store_that_is_emptied_admits_one_burst_again(load, store, history, judge):
     store.client.flushall()
-    finish(load)
+    load.finish()
     assert load.outages == 0
     report = judge(load, [history], "FLUSHALL", "each bucket forgotten once")
     assert_only_forgotten(report)
@@ -85,7 +75,7 @@ def test_p1_p6_p8_connections_that_the_store_closes_break_nothing(load, store, h
     for _ in range(5):
         store.client.client_kill_filter(_type="normal", skipme=True)
         load.wait_for_decisions(50)
-    finish(load)
+    load.finish()
     assert_sound(judge(load, [history], "CLIENT KILL of every connection, five times", "nothing"))
 
 
@@ -93,7 +83,7 @@ def test_p1_p2_p8_a_store_without_memory_that_refuses_writes_breaks_nothing(load
     store.client.config_set("maxmemory", 1)
     load.wait_for_outages()
     store.client.config_set("maxmemory", 0)
-    finish(load)
+    load.finish()
     assert_sound(judge(load, [history], "maxmemory reached, noeviction", "nothing"))
 
 
@@ -114,7 +104,7 @@ def test_p1_a_store_that_evicts_forgets_no_more_than_it_evicts(load, store, hist
         client.config_set("maxmemory", 0)
         client.config_set("maxmemory-policy", "noeviction")
     evicted = client.info("stats")["evicted_keys"] - before
-    finish(load)
+    load.finish()
     report = judge(load, [history], "maxmemory reached, allkeys-lru", "what was evicted is forgotten")
     assert_only_forgotten(report, evicted)
     assert report.select_faults("over-admitted"), "buckets that were empty were full again"
@@ -124,5 +114,5 @@ def test_p1_p2_p8_a_store_that_becomes_a_replica_breaks_nothing(load, store, his
     store.client.replicaof("127.0.0.1", find_free_port())
     load.wait_for_outages()
     store.client.replicaof("no", "one")
-    finish(load)
+    load.finish()
     assert_sound(judge(load, [history], "READONLY: made a replica, then a primary again", "nothing"))

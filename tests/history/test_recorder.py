@@ -175,3 +175,16 @@ def test_p6_a_settlement_that_is_not_answered_is_written_as_such(valkey_url, ope
     assert (cancelled["source"], cancelled["settled"], cancelled["tenant"]) == ("outage", {}, "acme")
     assert settled["reservation"] == cancelled["reservation"] == held.id
     assert verify_history(read_history([path]), POLICY).is_sound
+
+
+def test_p7_a_settlement_may_name_another_model_than_the_check(valkey_url, open_client, path):
+    open_client(valkey_url).flushall()
+    with (
+        HistoryRecorder(path) as recorder,
+        Limiter(valkey_url, POLICY, deadline=20, observers=[recorder]) as limiter,
+    ):
+        limiter.reserve("vk_a", model="m1", cost={"tokens": 90}).settle(Usage(model="m2", output_tokens=30))
+        assert limiter.check("vk_a", model="m1", cost={"tokens": 70})
+        assert limiter.check("vk_a", model="m2", cost={"tokens": 100})
+    assert read_json(path)[1]["model"] == "m2"
+    assert verify_history(read_history([path]), POLICY).faults == []

@@ -101,3 +101,11 @@ def test_two_checks_of_one_unanswered_call_may_be_repeated_in_any_order(last):
         check(2, used=last),
     )
     assert [fault.kind for fault in report.faults] == ["lost"] * (last == 2)
+
+
+def test_p7_a_record_of_usage_that_was_not_answered_may_have_been_charged():
+    unanswered_record = {"timestamp": BASE, "allowed": True, "source": "outage", "settled": {"requests": 2}}
+    report = verify(unanswered_record, check(1, used=3))
+    assert report.faults == []
+    assert report.unanswered_settlements == 1
+    assert [fault.kind for fault in verify(check(1, used=3)).faults] == ["charged-more"]

@@ -7,12 +7,12 @@ from .plot import draw_soak
 from .soak import GROWING, Sample, SoakResult, run_soak
 from .verdict import list_faults
 
-SECONDS = 45
+SECONDS = 60
 
 
 @pytest.mark.timeout(240)
 def test_p1_p5_p6_p8_p11_everything_mixed_keeps_every_promise(tmp_path, short_dir):
-    result = run_soak(short_dir / "soak", SECONDS, failover_every=25)
+    result = run_soak(short_dir / "soak", SECONDS, failover_every=30)
     assert list_faults(result, is_long=False) == []
     assert len(result.failovers) == 1
     assert result.reloads > SECONDS / 4
