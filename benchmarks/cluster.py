@@ -1,6 +1,7 @@
 """A cluster of real servers without replicas, and their own count of their work."""
 
 import contextlib
+import random
 import socket
 import tempfile
 import time
@@ -13,7 +14,7 @@ from benchmarks import BenchmarkError
 from ratelimit.engine.keyspace import SLOTS
 
 _PATIENCE: Final = 30.0  # seconds for the servers to find each other
-_LAST_PORT: Final = 55_000  # the servers talk to each other on a port 10,000 higher
+_BUS: Final = 10_000  # the bus of a cluster listens on the port that is this much higher
 
 
 class Work(NamedTuple):
@@ -89,8 +90,12 @@ def running(nodes: int) -> Iterator[Cluster]:
 
 
 def _find_port() -> int:
+    """Return a free port whose bus is free, too; both are below the ports that Linux gives to connections."""
     while True:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port: int = listener.getsockname()[1]
-        if port < _LAST_PORT:
+        port = random.randrange(20_000, 22_700)
+        with (
+            contextlib.suppress(OSError),
+            socket.create_server(("127.0.0.1", port)),
+            socket.create_server(("127.0.0.1", port + _BUS)),
+        ):
             return port
