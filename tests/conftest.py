@@ -75,14 +75,24 @@ def short_dir():
 
 
 @pytest.fixture(scope="session")
-def valkey_url(short_dir):
-    path = short_dir / "valkey.sock"
-    server = ValkeyServer(
-        port=0, data_dir=short_dir / "valkey", unix_socket_path=path, config={"save": "", "databases": 1}
-    )
-    server.start()
-    yield f"unix://{path}"
-    server.stop()
+def start_valkey(short_dir):
+    """Start a server that runs until the end of the session, and return its URL."""
+    with ExitStack() as stack:
+
+        def start(name):
+            path = short_dir / f"{name}.sock"
+            config = {"save": "", "databases": 1}
+            server = ValkeyServer(port=0, data_dir=short_dir / name, unix_socket_path=path, config=config)
+            server.start()
+            stack.callback(server.stop)
+            return f"unix://{path}"
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def valkey_url(start_valkey):
+    return start_valkey("valkey")
 
 
 @pytest.fixture(scope="session")

@@ -26,19 +26,25 @@ TOKEN_LINE = f"X-RateLimit-Gateway-Token: {GATEWAY_TOKEN}".encode()
 ADMIN_LINE = f"Authorization: Bearer {ADMIN_TOKEN}".encode()
 
 
+@pytest.fixture(scope="session")
+def attacked_url(start_valkey):
+    """A server of its own: the sidecar asks it in the background, which other tests must not see."""
+    return start_valkey("attacked")
+
+
 @pytest.fixture(scope="module")
-def store(valkey_url):
+def store(attacked_url):
     """A client of the sidecar's server, which is empty when a module begins."""
-    with redis.Redis.from_url(valkey_url) as client:
+    with redis.Redis.from_url(attacked_url) as client:
         client.flushall()
         yield client
 
 
 @pytest.fixture(scope="session")
-def attacked(valkey_url):
+def attacked(attacked_url):
     """A sidecar and a client of its rate-limit service."""
     flags = ["--gateway-token", GATEWAY_TOKEN, "--admin-token", ADMIN_TOKEN, "--key-pepper", PEPPER]
-    with run_rls_sidecar("--redis", valkey_url, *flags, policy=POLICY) as (sidecar, service, _):
+    with run_rls_sidecar("--redis", attacked_url, *flags, policy=POLICY) as (sidecar, service, _):
         sidecar.client.headers["X-RateLimit-Gateway-Token"] = GATEWAY_TOKEN
         yield sidecar, service
 

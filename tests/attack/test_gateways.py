@@ -70,9 +70,9 @@ class Attacked:
 
 
 @pytest.fixture(scope="module")
-def running(store, valkey_url):
+def running(store, attacked_url):
     """A sidecar and an API, for all gateways."""
-    flags = ["--redis", valkey_url, "--key-pepper", PEPPER, "--admin-token", ADMIN_TOKEN]
+    flags = ["--redis", attacked_url, "--key-pepper", PEPPER, "--admin-token", ADMIN_TOKEN]
     with run_rls_sidecar(*flags, policy=POLICY) as (sidecar, _, _), run_recording_server() as upstream:
         yield sidecar, upstream
 

@@ -1,6 +1,7 @@
 """Stores that refuse connections, never answer, or lose their replies; and a count of a server's commands."""
 
 import socket
+from collections import Counter
 
 import pytest
 
@@ -38,11 +39,11 @@ def proxy(real_url):
 
 @pytest.fixture
 def count_commands(open_client, real_url):
-    """Count the commands that the server has run, without the INFO commands of this count."""
+    """Count the commands that the server has run, by name, without the INFO commands of this count."""
 
     def count():
         stats = open_client(real_url).info("commandstats")
-        return sum(values["calls"] for name, values in stats.items() if name != "cmdstat_info")
+        return Counter({name: values["calls"] for name, values in stats.items() if name != "cmdstat_info"})
 
     return count
 
