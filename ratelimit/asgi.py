@@ -90,7 +90,7 @@ class RateLimitMiddleware:
             await _refuse(error, {}, scope, receive, send)
             return
         headers = decision.headers(self._rules.dialects)
-        if not decision:
+        if not decision.allowed:
             await _refuse(decision, headers, scope, receive, send)
             return
         state = scope.setdefault("state", {})

@@ -57,7 +57,7 @@ class Decision:
             """Compute the members of a deferred decision. Python calls this only for missing members."""
             members = self.__dict__
             if (deferred := members.get("_deferred")) is not None:
-                compute, *arguments = deferred
+                compute, _, *arguments = deferred
                 members.update(compute(*arguments))
                 members.pop("_deferred", None)  # None, because another thread may have removed it
             if name in members:
@@ -93,6 +93,11 @@ class Decision:
         Args:
             dialects: any of `ietf`, `openai`, `venice`; see `ratelimit.decision.headers`.
         """
+        if len(dialects) == 1 and dialects[0] == "ietf" and (deferred := find_deferred(self)) is not None:
+            _, write_headers, *arguments = deferred
+            headers: dict[str, str] | None = write_headers(*arguments) if write_headers else None
+            if headers is not None:
+                return headers
         return make_headers(self, dialects)
 
     def as_dict(self) -> dict[str, Any]:
@@ -132,7 +137,9 @@ def defer_decision(
     Args:
         allowed: whether the request may pass.
         source: who decided.
-        deferred: a function that returns all members as a dictionary, then its arguments.
+        deferred: a function that returns all members as a dictionary; one that returns the headers of the
+            dialect `ietf`, or None if it cannot, or None in place of that function; then the arguments of
+            both.
     """
     decision = _new_object(Decision)
     members = decision.__dict__

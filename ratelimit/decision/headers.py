@@ -79,19 +79,21 @@ def _make_ietf_headers(decision: HeaderInput) -> dict[str, str]:
         return {}
     return {
         "RateLimit-Policy": ", ".join(
-            [_write_quota(state.name, state.limit, state.period, state.unit) for state in states]
+            [write_quota(state.name, state.limit, state.period, state.unit) for state in states]
         ),
         "RateLimit": ", ".join(
-            [
-                f'"{state.name}";r={state.remaining};t={min(math.ceil(state.reset_after), _MAX_INTEGER)}'
-                for state in states
-            ]
+            [write_entry(state.name, state.remaining, state.reset_after) for state in states]
         ),
     }
 
 
+def write_entry(name: str, remaining: int, reset_after: float) -> str:
+    """Write a limit's entry in RateLimit; `reset_after` is in seconds."""
+    return f'"{name}";r={remaining};t={min(math.ceil(reset_after), _MAX_INTEGER)}'
+
+
 @functools.lru_cache(maxsize=4096)
-def _write_quota(name: str, limit: int, period: float, unit: str) -> str:
+def write_quota(name: str, limit: int, period: float, unit: str) -> str:
     """Write a limit's entry in RateLimit-Policy. It is cached: it is the same until the policy changes."""
     window = f";w={period:.0f}" if period else ""
     units = "" if unit == "requests" else f';qu="{_UNIT_NAMES.get(unit, unit)}"'

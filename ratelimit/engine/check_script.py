@@ -18,6 +18,7 @@ from ratelimit.decision.decision import defer_decision, find_deferred
 from ratelimit.decision.limit_state import BLOCKED
 from ratelimit.engine.layout import FIRST_GROUP_ARGUMENT
 from ratelimit.engine.limit_status import NONE, evaluate_limit, make_limit_state, unpack_states
+from ratelimit.engine.raw_headers import write_raw_headers
 from ratelimit.engine.reservation_record import encode_limits, encode_record
 from ratelimit.request.privacy import mask
 from ratelimit.request.timestamp import MICROSECONDS, as_datetime
@@ -155,7 +156,9 @@ def read_decision(check: ResolvedCheck, reply: bytes, source: Source = "store") 
     if reply[0] == REMEMBERED:
         reservation, _, reply = split_answer(check, reply)
     allowed = reply[0] == _ADMITTED and not check.subject.blocked
-    return defer_decision(allowed, source, (decode_members, check, reply, None, reservation, source))
+    return defer_decision(
+        allowed, source, (decode_members, write_raw_headers, check, reply, None, reservation, source)
+    )
 
 
 def split_answer(check: ResolvedCheck, reply: bytes) -> tuple[str | None, bool, bytes]:
@@ -180,8 +183,8 @@ def text_of(reply: bytes | str) -> str:
     return reply.decode() if isinstance(reply, bytes) else reply
 
 
-RawDecision = tuple[object, "ResolvedCheck", bytes, int | None, str | None, "Source"]
-"""What a decision is decoded from: `decode_members` and its arguments.
+RawDecision = tuple[object, object, "ResolvedCheck", bytes, int | None, str | None, "Source"]
+"""What a decision is decoded from: `decode_members`, `write_raw_headers` and their arguments.
 
 During an outage the check may have fewer limits than the caller's."""
 

@@ -170,13 +170,15 @@ def make_limit_state(
 ) -> LimitState:
     """Return a limit's status as users see it."""
     wait, remaining, to_full = status
-    limit, period, burst = shape.count, shape.period / MICROSECONDS, shape.burst
-    if kind == "slots":
-        limit, period = burst, 0.0
-    elif kind == "failures":
-        burst = limit
+    limit, period, burst = list_shown_numbers(kind, shape)
     retry_after = None if wait is None else wait / MICROSECONDS
     # The arguments are positional: keyword arguments take a third longer.
-    return LimitState(
-        name, unit, int(limit), period, int(burst), remaining, to_full / MICROSECONDS, retry_after, mode
-    )
+    return LimitState(name, unit, limit, period, burst, remaining, to_full / MICROSECONDS, retry_after, mode)
+
+
+def list_shown_numbers(kind: Kind, shape: Shape) -> tuple[int, float, int]:
+    """Return the numbers of a limit as users see them: units per period, its seconds, and the burst."""
+    limit, period, burst = int(shape.count), shape.period / MICROSECONDS, int(shape.burst)
+    if kind == "slots":
+        return burst, 0.0, burst
+    return limit, period, limit if kind == "failures" else burst

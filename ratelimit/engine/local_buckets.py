@@ -123,7 +123,7 @@ class LocalBuckets:
         if not limits.has_shares:
             return decision
         placed_limits = [layout.placed_limits[0] for layout in limits.charge_layouts]
-        return defer_decision(decision.allowed, "outage", (_make_members, local, reply, placed_limits))
+        return defer_decision(decision.allowed, "outage", (_make_members, None, local, reply, placed_limits))
 
     def _open_bucket(self, check: ResolvedCheck, limit_cost: LimitCost, charge_layout: Layout) -> None:
         placed, store_key, _ = limit_cost

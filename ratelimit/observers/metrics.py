@@ -110,7 +110,7 @@ class PrometheusMetrics(Observer):
             for name in decision.violated:
                 counters.count_denial_by_name[name]()
             return
-        _, raw_check, reply, t, reservation, _ = raw
+        _, _, raw_check, reply, t, reservation, _ = raw
         if check.timestamp is not None and check.timestamp != (unpack_time(reply) if t is None else t):
             self._count_clamped()
         if reservation is not None and reservation == check.reservation and allowed:

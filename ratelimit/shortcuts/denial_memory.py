@@ -114,7 +114,7 @@ class DenialMemory:
         if latest >= denial.admits_at:
             return None
         return defer_decision(
-            False, "denial-memory", (decode_members, check, denial.reply, t, None, "denial-memory")
+            False, "denial-memory", (decode_members, None, check, denial.reply, t, None, "denial-memory")
         )
 
     def remember(self, check: ResolvedCheck, reply: bytes, sent: int, received: int) -> None:

@@ -168,7 +168,7 @@ class Leases:
             if min(unspent) < 0 or not check.is_plain:
                 return None
             lease.set_tokens(unspent)
-        return defer_decision(True, "lease", (_make_members, check, lease, tokens, spent_checks, now))
+        return defer_decision(True, "lease", (_make_members, None, check, lease, tokens, spent_checks, now))
 
     def plan_lease(self, check: ResolvedCheck, now: int) -> ResolvedCheck | None:
         """Count a check, and return the check that takes a lease if one is worth its call.

@@ -103,6 +103,8 @@ class CheckRules(Generic[R]):
 
     def make_options(self, request: R, identity: Identity) -> CheckOptions:
         """Return the other fields of a request's check. They hold awaitables where a function was async."""
+        if not self._computed and not identity.is_anonymous:
+            return cast("CheckOptions", self._constant)
         options: dict[str, Any] = {**self._constant}
         for name, compute in self._computed.items():
             if (value := compute(request)) is not None:

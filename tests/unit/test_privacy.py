@@ -4,7 +4,7 @@ import hashlib
 import hmac
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ratelimit import Limit, Limiter
@@ -47,9 +47,12 @@ def test_an_identifier_is_a_valid_key(secret, pepper):
     assert secret not in identifier or len(secret) < 8
 
 
-def test_an_identifier_is_hmac_sha256():
-    expected = hmac.new(b"pepper", b"secret", hashlib.sha256).hexdigest()[:32]
-    assert identifier_of("secret", "pepper") == f"vk_{expected}"
+@given(anything, anything)
+@example("secret", "p" * 64)
+@example("secret", "p" * 65)  # longer than a block, so its hash is the key
+def test_an_identifier_is_hmac_sha256(secret, pepper):
+    expected = hmac.new(pepper.encode(), secret.encode(), hashlib.sha256).hexdigest()[:32]
+    assert identifier_of(secret, pepper) == f"vk_{expected}"
 
 
 @pytest.mark.parametrize("raw", [b"\xff\xfe\x80", bytes(range(256))])
