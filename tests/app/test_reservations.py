@@ -60,7 +60,7 @@ async def stop_halfway(scope, receive, send):
     await send({"type": "http.response.body", "body": b"a", "more_body": True})
 
 
-def test_the_usage_is_read_from_the_answer_and_settled(open_limiter):
+def test_p7_the_usage_is_read_from_the_answer_and_settled(open_limiter):
     seen = []
 
     def read(answer):
@@ -73,7 +73,7 @@ def test_the_usage_is_read_from_the_answer_and_settled(open_limiter):
     assert (answered.status, answered.body, answered.complete) == (200, b"b", True)
 
 
-def test_without_usage_the_estimate_stays_charged_and_the_slot_is_freed(open_limiter):
+def test_p7_without_usage_the_estimate_stays_charged_and_the_slot_is_freed(open_limiter):
     assert run_with(open_limiter, answer) == (900, 2, None)
     assert run_with(open_limiter, answer, options={"usage": lambda _: None}) == (800, 2, None)
 
@@ -93,7 +93,7 @@ def test_an_error_of_the_usage_function_is_logged_and_the_estimate_stays(open_li
     ("app", "error"), [(fail_at_once, ValueError), (fail_halfway, ValueError), (stop_halfway, type(None))]
 )
 @pytest.mark.parametrize(("usage", "left"), [(None, 900), (use_thirty, 970)])
-def test_an_answer_that_does_not_end_settles_what_is_known(open_limiter, app, error, usage, left):
+def test_p7_an_answer_that_does_not_end_settles_what_is_known(open_limiter, app, error, usage, left):
     asked = []
 
     def read(answer):
@@ -106,7 +106,7 @@ def test_an_answer_that_does_not_end_settles_what_is_known(open_limiter, app, er
     assert asked == ([False] if usage else [])
 
 
-def test_a_client_that_has_gone_away_settles_once(open_limiter):
+def test_p6_a_client_that_has_gone_away_settles_once(open_limiter):
     asked = []
 
     def read(answer):
@@ -139,7 +139,7 @@ def test_a_cancelled_request_still_ends_its_reservation(open_limiter):
     assert asyncio.run(run()) == (970, 2)
 
 
-def test_a_request_whose_stream_is_cancelled_after_its_last_chunk_waits_until_it_is_settled(
+def test_p6_a_request_whose_stream_is_cancelled_after_its_last_chunk_waits_until_it_is_settled(
     open_limiter, monkeypatch
 ):
     async def run():
@@ -173,7 +173,7 @@ def test_a_request_whose_stream_is_cancelled_after_its_last_chunk_waits_until_it
     assert asyncio.run(run()) == (1, 970)
 
 
-def test_an_endpoint_may_settle_and_the_middleware_does_not_settle_again(open_limiter, open_client, url):
+def test_p6_an_endpoint_may_settle_and_the_middleware_does_not_settle_again(open_limiter, open_client, url):
     async def settle(scope, receive, send):
         await scope["state"]["reservation"].settle(Usage(output_tokens=50))
         await answer(scope, receive, send)

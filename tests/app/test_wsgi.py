@@ -127,7 +127,7 @@ def fail_halfway(environ, start_response):
     raise BrokenAnswerError
 
 
-def test_the_usage_is_read_from_the_answer_and_settled(make_limits):
+def test_p6_the_usage_is_read_from_the_answer_once_and_settled(make_limits):
     limits, seen = make_limits(*METERED), []
 
     def read(answer):
@@ -139,7 +139,7 @@ def test_the_usage_is_read_from_the_answer_and_settled(make_limits):
     assert (read_left(limits), read_left(limits, "parallel")) == (970, 2)
 
 
-def test_without_usage_the_estimate_stays_charged_and_the_slot_is_freed(make_limits):
+def test_p7_without_usage_the_estimate_stays_charged_and_the_slot_is_freed(make_limits):
     limits = make_limits(*METERED)
     serve(limits, answer)
     assert (read_left(limits), read_left(limits, "parallel")) == (900, 2)
@@ -147,14 +147,14 @@ def test_without_usage_the_estimate_stays_charged_and_the_slot_is_freed(make_lim
 
 @pytest.mark.parametrize("app", [fail_at_once, fail_halfway])
 @pytest.mark.parametrize(("usage", "left"), [(None, 900), (use_thirty, 970)])
-def test_an_error_settles_what_is_known(make_limits, app, usage, left):
+def test_p7_an_error_settles_what_is_known(make_limits, app, usage, left):
     limits = make_limits(*METERED)
     with pytest.raises(BrokenAnswerError):
         serve(limits, app, usage=usage)
     assert (read_left(limits), read_left(limits, "parallel")) == (left, 2)
 
 
-def test_a_client_that_goes_away_settles_once(make_limits):
+def test_p6_a_client_that_goes_away_settles_once(make_limits):
     limits, seen = make_limits(*METERED), []
 
     def read(answer):
