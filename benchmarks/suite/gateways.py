@@ -53,6 +53,7 @@ GATEWAYS: Final = {
 }
 CELL: Final = Cell(f"{CONNECTIONS} connections", contestants=tuple(GATEWAYS))
 RATE: Final = "requests_per_second"
+_OWN_SCRIPTS: Final = 0.01  # a request; the sidecar counts for `ratelimit top`, also while no request comes
 P50: Final = "p50_ms_of_the_round"
 
 
@@ -125,7 +126,7 @@ class Gateways(Benchmark):
                 yield f"{name}: within the limits were answered otherwise than by 200: {listed}"
             if gateway.limits:
                 yield from self._conclude_limiter(found, name)
-            elif max(found.rounds(CELL, name, "scripts_a_request")) > 0:
+            elif max(found.rounds(CELL, name, "scripts_a_request")) > _OWN_SCRIPTS:
                 yield f"{name}: has no limiter, yet the store was asked"
 
     def _conclude_limiter(self, found: Found, name: str) -> Iterator[str]:

@@ -128,7 +128,8 @@ class AsyncBase(BaseLimiter):
         leases = check.subject.layout.lease_amounts
         if leases and (decision := self._leases.spend(check, now)) is not None:
             return decision
-        if (decision := self._denial_memory.find_denial(check, now)) is not None:
+        memory = self._denial_memory
+        if memory.denials and (decision := memory.find_denial(check, now)) is not None:
             return decision
         if leases and (wanted := self._leases.plan_lease(check, now)):
             self._take_lease(wanted, now)
@@ -173,11 +174,13 @@ class AsyncBase(BaseLimiter):
         Args:
             end: when a lease ends, monotonic nanoseconds.
         """
-        if self._closed or (self._return_timer is not None and self._return_time <= end):
+        now = time.monotonic_ns()
+        # A timer whose time has passed is of an event loop that has ended.
+        if self._closed or (self._return_timer is not None and now < self._return_time <= end):
             return
         if self._return_timer is not None:
             self._return_timer.cancel()
-        wait = max(end - time.monotonic_ns(), MIN_RETURN_DELAY) / NANOSECONDS
+        wait = max(end - now, MIN_RETURN_DELAY) / NANOSECONDS
         loop = asyncio.get_running_loop()
         self._return_timer, self._return_time = loop.call_later(wait, self._return_expired_leases), end
 

@@ -326,10 +326,11 @@ class BaseLimiter:
         decision = read_decision(check, reply)
         if check.subject.layout.local_groups:
             self._outage.remember_reply(check, reply)
-        if decision.allowed:
-            self._denial_memory.forget_check(check)
-        else:
-            self._denial_memory.remember(check, reply, sent, time.monotonic_ns())
+        memory = self._denial_memory
+        if not decision.allowed:
+            memory.remember(check, reply, sent, time.monotonic_ns())
+        elif memory.denials:
+            memory.forget_check(check)
         return decision
 
     def _decide_without_store(self, check: ResolvedCheck) -> Decision:

@@ -50,6 +50,11 @@ class Coalescer:
     ) -> None:
         self._run_call = run_call
         self._max_calls, self._max_limits = max_calls, max_limits
+        self._begin(None)
+
+    def _begin(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Begin in an event loop. What waited in the one before waits for nothing any more."""
+        self._loop = loop
         self._waiting: deque[WaitingCheck] = deque()
         self._calls: set[asyncio.Task[None]] = set()
         self._is_call_scheduled = False
@@ -60,6 +65,8 @@ class Coalescer:
         If the future is cancelled before the call starts, the check is not sent.
         """
         loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._begin(loop)
         future: asyncio.Future[Reply] = loop.create_future()
         self._waiting.append((check, future))
         if not self._is_call_scheduled and len(self._calls) < self._max_calls:
@@ -81,6 +88,8 @@ class Coalescer:
 
     async def drain(self) -> None:
         """Wait until every check submitted so far has its reply."""
+        if self._loop is not asyncio.get_running_loop():
+            return
         while self._waiting or self._calls:
             await asyncio.gather(*self._calls, return_exceptions=True)
             await asyncio.sleep(0)

@@ -77,11 +77,15 @@ class DenialMemory:
 
     Args:
         max_skew: microseconds that a timestamp may lie ahead of the store's clock; None for no bound.
+
+    Attributes:
+        denials: what is remembered, by the store keys of a check. While it is empty, callers save the calls
+            of `find_denial` and `forget_check`.
     """
 
     def __init__(self, max_skew: int | None) -> None:
         self._max_skew = max_skew
-        self._denials: dict[tuple[str, ...], _Denial] = {}
+        self.denials: dict[tuple[str, ...], _Denial] = {}
         self._refunded_at: dict[str, int] = {}
         # Microseconds. A timestamp that is not further ahead of the local clock is not clamped.
         self._unclamped_lead = -math.inf
@@ -89,7 +93,7 @@ class DenialMemory:
     def find_denial(self, check: ResolvedCheck, now: int) -> Decision | None:
         """Return the denial that the store would give; None if the check must go to the store."""
         subject = check.subject
-        denial = self._denials.get(subject.store_keys) if self._denials else None
+        denial = self.denials.get(subject.store_keys)
         if (
             denial is None
             or denial.layout is not subject.layout
@@ -133,9 +137,9 @@ class DenialMemory:
         if denier is None:
             return
         limit_index, wait = denier
-        if len(self._denials) >= MAX_DENIALS:
-            self._denials = {}
-        self._denials[check.subject.store_keys] = _Denial(
+        if len(self.denials) >= MAX_DENIALS:
+            self.denials = {}
+        self.denials[check.subject.store_keys] = _Denial(
             check.subject.layout,
             limit_index,
             check.limit_costs[limit_index].store_key,
@@ -150,13 +154,12 @@ class DenialMemory:
 
     def forget_check(self, check: ResolvedCheck) -> None:
         """Forget the denial for the limits of an admitted check: their state has changed since."""
-        if self._denials:
-            self._denials.pop(check.subject.store_keys, None)
+        self.denials.pop(check.subject.store_keys, None)
 
     def forget_store_keys(self, store_keys: Iterable[str], now: int) -> None:
         """Forget the denials by limits under these store keys: tokens were given back to them."""
         if len(self._refunded_at) >= MAX_DENIALS:
-            self._denials, self._refunded_at = {}, {}
+            self.denials, self._refunded_at = {}, {}
         self._refunded_at.update(dict.fromkeys(store_keys, now))
 
 

@@ -70,6 +70,7 @@ class CheckRules(Generic[R]):
         self._reader = reader
         self._find_key = key if callable(key) else None
         self._header = None if key is None or callable(key) else parse_header(key)
+        self._is_bearer = self._header == "authorization"
         if not (self._find_key or self._pepper):
             raise invalid_field(
                 "pepper",
@@ -92,13 +93,16 @@ class CheckRules(Generic[R]):
             Problem: 400 if the header with the secret was sent twice; 401 where the policy admits no such
                 request; 503 where it is not known yet whether it does.
         """
-        if self._find_key is not None:
-            if (key := self._find_key(request)) is not None:
-                return Identity(key)
-        elif self._header is not None:
-            secret = self._read_secret(request, self._header)
-            if secret and (identity := identify_secret(secret, self._pepper or "", limiter)):
-                return identity
+        if self._header is not None:
+            values = self._reader.list_headers(request, self._header)
+            if values:
+                if len(values) > 1:  # The application might take the other one.
+                    raise Problem(400, f"the header {self._header} was sent more than once")
+                secret = read_bearer(values[0]) if self._is_bearer else values[0].strip()
+                if secret and (identity := identify_secret(secret, self._pepper or "", limiter)):
+                    return identity
+        elif self._find_key is not None and (key := self._find_key(request)) is not None:
+            return Identity(key)
         return self._identify_address(request, limiter)
 
     def make_options(self, request: R, identity: Identity) -> CheckOptions:
@@ -112,14 +116,6 @@ class CheckRules(Generic[R]):
         if identity.is_anonymous:
             options["plan"] = ANONYMOUS
         return cast("CheckOptions", options)
-
-    def _read_secret(self, request: R, header: str) -> str:
-        values = self._reader.list_headers(request, header)
-        if len(values) > 1:  # The application might take the other one.
-            raise Problem(400, f"the header {header} was sent more than once")
-        if not values:
-            return ""
-        return read_bearer(values[0]) if header == "authorization" else values[0].strip()
 
     def _identify_address(self, request: R, limiter: BaseLimiter) -> Identity:
         peer = self._reader.find_peer(request)

@@ -5,6 +5,7 @@ import gc
 import warnings
 
 import pytest
+import uvloop
 
 from ratelimit import Limit
 
@@ -45,3 +46,58 @@ def test_a_limiter_may_be_closed_in_another_loop(open_limiter):
         asyncio.run(limiter.close())
         del limiter
         gc.collect()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of the tasks of a dead loop
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_p8_a_loop_that_stopped_in_the_middle_of_a_check_holds_up_no_later_one(open_limiter, new_loop):
+    limiter = open_limiter(Limit("requests", "5/365d"))
+    stopped = new_loop()
+
+    async def stop_in_the_middle():
+        waiting = asyncio.ensure_future(limiter.check("k"))
+        await asyncio.sleep(0)  # The check waits for its call.
+        stopped.stop()
+        await waiting
+
+    task = stopped.create_task(stop_in_the_middle())
+    stopped.run_forever()
+    task._log_destroy_pending = False  # as this test wants it
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        stopped.close()
+
+        async def check_and_close():
+            decisions = [await asyncio.wait_for(limiter.check("k"), 10) for _ in range(6)]
+            await asyncio.wait_for(limiter.close(), 10)
+            return [decision.source for decision in decisions]
+
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            assert {*runner.run(check_and_close())} <= {"store", "denial-memory"}
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_p9_leases_of_a_loop_that_ended_return_in_the_next_one(open_limiter, new_loop):
+    limiter = open_limiter(Limit("requests", "1000/365d", lease={"share": 0.5, "ttl": "60s"}))
+
+    async def make_key_hot():
+        while (await limiter.check("k")).source != "lease":
+            pass
+        return limiter._return_timer, limiter._return_time
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            timer, end = runner.run(make_key_hot())
+
+        async def go_on():
+            limiter._schedule_lease_return(end)
+            unchanged = limiter._return_timer is timer
+            limiter._return_time = 0  # the time of the timer passes
+            limiter._schedule_lease_return(end)
+            replaced = limiter._return_timer is not timer
+            await limiter.close()
+            return unchanged, replaced
+
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            assert runner.run(go_on()) == (True, True)

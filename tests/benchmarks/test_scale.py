@@ -10,6 +10,7 @@ import pytest
 from benchmarks import cli
 from benchmarks.contestants import OURS
 from benchmarks.figures import Cell, Found
+from benchmarks.report import DOCS, MARKED
 from benchmarks.scale import failures, page, regions
 from benchmarks.scale.clock import VirtualLoop, virtual_time
 from benchmarks.scale.ledger import Ledger
@@ -255,7 +256,7 @@ def test_costs_are_fitted_and_a_size_follows_from_them():
 
 
 def test_costs_that_are_not_measured_here_are_those_of_the_page_of_benchmarks():
-    text = (page.ROOT / "docs" / "benchmarks.md").read_text()
+    text = (DOCS / "benchmarks.md").read_text()
     assert "A check takes 50 to 60 µs." in text
     assert HTTP_US == 55
     assert f"- **Leases.** A decision takes {LEASED_US:g} µs" in text
@@ -292,7 +293,7 @@ def test_the_tables_of_the_page_are_made_of_the_figures_beside_it():
     written, text = json.loads((page.FIGURES / "scale.json").read_text()), page.PAGE.read_text()
     frame = page.read_frame(written)
     assert page.fill(text, frame) == text
-    assert {found["name"] for found in page._MARKED.finditer(text)} == {*page.make_tables(frame)}
+    assert {found["name"] for found in MARKED.finditer(text)} == {*page.make_tables(frame)}
     assert written["faults"] == []
     over = [entry["max"] for entry in written["figures"] if entry["figure"] == "over_admitted"]
     assert len(over) > 40

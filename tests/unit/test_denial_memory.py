@@ -188,7 +188,7 @@ def test_p5_the_memory_is_bounded(memory):
     for number in range(MAX_DENIALS + 10):
         memory.remember(resolve(f"k{number}"), make_denial(None), SENT, RECEIVED)
         memory.forget_store_keys([f"rl1:{{g{number}}}:k"], RECEIVED)
-    assert len(memory._denials) <= MAX_DENIALS
+    assert len(memory.denials) <= MAX_DENIALS
     assert len(memory._refunded_at) <= MAX_DENIALS
     assert memory.find_denial(resolve(f"k{MAX_DENIALS + 9}"), RECEIVED) is not None
 
@@ -198,7 +198,7 @@ def test_p5_denials_are_bounded_though_nothing_is_given_back(memory, monkeypatch
     resolve = make_resolver(SLOW)
     for number in range(50):
         memory.remember(resolve(f"k{number}"), make_denial(None), SENT, RECEIVED)
-    assert len(memory._denials) <= 10
+    assert len(memory.denials) <= 10
 
 
 def test_p9_an_answer_given_again_or_a_look_is_no_denial_to_remember(memory):
