@@ -12,9 +12,9 @@ from typing import Any, Final
 
 import polars as pl
 
+from benchmarks import targets
 from benchmarks.contestants import OURS
 from benchmarks.figures import short, spread_text
-from benchmarks import targets
 from benchmarks.report import DOCS, RESULTS, ROOT, fill_marked, markdown, target_table
 from benchmarks.suite import app, frozen, gateways, http, library
 from benchmarks.suite import cluster as machines
@@ -53,6 +53,34 @@ _GATEWAYS: Final = {
     "traefik-own": "Traefik, its own limiter",
     "traefik-sidecar": "Traefik, sidecar, one limit",
     "traefik-sidecar-three": "Traefik, sidecar, three limits",
+}
+
+_REACHED: Final = {
+    "three_limits": targets.THREE_LIMITS,
+    "thread": targets.THREAD_TO_PEER,
+    "leases": targets.LEASES,
+    "check": targets.CHECK,
+    "check_p99": targets.CHECK_P99,
+    "slowapi": targets.SLOWAPI,
+    "fastapi_limiter": targets.FASTAPI_LIMITER,
+    "bytes": targets.BYTES,
+}
+_RATES: Final = {"three_limits_rate": library.THREE_EACH.label, "thread_rate": library.THREAD.label}
+_SUMMARY: Final = {
+    "256 tasks, three limits a check": (
+        "{three_limits_rate} decisions/s, {three_limits} times the fastest other limiter"
+    ),
+    "one thread, one limit a check": "{thread_rate} decisions/s, {thread} times the fastest other limiter",
+    "a flooding key, denied from memory": "{denials} decisions/s, no Redis command",
+    "a hot key on leases": "{leases} times the path that asks",
+    "the sidecar, `POST /v1/check`": (
+        "{check} times a FastAPI endpoint that decides nothing; p99 {check_p99} ms at half load"
+    ),
+    "the middleware in a FastAPI application": (
+        "slowapi loses {slowapi} times as many requests/s, fastapi-limiter {fastapi_limiter} times"
+    ),
+    "a million keys with three limits": "{bytes} bytes each, and nothing once they are idle",
+    "4 processes at one key": "exactly what is allowed",
 }
 
 Row = Mapping[str, Any]
@@ -223,46 +251,14 @@ def _plain(cell: str) -> Callable[[Figures], str]:
 def _summary(figures: Figures) -> str:
     """Write the table of the README."""
     reached = {verdict["what"]: verdict["reached"]["median"] for verdict in figures.document["targets"]}
-
-    def rate(cell: str) -> str:
+    values = {name: short(reached[what]) for name, what in _REACHED.items()}
+    values["denials"] = _round(reached[targets.DENIALS])
+    for name, cell in _RATES.items():
         row = figures.find(cell, OURS, library.RATE)
-        return f"{_round(row['median'])} decisions/s" if row else ""
-
-    def times(what: str) -> str:
-        return f"{short(reached[what])} times"
-
-    rows = [
-        (
-            "256 tasks, three limits a check",
-            f"{rate(library.THREE_EACH.label)}, {times(targets.THREE_LIMITS)} the fastest other limiter",
-        ),
-        (
-            "one thread, one limit a check",
-            f"{rate(library.THREAD.label)}, {times(targets.THREAD_TO_PEER)} the fastest other limiter",
-        ),
-        (
-            "a flooding key, denied from memory",
-            f"{_round(reached[targets.DENIALS])} decisions/s, no Redis command",
-        ),
-        ("a hot key on leases", f"{times(targets.LEASES)} the path that asks"),
-        (
-            "the sidecar, `POST /v1/check`",
-            f"{times(targets.CHECK)} a FastAPI endpoint that decides nothing; "
-            f"p99 {short(reached[targets.CHECK_P99])} ms at half load",
-        ),
-        (
-            "the middleware in a FastAPI application",
-            f"slowapi loses {times(targets.SLOWAPI)} as many requests/s, fastapi-limiter "
-            f"{times(targets.FASTAPI_LIMITER)}",
-        ),
-        (
-            "a million keys with three limits",
-            f"{short(reached[targets.BYTES])} bytes each, and nothing once they are idle",
-        ),
-        ("4 processes at one key", "exactly what is allowed"),
-    ]
+        values[name] = _round(row["median"]) if row else ""
     cores = figures.document["machine"]["cores"]
-    return _table({"": f"on {cores} cores, one run", "reached": ""}, iter(rows))
+    rows = ((what, text.format(**values)) for what, text in _SUMMARY.items())
+    return _table({"": f"on {cores} cores, one run", "reached": ""}, rows)
 
 
 def _round(value: float) -> str:

@@ -27,7 +27,7 @@ _PACKAGES: Final = (
 ROOT: Final = Path(__file__).parents[1]
 DOCS: Final = ROOT / "docs"
 RESULTS: Final = ROOT / "benchmarks" / "results"
-MARKED: Final = re.compile(r"(<!-- made: (?P<name>[a-z-]+) -->\n)[^<]*(<!-- end -->)")
+MARKED: Final = re.compile(r"(<!-- made: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 """What a program writes into a page of the documentation."""
 
 _HEADINGS: Final = {
