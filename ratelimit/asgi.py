@@ -7,35 +7,28 @@ app.add_middleware(RateLimitMiddleware, limiter=limiter, key="X-Api-Key", pepper
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
-from ratelimit.errors import InvalidRequest, RateLimited, RateLimitError
+from ratelimit.errors import InvalidRequest, RateLimited
 from ratelimit.limiters.aio import AsyncLimiter
-from ratelimit.web.answer import Answer, BodyTail, log_unsettled, read_usage
+from ratelimit.web.asgi_ending import Ending
 from ratelimit.web.encoding import encode_headers
 from ratelimit.web.options import require_limiter
 from ratelimit.web.problems import MEDIA_TYPE, Problem, encode_refusal
 from ratelimit.web.rules import MiddlewareRules
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
+    from collections.abc import Awaitable
     from typing import Unpack
 
     from ratelimit.decision.decision import Decision
-    from ratelimit.limiters.reservation import AsyncReservation
+    from ratelimit.web.asgi_ending import ASGIApp, Message, Receive, Scope, Send
     from ratelimit.web.options import MiddlewareOptions
 
-    Scope = MutableMapping[str, Any]
-    Message = MutableMapping[str, Any]
-    Receive = Callable[[], Awaitable[Message]]
-    Send = Callable[[Message], Awaitable[None]]
-    ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 DENY_HANDSHAKE: Final = "websocket.http.response"  # an extension: an answer in place of a handshake
 POLICY_VIOLATION: Final = 1008  # RFC 6455, section 7.4.1
 _STARTS: Final = frozenset({"http.response.start", "websocket.accept"})
-_pending: set[asyncio.Task[None]] = set()  # the event loop itself keeps only weak references
 
 
 class RateLimitMiddleware:
@@ -73,7 +66,7 @@ class RateLimitMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         rules, limiter = self._rules, self._limiter
-        if scope["type"] not in {"http", "websocket"} or rules.excludes(scope["path"]):
+        if scope["type"] not in {"http", "websocket"} or self._excludes(scope):
             await self._app(scope, receive, send)
             return
         reservation = None
@@ -98,9 +91,16 @@ class RateLimitMiddleware:
         state["rate_limit"] = decision
         if reservation is not None:
             state["reservation"] = reservation
-            await _Ending(rules, reservation, scope).serve(self._app, receive, _add(headers, send))
+            await Ending(rules, reservation, scope).serve(self._app, receive, _add(headers, send))
             return
         await self._app(scope, receive, _add(headers, send))
+
+    def _excludes(self, scope: Scope) -> bool:
+        """Whether a request is not limited: by its path, or by its path below where this is mounted."""
+        path: str = scope["path"]
+        root: str = scope.get("root_path") or ""
+        excludes = self._rules.excludes
+        return excludes(path) or (bool(root) and path.startswith(f"{root}/") and excludes(path[len(root) :]))
 
 
 class ScopeReader:
@@ -115,58 +115,6 @@ class ScopeReader:
         """Return the address that the connection came from."""
         client = request.get("client")
         return client[0] if client else None
-
-
-class _Ending:
-    """Passes an answer on, and ends the reservation of its request, once."""
-
-    def __init__(self, rules: MiddlewareRules[Scope], reservation: AsyncReservation, scope: Scope) -> None:
-        self._rules, self._reservation = rules, reservation
-        self._answer, self._tail = Answer(scope), BodyTail(rules.body_tail)
-        self._ending: asyncio.Task[None] | None = None
-
-    async def serve(self, app: ASGIApp, receive: Receive, send: Send) -> None:
-        async def watch(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                self._answer.status = message["status"]
-                self._answer.headers = {
-                    name.decode("latin-1").lower(): value.decode("latin-1")
-                    for name, value in message.get("headers", ())
-                }
-            await send(message)
-            if message["type"] == "http.response.body":
-                self._tail.add(message.get("body", b""))
-                if not message.get("more_body"):
-                    self._answer.complete = True
-                    await self._end()
-
-        try:
-            await app(self._answer.request, receive, watch)
-            if self._answer.status is None:  # A WebSocket; it has no last chunk.
-                self._answer.complete = True
-        finally:
-            await self._end()
-
-    async def _end(self) -> None:
-        """End the reservation once. If this task is cancelled, it ends all the same.
-
-        Starlette cancels a stream whose client has its last chunk. Then the second call waits for the end.
-        """
-        if self._ending is None:
-            self._ending = asyncio.create_task(self._settle())
-            _pending.add(self._ending)
-            self._ending.add_done_callback(_pending.discard)
-        await asyncio.shield(self._ending)
-
-    async def _settle(self) -> None:
-        self._answer.body = self._tail.read()
-        usage = read_usage(self._rules.usage, self._answer)
-        try:
-            if usage is not None:
-                await self._reservation.settle(usage)
-        except RateLimitError as error:
-            log_unsettled(error)
-        await self._reservation.__aexit__()  # frees the slots, unless the reservation has been settled
 
 
 def _add(headers: dict[str, str], send: Send) -> Send:

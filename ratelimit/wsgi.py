@@ -10,23 +10,21 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from ratelimit.errors import InvalidRequest, RateLimited, RateLimitError
+from ratelimit.errors import InvalidRequest, RateLimited
 from ratelimit.limiters.limiter import Limiter
-from ratelimit.web.answer import Answer, BodyTail, log_unsettled, read_usage
 from ratelimit.web.options import require_limiter
 from ratelimit.web.problems import MEDIA_TYPE, Problem, encode_refusal
 from ratelimit.web.rules import MiddlewareRules
+from ratelimit.web.wsgi_ending import Chunks, Ending
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
     from typing import Unpack
     from wsgiref.types import StartResponse, WSGIApplication
 
     from ratelimit.decision.decision import Decision
-    from ratelimit.limiters.reservation import Reservation
     from ratelimit.web.options import MiddlewareOptions
-
-    Environ = dict[str, Any]
+    from ratelimit.web.wsgi_ending import Environ
 
 
 class RateLimitMiddleware:
@@ -72,20 +70,20 @@ class RateLimitMiddleware:
         except RateLimited as denied:
             decision = denied.decision
         except (Problem, InvalidRequest) as error:
-            return _refuse(error, {}, start_response)
+            return _refuse(error, {}, environ, start_response)
         headers = decision.headers(self._rules.dialects)
         if not decision:
-            return _refuse(decision, headers, start_response)
+            return _refuse(decision, headers, environ, start_response)
         environ["ratelimit.decision"] = decision
         start = _add(headers, start_response)
         if reservation is None:
             return self._app(environ, start)
         environ["ratelimit.reservation"] = reservation
-        ending = _Ending(self._rules, reservation, environ)
+        ending = Ending(self._rules, reservation, environ)
         try:
-            return _Chunks(self._app(environ, ending.watch(start)), ending)
-        except BaseException:
-            ending.end()
+            return Chunks(self._app(environ, ending.watch(start)), ending)
+        except BaseException as error:
+            ending.end(error)
             raise
 
 
@@ -100,66 +98,6 @@ class EnvironReader:
     def find_peer(self, request: Environ) -> str | None:
         """Return the address that the connection came from."""
         return request.get("REMOTE_ADDR") or None
-
-
-class _Ending:
-    """Ends the reservation of a request, once."""
-
-    def __init__(self, rules: MiddlewareRules[Environ], reservation: Reservation, environ: Environ) -> None:
-        self._rules, self._reservation = rules, reservation
-        self._answer = Answer(environ)
-        self.tail = BodyTail(rules.body_tail)
-        self._ended = False
-
-    def watch(self, start_response: StartResponse) -> StartResponse:
-        """Return a `start_response` that notes the status and the headers."""
-
-        def start(
-            status: str,
-            headers: list[tuple[str, str]],
-            exc_info: Any = None,  # noqa: ANN401 - of the interface
-            /,
-        ) -> Callable[[bytes], object]:
-            self._answer.status = int(status[:3])
-            self._answer.headers = {name.lower(): value for name, value in headers}
-            return start_response(status, headers, exc_info)
-
-        return start
-
-    def end(self, *, complete: bool = False) -> None:
-        """Settle what was used and free the slots, unless that was done before."""
-        if self._ended:
-            return
-        self._ended = True
-        self._answer.complete, self._answer.body = complete, self.tail.read()
-        usage = read_usage(self._rules.usage, self._answer)
-        try:
-            if usage is not None:
-                self._reservation.settle(usage)
-        except RateLimitError as error:
-            log_unsettled(error)
-        self._reservation.__exit__()  # frees the slots, unless the reservation has been settled
-
-
-class _Chunks:
-    """The chunks of an answer, as they come; the reservation ends with them."""
-
-    def __init__(self, chunks: Iterable[bytes], ending: _Ending) -> None:
-        self._chunks, self._ending = chunks, ending
-
-    def __iter__(self) -> Iterator[bytes]:
-        for chunk in self._chunks:
-            self._ending.tail.add(chunk)
-            yield chunk
-        self._ending.end(complete=True)
-
-    def close(self) -> None:
-        try:
-            close = getattr(self._chunks, "close", None)
-            if close is not None:
-                close()
-        finally:
-            self._ending.end()
 
 
 def _add(headers: dict[str, str], start_response: StartResponse) -> StartResponse:
@@ -180,10 +118,13 @@ def _add(headers: dict[str, str], start_response: StartResponse) -> StartRespons
 
 
 def _refuse(
-    refusal: Decision | Problem | InvalidRequest, headers: dict[str, str], start_response: StartResponse
+    refusal: Decision | Problem | InvalidRequest,
+    headers: dict[str, str],
+    environ: Environ,
+    start_response: StartResponse,
 ) -> Iterable[bytes]:
     """Answer a request that may not pass."""
     answer, more = encode_refusal(refusal)
     headers = {**headers, **more, "Content-Type": MEDIA_TYPE, "Content-Length": str(len(answer.body))}
     start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", list(headers.items()))
-    return [answer.body]
+    return [] if environ.get("REQUEST_METHOD") == "HEAD" else [answer.body]

@@ -6,7 +6,8 @@ than this module.
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+import re
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ratelimit.errors import Fault, InvalidRequest
@@ -23,6 +24,7 @@ Network = IPv4Network | IPv6Network
 
 _UNKNOWN_ADDRESS: Final = "unknown"
 _IPV6_PREFIX: Final = 64
+_WITH_PORT: Final = re.compile(r"\[(?P<ipv6>[^\]]+)\](:[0-9]{1,5})?|(?P<ipv4>[0-9.]+):[0-9]{1,5}")
 
 
 class Identity(NamedTuple):
@@ -126,20 +128,30 @@ def refuse_anonymous(detail: str) -> Problem:
 
 
 def _is_trusted(address: str, trusted: Sequence[Network]) -> bool:
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return False
-    return any(parsed in network for network in trusted)
+    parsed = _parse_address(address)
+    return parsed is not None and any(parsed in network for network in trusted)
 
 
 def _find_network(address: str) -> str:
     """Return an IPv4 address, or the /64 network of an IPv6 address: a site gets at least that many."""
-    try:
-        parsed = ip_address(address)
-    except ValueError:
+    parsed = _parse_address(address)
+    if parsed is None:
         return _UNKNOWN_ADDRESS
     if isinstance(parsed, IPv6Address):
-        mapped = parsed.ipv4_mapped
-        return str(mapped or ip_network((parsed, _IPV6_PREFIX), strict=False))
+        return str(ip_network((parsed, _IPV6_PREFIX), strict=False))
     return str(parsed)
+
+
+def _parse_address(text: str) -> IPv4Address | IPv6Address | None:
+    """Return an address; None if the text is none.
+
+    Some proxies write a port behind it. A socket for both versions of IP shows an IPv4 address as an IPv6
+    address that contains it (RFC 4291, section 2.5.5.2).
+    """
+    if found := _WITH_PORT.fullmatch(text):
+        text = found["ipv6"] or found["ipv4"]
+    try:
+        parsed = ip_address(text)
+    except ValueError:
+        return None
+    return (parsed.ipv4_mapped or parsed) if isinstance(parsed, IPv6Address) else parsed

@@ -215,3 +215,17 @@ def test_a_wrong_option_says_what_is_allowed(open_limiter, options, error, told)
 def test_a_limiter_for_threads_is_refused(make_limits):
     with pytest.raises(InvalidRequest, match="needs an AsyncLimiter, not Limiter"):
         RateLimitMiddleware(answer, make_limits(THREE), **KEYED)
+
+
+@pytest.mark.parametrize(("root", "path"), [("", "/health"), ("/api", "/api/health"), ("/api", "/health")])
+def test_a_path_is_left_out_wherever_the_application_is_mounted(open_limiter, root, path):
+    async def run():
+        async with open_limiter(Limit("requests", "1/365d")) as limiter:
+            app = RateLimitMiddleware(answer, limiter, exclude=["/health"], **KEYED)
+            statuses = []
+            for asked in (path, path, f"{path}/more"):
+                start, *_ = await play(app, path=asked, root_path=root, client=("203.0.113.7", 1))
+                statuses.append(start["status"])
+            return statuses
+
+    assert asyncio.run(run()) == [200, 200, 401]

@@ -1,6 +1,7 @@
 """Reservations of the ASGI middleware: settled once when the answer ends, however it ends."""
 
 import asyncio
+import contextlib
 
 import pytest
 from starlette.applications import Starlette
@@ -8,7 +9,7 @@ from starlette.background import BackgroundTask
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
-from ratelimit import StoreUnavailable, Usage
+from ratelimit import Limit, StoreUnavailable, Usage
 from ratelimit.asgi import RateLimitMiddleware
 
 from .requests import METERED, find_key, open_browser, play, read_left_async
@@ -263,3 +264,79 @@ def test_a_settlement_that_the_store_does_not_answer_changes_no_answer(open_limi
 
     assert [message["type"] for message in asyncio.run(run())] == [START["type"], *["http.response.body"] * 2]
     assert "no answer" in caplog.text
+
+
+FAILURES = Limit("failures", "2/365d", unit="failures")
+
+
+async def end_without_an_answer(scope, receive, send):
+    pass
+
+
+async def read_and_fail(scope, receive, send):
+    """Fail as Starlette does when the client goes away while the body is read."""
+    await receive()
+    raise ValueError
+
+
+@pytest.mark.parametrize(
+    ("app", "received", "charged", "status", "complete"),
+    [
+        (fail_at_once, (), 1, 500, False),
+        (fail_halfway, (), 0, 200, False),
+        (read_and_fail, [{"type": "http.disconnect"}], 0, None, False),
+        (end_without_an_answer, (), 0, None, False),
+    ],
+)
+def test_p7_an_error_before_the_answer_counts_as_a_500(
+    open_limiter, app, received, charged, status, complete
+):
+    seen = []
+
+    def read(answer):
+        seen.append((answer.status, answer.complete))
+        return Usage()
+
+    async def run():
+        async with open_limiter(*METERED, FAILURES) as limiter:
+            with contextlib.suppress(ValueError):
+                middleware = RateLimitMiddleware(app, limiter, **ESTIMATE, usage=read)
+                await play(middleware, received=received)
+            return await read_left_async(limiter, "failures")
+
+    assert asyncio.run(run()) == 2 - charged
+    assert seen == [(status, False)]
+
+
+def test_headers_that_can_be_read_once_are_sent_all_the_same(open_limiter):
+    async def run():
+        async def answer_with_iterator(scope, receive, send):
+            await send({**START, "headers": iter(START["headers"])})
+            await send({"type": "http.response.body", "body": b"a"})
+
+        async with open_limiter(*METERED) as limiter:
+            return await play(RateLimitMiddleware(answer_with_iterator, limiter, **ESTIMATE))
+
+    start, _ = asyncio.run(run())
+    names = [name for name, _ in start["headers"]]
+    assert names[: len(START["headers"])] == [name for name, _ in START["headers"]]
+    assert b"ratelimit" in names
+
+
+@pytest.mark.parametrize(
+    "last",
+    [{"type": "http.response.pathsend", "path": "/x"}, {"type": "http.response.zerocopysend", "file": 3}],
+)
+def test_p7_a_file_that_the_server_sends_ends_the_answer(open_limiter, last):
+    seen = []
+
+    async def send_file(scope, receive, send):
+        await send(START)
+        await send(last)
+        seen.append("after")
+
+    def read(answer):
+        seen.append(answer.complete)
+
+    run_with(open_limiter, send_file, options={"usage": read})
+    assert seen == [True, "after"]

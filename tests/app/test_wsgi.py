@@ -1,5 +1,6 @@
 """The WSGI middleware: Flask and Django by their test clients, a real server, and reservations."""
 
+import contextlib
 import threading
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
@@ -98,7 +99,8 @@ def serve(limits, app, read_chunks=list, **options):
     """Serve one request as a server does, which closes the answer whatever happens."""
     started = []
     chunks = RateLimitMiddleware(app, limits, **ESTIMATE, **options)(
-        {"PATH_INFO": "/", "REMOTE_ADDR": "203.0.113.7"}, lambda *start: started.append(start)
+        {"PATH_INFO": "/", "REMOTE_ADDR": "203.0.113.7"},
+        lambda *start: started.append(start) or started.append,
     )
     try:
         return read_chunks(chunks)
@@ -214,3 +216,52 @@ def test_a_wrong_option_says_what_is_allowed(make_limits, url):
         RateLimitMiddleware(answer, make_limits(THREE), excludes=[], **KEYED)
     with pytest.raises(InvalidRequest, match=r"needs an? Limiter, not AsyncLimiter"):
         RateLimitMiddleware(answer, AsyncLimiter(url, THREE), **KEYED)
+
+
+def write_only(environ, start_response):
+    write = start_response("200 OK", [])
+    write(b"written")
+    return []
+
+
+def start_and_fail(environ, start_response):
+    start_response("200 OK", [])
+    yield b""
+    raise BrokenAnswerError
+
+
+@pytest.mark.parametrize(
+    ("app", "status", "charged"),
+    [(fail_at_once, 500, 1), (start_and_fail, 500, 1), (fail_halfway, 200, 0), (write_only, 200, 0)],
+)
+def test_p7_an_error_before_the_answer_counts_as_a_500(make_limits, app, status, charged):
+    limits, seen = make_limits(*METERED, Limit("failures", "2/365d", unit="failures")), []
+
+    def read(answer):
+        seen.append(answer.status)
+        return Usage()
+
+    with contextlib.suppress(BrokenAnswerError):
+        serve(limits, app, usage=read)
+    assert (seen, read_left(limits, "failures")) == ([status], 2 - charged)
+
+
+def test_what_an_application_writes_belongs_to_the_body(make_limits):
+    seen = []
+
+    def read(answer):
+        seen.append(answer.body)
+
+    limits = make_limits(*METERED)
+    RateLimitMiddleware(write_only, limits, **ESTIMATE, usage=read, body_tail=100)(
+        {"PATH_INFO": "/", "REMOTE_ADDR": "203.0.113.7"}, lambda *_: lambda _: None
+    ).close()
+    assert seen == [b"written"]
+
+
+def test_a_denied_head_request_has_no_body(make_limits):
+    client = Client(RateLimitMiddleware(make_flask(), make_limits(Limit("requests", "1/365d")), **KEYED))
+    assert client.head("/", headers=SECRET).status_code == 200
+    denied = client.head("/", headers=SECRET)
+    assert (denied.status_code, denied.data) == (429, b"")
+    assert int(denied.headers["Content-Length"]) > 0

@@ -5,7 +5,7 @@ from ipaddress import ip_network
 import pytest
 from starlette.requests import HTTPConnection
 
-from ratelimit.web.identity import key_of_secret
+from ratelimit.web.identity import key_of_address, key_of_secret
 from service.headers import Headers
 from service.identity import find_client_address
 
@@ -26,10 +26,33 @@ def find_address(peer, *forwarded):
         ("10.0.0.1", ["198.51.100.1", "203.0.113.7, 10.0.0.2"], "203.0.113.7"),
         (None, ["198.51.100.1, 203.0.113.7"], "203.0.113.7"),  # a Unix socket
         ("10.0.0.1", [], "10.0.0.1"),
+        ("::ffff:10.0.0.1", ["198.51.100.1, 203.0.113.7"], "203.0.113.7"),  # a socket for IPv4 and IPv6
+        ("10.0.0.1", ["203.0.113.7, ::ffff:10.0.0.2"], "203.0.113.7"),
+        ("10.0.0.1", ["203.0.113.7, 10.0.0.2:4711"], "203.0.113.7"),  # some proxies write ports
     ],
 )
 def test_p1_a_client_cannot_choose_its_bucket_with_a_forged_address(peer, forwarded, expected):
     assert find_address(peer, *forwarded) == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "address"),
+    [
+        ("203.0.113.7:4711", "203.0.113.7"),
+        ("::ffff:203.0.113.7", "203.0.113.7"),
+        ("[::ffff:203.0.113.7]:4711", "203.0.113.7"),
+        ("[2001:db8::1]:4711", "2001:db8::1"),
+        ("[2001:db8::1]", "2001:db8::99"),  # the same network of a site
+    ],
+)
+def test_p1_an_address_is_the_same_however_a_proxy_writes_it(written, address):
+    assert key_of_address(written, "pepper") == key_of_address(address, "pepper")
+    assert key_of_address(written, "pepper") != key_of_address("unknown", "pepper")
+
+
+@pytest.mark.parametrize("written", ["", "203.0.113.7:x", "[203.0.113.7", "[2001:db8::1]x", "a:1", "1.2.3:4"])
+def test_p1_what_is_no_address_counts_as_unknown(written):
+    assert key_of_address(written, "pepper") == key_of_address("unknown", "pepper")
 
 
 def test_p10_a_secret_is_never_the_key_itself():
