@@ -7,6 +7,7 @@ app.add_middleware(RateLimitMiddleware, limiter=limiter, key="X-Api-Key", pepper
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from ratelimit.errors import InvalidRequest, RateLimited
@@ -15,6 +16,7 @@ from ratelimit.web.asgi_ending import Ending
 from ratelimit.web.encoding import encode_headers
 from ratelimit.web.options import require_limiter
 from ratelimit.web.problems import MEDIA_TYPE, Problem, encode_refusal
+from ratelimit.web.refresh import AsyncRefresher
 from ratelimit.web.rules import MiddlewareRules
 
 if TYPE_CHECKING:
@@ -48,8 +50,8 @@ class RateLimitMiddleware:
         app: the application.
         limiter: an `AsyncLimiter` of the event loop that serves the requests.
         **options: those of `MiddlewareOptions`: `key`, `pepper`, `cost`, `plan`, `model`, `tenant`,
-            `dialects`, `trusted_proxies`, `exclude`, `reserve`, `usage`, `body_tail`. Functions get the
-            scope.
+            `dialects`, `trusted_proxies`, `refresh`, `exclude`, `reserve`, `usage`, `body_tail`. Functions
+            get the scope.
 
     Raises:
         TypeError: there is no such option.
@@ -62,6 +64,7 @@ class RateLimitMiddleware:
         require_limiter(limiter, AsyncLimiter, "this middleware")
         self._app, self._limiter = app, limiter
         self._rules = MiddlewareRules(ScopeReader(), options)
+        self._refresher = AsyncRefresher(self._rules.refresh)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -69,6 +72,8 @@ class RateLimitMiddleware:
         if scope["type"] not in {"http", "websocket"} or self._excludes(scope):
             await self._app(scope, receive, send)
             return
+        if (first_read := self._refresher.refresh_if_due(limiter)) is not None:
+            await asyncio.wait({first_read})
         reservation = None
         try:
             identity = rules.identify(scope, limiter)

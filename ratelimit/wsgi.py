@@ -14,6 +14,7 @@ from ratelimit.errors import InvalidRequest, RateLimited
 from ratelimit.limiters.limiter import Limiter
 from ratelimit.web.options import require_limiter
 from ratelimit.web.problems import MEDIA_TYPE, Problem, encode_refusal
+from ratelimit.web.refresh import Refresher
 from ratelimit.web.rules import MiddlewareRules
 from ratelimit.web.wsgi_ending import Chunks, Ending
 
@@ -39,8 +40,8 @@ class RateLimitMiddleware:
         app: the application.
         limiter: a `Limiter`, which all threads share.
         **options: those of `MiddlewareOptions`: `key`, `pepper`, `cost`, `plan`, `model`, `tenant`,
-            `dialects`, `trusted_proxies`, `exclude`, `reserve`, `usage`, `body_tail`. Functions get the
-            environ.
+            `dialects`, `trusted_proxies`, `refresh`, `exclude`, `reserve`, `usage`, `body_tail`. Functions
+            get the environ.
 
     Raises:
         TypeError: there is no such option.
@@ -53,11 +54,13 @@ class RateLimitMiddleware:
         require_limiter(limiter, Limiter, "this middleware")
         self._app, self._limiter = app, limiter
         self._rules = MiddlewareRules(EnvironReader(), options)
+        self._refresher = Refresher(self._rules.refresh)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
         if self._rules.excludes(environ.get("PATH_INFO", "")):
             return self._app(environ, start_response)
+        self._refresher.refresh_if_due(self._limiter)
         reservation = None
         try:
             identity = self._rules.identify(environ, self._limiter)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
@@ -39,6 +40,8 @@ class CheckRuleOptions(TypedDict, Generic[R], total=False):
         tenant: a function that returns the tenant.
         dialects: the headers of answers: any of `ietf`, `openai`, `venice`; `ietf` by default, none if empty.
         trusted_proxies: addresses or networks of proxies whose X-Forwarded-For is believed; by default none.
+        refresh: seconds between two reads of what operators have assigned (plans, tenants, blocks), while
+            requests come; 1 by default. None reads nothing; then call the limiter's `refresh` yourself.
     """
 
     key: str | Callable[[R], str | None] | None
@@ -49,6 +52,7 @@ class CheckRuleOptions(TypedDict, Generic[R], total=False):
     tenant: Callable[[R], str | None] | None
     dialects: Sequence[Dialect]
     trusted_proxies: Collection[str]
+    refresh: float | None
 
 
 class MiddlewareOptions(CheckRuleOptions[R], Generic[R], total=False):
@@ -101,6 +105,15 @@ def parse_network(text: str) -> Network:
         return ip_network(text, strict=False)
     except ValueError:
         raise invalid_field("trusted_proxies", "must be addresses or networks such as 10.0.0.0/8") from None
+
+
+def parse_refresh(seconds: object) -> float | None:
+    """Return the seconds between two reads of assignments; None for never."""
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+        raise invalid_field("refresh", "must be a number of seconds above 0, or None")
+    return float(seconds)
 
 
 def parse_dialects(dialects: Sequence[Dialect]) -> tuple[Dialect, ...]:

@@ -22,6 +22,7 @@ from ratelimit.web.options import (
     parse_dialects,
     parse_header,
     parse_network,
+    parse_refresh,
     refuse_async,
     refuse_unknown_options,
     require_fields,
@@ -36,6 +37,7 @@ R = TypeVar("R")
 R_contra = TypeVar("R_contra", contravariant=True)
 
 MAX_BODY_TAIL: Final = 2**20
+DEFAULT_REFRESH: Final = 1.0  # seconds
 _FIELDS: Final = ("plan", "model", "tenant", "cost")
 
 
@@ -85,6 +87,7 @@ class CheckRules(Generic[R]):
             refuse_async({"key": key, **self._computed})
         self._trusted = tuple(parse_network(text) for text in collect_texts(options, "trusted_proxies"))
         self.dialects = parse_dialects(options.get("dialects", ("ietf",)))
+        self.refresh = parse_refresh(options.get("refresh", DEFAULT_REFRESH))
 
     def identify(self, request: R, limiter: BaseLimiter) -> Identity:
         """Return the key of a request.

@@ -23,16 +23,13 @@ async def answer(scope, receive, send):
 def ask(open_limiter):
     """Send requests to an application with the middleware; return the answers."""
 
-    def send_all(*requests, policy=THREE, prepare=None, **options):
+    def send_all(*requests, policy=THREE, **options):
         async def run():
-            async with open_limiter(policy) as limiter:
-                if prepare is not None:
-                    await prepare(limiter)
-                async with open_browser(RateLimitMiddleware(answer, limiter, **options)) as browser:
-                    return [
-                        await browser.get(path, headers=headers)
-                        for path, headers in (request for request in requests)
-                    ]
+            async with (
+                open_limiter(policy) as limiter,
+                open_browser(RateLimitMiddleware(answer, limiter, **options)) as browser,
+            ):
+                return [await browser.get(path, headers=headers) for path, headers in requests]
 
         return asyncio.run(run())
 
@@ -101,12 +98,9 @@ def test_an_unknown_secret_follows_the_policy(ask):
         unknown_keys: deny
     """)
 
-    async def refresh(limiter):
-        await limiter.refresh()
-
-    [unsure] = ask(("/", SECRET), policy=policy, **KEYED)
+    [unsure] = ask(("/", SECRET), policy=policy, refresh=None, **KEYED)
     assert unsure.status_code == 503
-    [refused] = ask(("/", SECRET), policy=policy, prepare=refresh, **KEYED)
+    [refused] = ask(("/", SECRET), policy=policy, **KEYED)
     assert refused.status_code == 401
 
 
