@@ -8,8 +8,8 @@ async def list_models(decision: Annotated[Decision, Depends(rate_limit(key="X-Ap
 
 from __future__ import annotations
 
-import inspect
-from typing import TYPE_CHECKING, Any, Final
+import asyncio
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 try:
     from fastapi import HTTPException, Response, WebSocketException
@@ -24,18 +24,22 @@ from ratelimit.limiters.aio import AsyncLimiter
 from ratelimit.web.openapi import describe_denials
 from ratelimit.web.options import require_limiter
 from ratelimit.web.problems import MEDIA_TYPE, Problem, ProblemAnswer, encode_refusal
+from ratelimit.web.refresh import AsyncRefresher
 from ratelimit.web.rules import CheckRules
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
     from typing import Unpack
 
-    from ratelimit.web.options import CheckRuleOptions
+    from ratelimit.web.options import Amounts, CheckRuleOptions, Name
 
 RESPONSES: Final[dict[int | str, dict[str, Any]]] = describe_denials()
 """What OpenAPI should say about denials: for `responses` of a route, a router or the application."""
 
 _HANDLERS: Final = "starlette.exception_handlers"
+
+# Functions may be of `Request` or of `WebSocket`: the route says which of them they get.
+R = TypeVar("R", bound=HTTPConnection)
 
 
 class Refused(HTTPException):
@@ -64,7 +68,8 @@ class Denied(RateLimited, Refused):
 
 
 def rate_limit(
-    limiter: AsyncLimiter | None = None, **options: Unpack[CheckRuleOptions[HTTPConnection]]
+    limiter: AsyncLimiter | None = None,
+    **options: Unpack[CheckRuleOptions[R, Amounts | Awaitable[Amounts], Name | Awaitable[Name]]],
 ) -> Callable[..., Coroutine[Any, Any, Decision]]:
     """Return a dependency that checks a request and gives the decision.
 
@@ -74,26 +79,25 @@ def rate_limit(
     Args:
         limiter: an `AsyncLimiter`; by default `app.state.limiter`.
         **options: those of `CheckRuleOptions`: `key`, `pepper`, `cost`, `plan`, `model`, `tenant`,
-            `dialects`, `trusted_proxies`. Functions get the `Request`, and may be coroutine functions, such
-            as a `cost` that awaits `request.json()`; only `key` may not.
+            `dialects`, `trusted_proxies`, `refresh`. Functions get the `Request` or `WebSocket`, and may be
+            coroutine functions, such as a `cost` that awaits `request.json()`; only `key` may not.
 
     Raises:
         TypeError: there is no such option.
         InvalidRequest: an option is wrong; the message says what is allowed.
     """
-    rules: CheckRules[HTTPConnection] = CheckRules(_ConnectionReader(), options, allow_async=True)
+    rules: CheckRules[Any] = CheckRules(_ConnectionReader(), options, allow_async=True)
+    refresher = AsyncRefresher(rules.refresh)
     if limiter is not None:
         require_limiter(limiter, AsyncLimiter, "rate_limit")
 
     async def check_request(request: HTTPConnection, response: Response) -> Decision:
         chosen = limiter or _find_limiter(request)
+        if (first_read := refresher.refresh_if_due(chosen)) is not None:
+            await asyncio.wait({first_read})
         try:
             identity = rules.identify(request, chosen)
-            fields: Any = rules.make_options(request, identity)
-            for name, value in fields.items():
-                if inspect.isawaitable(value):
-                    fields[name] = await value
-            decision = await chosen.check(identity.key, **fields)
+            decision = await chosen.check(identity.key, **await rules.make_options_async(request, identity))
         except (Problem, InvalidRequest) as error:
             raise _refuse(request, error, {}) from None
         headers = decision.headers(rules.dialects)

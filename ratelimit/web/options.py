@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 
@@ -18,11 +18,20 @@ if TYPE_CHECKING:
     from ratelimit.web.answer import Answer
     from ratelimit.web.identity import Network
 
+Amounts = Mapping[str, float] | None
+Name = str | None
+
 R = TypeVar("R")
+C = TypeVar("C")
+N = TypeVar("N")
 
 
-class CheckRuleOptions(TypedDict, Generic[R], total=False):
+class CheckRuleOptions(TypedDict, Generic[R, C, N], total=False):
     """How a request becomes a check, and how its decision is told.
+
+    It is generic in what functions get (a request), in what they return as `cost` (`Amounts`), and in what
+    they return as `plan`, `model` and `tenant` (a `Name`): for the FastAPI dependency these may be awaitable.
+    A function that returns None leaves its field out.
 
     Attributes:
         key: whose request it is. The name of a header that holds a secret, such as `X-Api-Key` or
@@ -35,7 +44,8 @@ class CheckRuleOptions(TypedDict, Generic[R], total=False):
             these are used; the same in every process, and the same as the sidecar's `key_pepper` if both
             should count together.
         cost: how much of each unit a request takes, or a function that returns it; 1 request by default.
-        plan: a function that returns the plan; None for the key's own plan.
+        plan: the plan, or a function that returns it; None for the key's own plan. Requests on the plan
+            `anonymous` stay there.
         model: a function that returns the model.
         tenant: a function that returns the tenant.
         dialects: the headers of answers: any of `ietf`, `openai`, `venice`; `ietf` by default, none if empty.
@@ -46,16 +56,16 @@ class CheckRuleOptions(TypedDict, Generic[R], total=False):
 
     key: str | Callable[[R], str | None] | None
     pepper: str | None
-    cost: Mapping[str, float] | Callable[[R], Mapping[str, float] | Awaitable[Mapping[str, float]]] | None
-    plan: str | Callable[[R], str | None] | None
-    model: Callable[[R], str | Awaitable[str | None] | None] | None
-    tenant: Callable[[R], str | None] | None
+    cost: Mapping[str, float] | Callable[[R], C] | None
+    plan: str | Callable[[R], N] | None
+    model: Callable[[R], N] | None
+    tenant: Callable[[R], N] | None
     dialects: Sequence[Dialect]
     trusted_proxies: Collection[str]
     refresh: float | None
 
 
-class MiddlewareOptions(CheckRuleOptions[R], Generic[R], total=False):
+class MiddlewareOptions(CheckRuleOptions[R, Amounts, Name], Generic[R], total=False):
     """The options of `CheckRuleOptions`, and those of a middleware.
 
     Attributes:

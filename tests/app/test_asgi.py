@@ -79,6 +79,13 @@ def test_a_request_without_a_key_counts_for_its_address_on_the_plan_anonymous(as
     assert statuses[0].headers["ratelimit-policy"].startswith('"requests";q=1;')
 
 
+def test_the_plan_of_a_request_without_a_key_is_not_computed(ask):
+    calls = []
+    statuses = ask(("/", {}), ("/", SECRET), policy=WITH_ANONYMOUS, plan=calls.append, **KEYED)
+    assert [answer.status_code for answer in statuses] == [200, 200]
+    assert len(calls) == 1
+
+
 def test_a_request_without_a_key_is_refused_where_no_plan_is_for_it(ask):
     [refused] = ask(("/", {}), **KEYED)
     assert refused.status_code == 401

@@ -3,12 +3,15 @@
 import asyncio
 import itertools
 import threading
+from typing import Annotated
 
 import pytest
+from fastapi import Depends, FastAPI
 from werkzeug.test import Client
 
-from ratelimit import InvalidRequest, Policy
+from ratelimit import Decision, InvalidRequest, Policy
 from ratelimit.asgi import RateLimitMiddleware
+from ratelimit.fastapi import rate_limit
 from ratelimit.request.privacy import identifier_of
 from ratelimit.web import refresh
 from ratelimit.web.refresh import AsyncRefresher, Refresher
@@ -101,6 +104,24 @@ def test_the_same_holds_for_wsgi(make_limits, pass_time):
     ask()
     seen.append(ask()[0])
     assert seen == [(200, "pro"), (200, "pro"), 429]
+
+
+def test_the_dependency_reads_assignments_before_its_first_check(open_limiter, make_limits):
+    make_limits(POLICY).assign(KEY, plan="pro")
+
+    async def run():
+        async with open_limiter(POLICY) as limiter:
+            app = FastAPI()
+            checked = Depends(rate_limit(limiter, **KEYED))
+
+            @app.get("/")
+            async def show_plan(decision: Annotated[Decision, checked]) -> str:
+                return decision.plan
+
+            async with open_browser(app) as browser:
+                return (await browser.get("/", headers=SECRET)).json()
+
+    assert asyncio.run(run()) == "pro"
 
 
 def test_requests_that_come_together_wait_for_one_first_read():

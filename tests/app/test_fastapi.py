@@ -160,6 +160,11 @@ def test_without_a_limiter_the_error_says_where_it_is_looked_for(open_limiter):
         asyncio.run(play(app, path="/models"))
 
 
+async def find_key_later(request):
+    """Return a key; nobody would await it."""
+    return "vk_test"
+
+
 @pytest.mark.parametrize(
     ("options", "error", "told"),
     [
@@ -167,6 +172,7 @@ def test_without_a_limiter_the_error_says_where_it_is_looked_for(open_limiter):
         ({"key": "X-Api-Key"}, InvalidRequest, "pepper: required"),
         ({"limiter": "redis://", **KEYED}, InvalidRequest, "needs an AsyncLimiter, not str"),
         ({"exclude": ["/"], **KEYED}, TypeError, "allowed: cost, dialects, key, model"),
+        ({"key": find_key_later}, InvalidRequest, "key: must be a plain function"),
     ],
 )
 def test_a_wrong_option_says_what_is_allowed(options, error, told):

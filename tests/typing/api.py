@@ -4,7 +4,8 @@ from collections.abc import Awaitable, Callable  # noqa: TC003 - a plain import,
 from typing import Annotated, assert_type
 
 import httpx
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI, Request, WebSocket
+from fastapi.requests import HTTPConnection
 from flask import Flask
 
 from ratelimit import (
@@ -77,6 +78,26 @@ async def estimate(request: Request) -> dict[str, float]:
     return {"tokens": len(await request.body()) / 4}
 
 
+async def find_cost(request: Request) -> dict[str, float] | None:
+    return await estimate(request) if request.method == "POST" else None
+
+
+def find_cost_of_socket(socket: WebSocket) -> dict[str, int]:
+    return {"requests": len(socket.headers)}
+
+
+async def find_plan(request: HTTPConnection) -> str | None:
+    return request.headers.get("x-plan")
+
+
+async def find_model(request: Request) -> str:
+    return str(await request.json())
+
+
+def find_tenant(request: HTTPConnection) -> str:
+    return str(request.path_params["tenant"])
+
+
 app = FastAPI(responses=RESPONSES)
 app.add_middleware(
     RateLimitMiddleware,
@@ -87,7 +108,11 @@ app.add_middleware(
     reserve=True,
     usage=lambda answer: Usage(output_tokens=int(answer.headers["x-tokens"]), status=answer.status),
 )
-Checked = Annotated[Decision, Depends(rate_limit(key="X-Api-Key", pepper="secret"))]
+check_request = rate_limit(key="X-Api-Key", pepper="secret", cost=estimate)
+Checked = Annotated[Decision, Depends(check_request)]
+rate_limit(key="X-Api-Key", cost=find_cost, plan=find_plan, model=find_model, tenant=find_tenant)
+rate_limit(async_limiter, key=find_tenant, cost=find_cost_of_socket, plan=find_plan, tenant=find_plan)
+rate_limit(key=lambda request: request.headers.get("x-key"), cost={"tokens": 1}, plan="pro", model=find_plan)
 
 
 @app.get("/models")
