@@ -263,3 +263,17 @@ def test_a_settlement_that_the_store_does_not_answer_changes_no_answer(open_limi
 
     assert [message["type"] for message in asyncio.run(run())] == [START["type"], *["http.response.body"] * 2]
     assert "no answer" in caplog.text
+
+
+def test_an_answer_that_ends_after_its_limiter_was_closed_is_sent_and_logged_as_unsettled(
+    open_limiter, caplog
+):
+    limiter = open_limiter(*METERED)
+
+    async def close_in_the_middle(scope, receive, send):
+        await send(START)
+        await limiter.close()
+        await send({"type": "http.response.body", "body": b"b"})
+
+    asyncio.run(play(RateLimitMiddleware(close_in_the_middle, limiter, **ESTIMATE, usage=use_thirty)))
+    assert "its estimate stays charged: this limiter is closed" in caplog.text
