@@ -6,6 +6,7 @@ from ratelimit.decision.settlement import Settlement
 from ratelimit.errors import (
     Fault,
     InvalidRequest,
+    LimiterClosed,
     PolicyError,
     RateLimited,
     RateLimitError,
@@ -34,6 +35,7 @@ __all__ = [
     "Limit",
     "LimitState",
     "Limiter",
+    "LimiterClosed",
     "Observer",
     "Plan",
     "Policy",

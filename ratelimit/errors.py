@@ -4,6 +4,7 @@
 RateLimitError
 ├── RateLimited        a check was denied, and the caller wanted an exception for that
 ├── StoreUnavailable   the store did not answer before the deadline, or refused the connection
+├── LimiterClosed      a limiter was used after its end (also a RuntimeError)
 ├── PolicyError        a policy is invalid (also a ValueError)
 └── InvalidRequest     a request or an argument is invalid (also a ValueError)
     └── UnknownReservation   the reservation does not exist, or has expired
@@ -47,6 +48,13 @@ class StoreUnavailable(RateLimitError):  # noqa: N818 - the name is public
     def __init__(self, message: str, *, refused: bool = False) -> None:
         super().__init__(message)
         self.refused = refused
+
+
+class LimiterClosed(RateLimitError, RuntimeError):  # noqa: N818 - the name is public
+    """A limiter was used after it was closed. Nothing was decided or charged."""
+
+    def __init__(self) -> None:
+        super().__init__("this limiter is closed; make a new one, or close it later")
 
 
 class Fault(NamedTuple):

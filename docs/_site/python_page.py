@@ -17,6 +17,7 @@ _GROUPS: Final = {
         "RateLimitError",
         "RateLimited",
         "StoreUnavailable",
+        "LimiterClosed",
         "PolicyError",
         "InvalidRequest",
         "UnknownReservation",

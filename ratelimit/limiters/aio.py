@@ -10,6 +10,7 @@ from ratelimit.decision.decision import Decision
 from ratelimit.errors import RateLimited
 from ratelimit.limiters.aio_base import AsyncBase
 from ratelimit.limiters.arguments import USAGE_AGE, USAGE_LENGTH, make_settle_options
+from ratelimit.limiters.closed import CLOSED_CALLS
 from ratelimit.limiters.reservation import AsyncReservation
 from ratelimit.stores.failures import CONNECTION_ERRORS
 
@@ -155,10 +156,13 @@ class AsyncLimiter(AsyncBase):
         try:
             await self._close_leases()
         finally:
-            await self._calls.close()
+            calls, self._calls = self._calls, CLOSED_CALLS
+            self._forget_what_decides()
+            await calls.close()
             await asyncio.to_thread(self._opened_store.release)
 
     async def __aenter__(self) -> Self:
+        self._require_open()
         return self
 
     async def __aexit__(self, *_: object) -> None:

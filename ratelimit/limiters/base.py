@@ -19,7 +19,7 @@ from ratelimit.engine.settle_script import (
     encode_settle,
     read_settlement,
 )
-from ratelimit.errors import InvalidRequest, StoreUnavailable
+from ratelimit.errors import InvalidRequest, LimiterClosed, StoreUnavailable
 from ratelimit.limiters.arguments import make_policy
 from ratelimit.limiters.server_watch import ServerWatch
 from ratelimit.metering.assignments import (
@@ -157,6 +157,14 @@ class BaseLimiter:
     def count_leased_tokens(self) -> dict[str, float]:
         """Return how many tokens are out on lease in this process and not spent, by the limit's name."""
         return self._leases.count_tokens()
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise LimiterClosed
+
+    def _forget_what_decides(self) -> None:
+        """Forget what decides checks without the store: a closed limiter must decide none."""
+        self._denial_memory, self._leases = DenialMemory(self.max_skew), Leases()
 
     def _set_assignments(self, counter: bytes, assigned: Assignments) -> None:
         self._resolver = self._resolver.with_assignments(assigned)

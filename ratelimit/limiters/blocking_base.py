@@ -161,7 +161,8 @@ class BlockingBase(BaseLimiter):
         self._outage.remember_reply(wanted, reply)
         received = time.monotonic_ns()
         with self._lease_lock:
-            if not self._leases.add_lease(wanted, reply, now, received):
+            # After `close` nobody would return it.
+            if self._closed or not self._leases.add_lease(wanted, reply, now, received):
                 return None
             self._schedule_lease_return(received + wanted.subject.layout.lease_ttl * 1000)
             return self._leases.spend(check, received)

@@ -113,8 +113,10 @@ class AsyncCharger:
     async def close(self, outage: Outage) -> None:
         """Charge what is left, if the store answers."""
         self._is_closed = True
-        if self._task is not None:
-            await asyncio.wait([self._task])
+        task = self._task
+        # A task of an earlier event loop ended with it.
+        if task is not None and not task.done() and task.get_loop() is asyncio.get_running_loop():
+            await asyncio.wait([task])
         if outage.has_buckets and await self._ask():
             await self._charge(outage)
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, ParamSpec, TypeVar, cast
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from ratelimit.errors import RateLimited
 from ratelimit.limiters.aio import AsyncLimiter
 from ratelimit.limiters.limiter import Limiter
 from ratelimit.request.check import invalid_field
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Generator
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,8 +37,10 @@ def limited(
     def complete(user_id: str, prompt: str) -> str: ...
     ```
 
+    A generator function, async or not, is checked when its first item is asked for.
+
     Args:
-        limiter: a `Limiter` for a function, an `AsyncLimiter` for a coroutine function.
+        limiter: an `AsyncLimiter` for an `async def` function, a `Limiter` for any other.
         key: the name of the argument that is the key's identifier (text, or a whole number), or a function
             that returns the identifier. Functions are called with the arguments of the call.
         cost: how much of each unit a call takes, from 0 to 10^12, or a function that returns it; 1 request
@@ -85,18 +91,26 @@ def _wrap(
     timeout: float | None,
 ) -> Callable[P, T]:
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        raise invalid_field("limiter", "must be an AsyncLimiter for a coroutine function, not a Limiter")
+        raise invalid_field("limiter", "must be an AsyncLimiter for an async function, not a Limiter")
 
-    @functools.wraps(function)
-    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+    def admit(*args: P.args, **kwargs: P.kwargs) -> None:
         check = make_check(*args, **kwargs)
         if timeout is not None:
             limiter.acquire(check, timeout=timeout)
         elif not (decision := limiter.check(check)):
             raise RateLimited(decision)
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        admit(*args, **kwargs)
         return function(*args, **kwargs)
 
-    return run
+    @functools.wraps(function)
+    def iterate(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, Any]:
+        admit(*args, **kwargs)
+        return (yield from cast("Generator[Any, Any, Any]", function(*args, **kwargs)))
+
+    return cast("Callable[P, T]", iterate) if inspect.isgeneratorfunction(function) else run
 
 
 def _wrap_async(
@@ -105,19 +119,47 @@ def _wrap_async(
     make_check: Callable[P, dict[str, Any]],
     timeout: float | None,
 ) -> Callable[P, T]:
-    if not inspect.iscoroutinefunction(function):
-        raise invalid_field("limiter", "must be a Limiter for a function that is no coroutine function")
+    is_generator = inspect.isasyncgenfunction(function)
+    if not is_generator and not inspect.iscoroutinefunction(function):
+        raise invalid_field("limiter", "must be a Limiter for a function that is not async")
 
-    @functools.wraps(function)
-    async def run(*args: P.args, **kwargs: P.kwargs) -> object:
+    async def admit(*args: P.args, **kwargs: P.kwargs) -> None:
         check = make_check(*args, **kwargs)
         if timeout is not None:
             await limiter.acquire(check, timeout=timeout)
         elif not (decision := await limiter.check(check)):
             raise RateLimited(decision)
-        return await function(*args, **kwargs)
 
-    return cast("Callable[P, T]", run)
+    @functools.wraps(function)
+    async def run(*args: P.args, **kwargs: P.kwargs) -> object:
+        await admit(*args, **kwargs)
+        return await cast("Awaitable[object]", function(*args, **kwargs))
+
+    return cast("Callable[P, T]", _wrap_async_generator(function, admit) if is_generator else run)
+
+
+def _wrap_async_generator(
+    function: Callable[P, object], admit: Callable[P, Awaitable[None]]
+) -> Callable[P, AsyncGenerator[Any, Any]]:
+    @functools.wraps(function)
+    async def iterate(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Any, Any]:
+        await admit(*args, **kwargs)
+        # What `yield from` does in a generator that is not async.
+        async with aclosing(cast("AsyncGenerator[Any, Any]", function(*args, **kwargs))) as items:
+            step = items.asend(None)
+            while True:
+                try:
+                    item = await step
+                except StopAsyncIteration:
+                    return
+                try:
+                    step = items.asend((yield item))
+                except GeneratorExit:
+                    raise
+                except BaseException as error:  # noqa: BLE001 - thrown in from outside, for the function
+                    step = items.athrow(error)
+
+    return iterate
 
 
 def _read_argument(function: Callable[..., object], name: str) -> Callable[..., str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from ratelimit.errors import RateLimited
 from ratelimit.limiters.arguments import USAGE_AGE, USAGE_LENGTH, make_settle_options
 from ratelimit.limiters.blocking_base import BlockingBase
+from ratelimit.limiters.closed import CLOSED_CALLS
 from ratelimit.limiters.reservation import Reservation
 from ratelimit.stores.failures import CONNECTION_ERRORS
 
@@ -281,15 +282,19 @@ class Limiter(BlockingBase):
     def close(self) -> None:
         """Return all leases and close the connections. A second call does nothing.
 
+        After that every other method that decides, charges or asks the store raises `LimiterClosed`.
         An embedded server stops when the last limiter of this process that uses it is closed.
         """
         if self._closed:
             return
         self._close_leases()
-        self._calls.close()
+        calls, self._calls = self._calls, CLOSED_CALLS
+        self._forget_what_decides()
+        calls.close()
         self._opened_store.release()
 
     def __enter__(self) -> Self:
+        self._require_open()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from ratelimit.errors import RateLimited, StoreUnavailable, UnknownReservation
+from ratelimit.errors import LimiterClosed, RateLimited, StoreUnavailable, UnknownReservation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
@@ -92,7 +92,7 @@ class Reservation(AbstractContextManager["Reservation"]):
         """Free the slots if the reservation was neither settled nor cancelled; keep the estimate charged."""
         if self._open:
             # Without an answer from the store the slots become free after the limit's `ttl`.
-            with suppress(StoreUnavailable, UnknownReservation):
+            with suppress(StoreUnavailable, LimiterClosed, UnknownReservation):
                 self._limiter.release(self.id)
 
 
@@ -165,7 +165,7 @@ def _run_in_background(work: Coroutine[Any, Any, object]) -> asyncio.Task[None]:
     """
 
     async def run() -> None:
-        with suppress(StoreUnavailable, UnknownReservation):
+        with suppress(StoreUnavailable, LimiterClosed, UnknownReservation):
             await work
 
     task = asyncio.create_task(run())

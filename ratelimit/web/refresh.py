@@ -12,7 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from ratelimit.errors import StoreUnavailable
+from ratelimit.errors import LimiterClosed, StoreUnavailable
 
 if TYPE_CHECKING:
     from ratelimit.limiters.aio import AsyncLimiter
@@ -85,7 +85,7 @@ class AsyncRefresher:
 def _refresh(limiter: Limiter) -> None:
     try:
         limiter.refresh()
-    except StoreUnavailable:
+    except (StoreUnavailable, LimiterClosed):
         pass  # Those of the last read stay in force.
     except Exception:  # noqa: BLE001 - it is logged, and the requests go on
         _log.exception("assignments could not be read; the last ones stay in force")
@@ -94,7 +94,7 @@ def _refresh(limiter: Limiter) -> None:
 async def _refresh_async(limiter: AsyncLimiter) -> None:
     try:
         await limiter.refresh()
-    except StoreUnavailable:
+    except (StoreUnavailable, LimiterClosed):
         pass  # Those of the last read stay in force.
     except Exception:  # noqa: BLE001 - it is logged, and the requests go on
         _log.exception("assignments could not be read; the last ones stay in force")

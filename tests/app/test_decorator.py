@@ -1,6 +1,7 @@
-"""`limited`: functions and coroutine functions that are checked at each call."""
+"""`limited`: functions, coroutine functions and generator functions that are checked at each call."""
 
 import asyncio
+import contextlib
 import inspect
 
 import pytest
@@ -65,6 +66,90 @@ def test_the_cost_is_computed_from_the_arguments_and_numbers_and_defaults_may_be
     assert read_left(limits, key="7") == 88
 
 
+def test_a_generator_function_is_checked_at_its_first_item(make_limits):
+    limits, begun = make_limits(THREE), []
+
+    @limited(limits, key="user")
+    def stream(user):
+        begun.append(user)
+        sent = yield 1
+        return sent
+
+    assert inspect.isgeneratorfunction(stream)
+    for _ in range(5):
+        stream("ada")
+    assert read_left(limits, "requests", "ada") == 3
+    assert [list(stream("ada")) for _ in range(3)] == [[1]] * 3
+    with pytest.raises(RateLimited):
+        next(stream("ada"))
+    assert len(begun) == 3
+
+    items = stream("grace")
+    next(items)
+    with pytest.raises(StopIteration) as ended:
+        items.send("an answer")
+    assert ended.value.value == "an answer"
+
+
+def test_an_async_generator_function_is_checked_at_its_first_item(open_limiter, make_limits):
+    begun = []
+
+    async def run():
+        async with open_limiter(THREE) as limiter:
+
+            @limited(limiter, key="user")
+            async def stream(user):
+                begun.append(user)
+                yield 1
+                yield 2
+
+            assert inspect.isasyncgenfunction(stream)
+            for _ in range(5):
+                stream("ada")
+            assert read_left(make_limits(THREE), "requests", "ada") == 3
+            items = [[item async for item in stream("ada")] for _ in range(3)]
+            with pytest.raises(RateLimited):
+                await anext(stream("ada"))
+            return items
+
+    assert asyncio.run(run()) == [[1, 2]] * 3
+    assert len(begun) == 3
+
+
+def test_an_async_generator_gets_what_is_sent_and_thrown_and_is_closed_at_once(open_limiter):
+    told = []
+
+    async def run():
+        async with open_limiter(THREE) as limiter:
+
+            @limited(limiter, key=lambda: "k")
+            async def stream():
+                try:
+                    told.append((yield 1))
+                    yield 2
+                except asyncio.CancelledError as error:
+                    told.append(str(error))
+                    yield 3
+                finally:
+                    told.append("closed")
+
+            items = stream()
+            assert [await anext(items), await items.asend("sent")] == [1, 2]
+            assert await items.athrow(asyncio.CancelledError("thrown")) == 3
+            with pytest.raises(StopAsyncIteration):
+                await anext(items)
+            items = stream()
+            await anext(items)
+            await items.aclose()
+            assert told == ["sent", "thrown", "closed", "closed"]
+            with pytest.raises(KeyError):
+                async with contextlib.asynccontextmanager(stream)():
+                    raise KeyError
+
+    asyncio.run(run())
+    assert told[4:] == ["closed"]
+
+
 @pytest.mark.parametrize("kind", ["threads", "asyncio"])
 def test_with_a_timeout_it_waits(make_limits, open_limiter, kind):
     def call_twice():
@@ -119,13 +204,18 @@ def test_the_limiter_must_be_of_the_functions_kind(make_limits, open_limiter):
     async def work(user):
         pass
 
+    async def async_stream(user):
+        yield 1
+
     def stream(user):
         yield 1
 
-    with pytest.raises(InvalidRequest, match="must be an AsyncLimiter for a coroutine function"):
-        limited(make_limits(THREE), key="user")(work)
-    with pytest.raises(InvalidRequest, match="must be a Limiter for a function"):
-        limited(open_limiter(THREE), key="user")(stream)
+    for function in (work, async_stream):
+        with pytest.raises(InvalidRequest, match="must be an AsyncLimiter for an async function"):
+            limited(make_limits(THREE), key="user")(function)
+    for function in (len, stream):
+        with pytest.raises(InvalidRequest, match="must be a Limiter for a function that is not async"):
+            limited(open_limiter(THREE), key=lambda user: user)(function)
 
 
 def test_a_key_of_another_type_is_refused_and_nothing_is_charged(make_limits):

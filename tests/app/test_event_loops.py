@@ -9,6 +9,8 @@ import uvloop
 
 from ratelimit import Limit
 
+from ..stored import used
+
 
 @pytest.fixture(autouse=True)
 def collected():
@@ -101,3 +103,23 @@ def test_p9_leases_of_a_loop_that_ended_return_in_the_next_one(open_limiter, new
 
         with asyncio.Runner(loop_factory=new_loop) as runner:
             assert runner.run(go_on()) == (True, True)
+
+
+def test_p8_what_an_ended_loop_left_to_charge_is_charged_at_close(
+    open_limiter, short_dir, start_valkey, open_client
+):
+    limit = Limit("requests", "20/365d", on_outage="local")
+    limiter = open_limiter(limit, store=f"unix://{short_dir}/starts-late.sock")
+    keys = [f"k{number}" for number in range(40)]  # more than are charged at the same time
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        decisions = asyncio.run(limiter.check_many(keys))
+        assert {decision.source for decision in decisions} == {"outage"}
+        url = start_valkey("starts-late")
+        assert asyncio.run(limiter.check("another")).source == "store"
+        asyncio.run(limiter.close())
+        del limiter
+        gc.collect()
+    # Those asked last are charged first: the loop ended before their answers came, as in a lost call.
+    client = open_client(url)
+    assert [used(client, name=f"rl1:{{{key}}}:k") for key in keys[:8]] == pytest.approx([1] * 8, abs=1e-3)

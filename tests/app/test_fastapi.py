@@ -1,6 +1,7 @@
 """The FastAPI dependency: decisions, problems, OpenAPI; and the middleware in a FastAPI application."""
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 from typing import Annotated
@@ -9,8 +10,9 @@ import httpx
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Request, Response, WebSocket
 from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.testclient import TestClient
 
-from ratelimit import Decision, InvalidRequest, Limit, RateLimited
+from ratelimit import AsyncLimiter, Decision, InvalidRequest, Limit, LimiterClosed, RateLimited
 from ratelimit.asgi import RateLimitMiddleware
 from ratelimit.fastapi import RESPONSES, rate_limit
 
@@ -278,3 +280,22 @@ def test_uvicorn_a_client_that_goes_away_and_an_error_end_their_reservations(ser
         assert read_left(limits) == 970
         assert client.get("/error").status_code == 500
     assert (read_left(limits), read_left(limits, "parallel")) == (870, 2)
+
+
+def test_p8_an_application_that_starts_again_with_a_closed_limiter_does_not_start():
+    limiter = AsyncLimiter("embedded://", THREE)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app):
+        async with limiter:
+            yield
+
+    app = FastAPI(lifespan=lifespan)
+    app.add_middleware(RateLimitMiddleware, limiter=limiter, **KEYED)
+    app.get("/models")(lambda: 1)
+    with TestClient(app) as client:
+        assert client.get("/models", headers=SECRET).status_code == 200
+    with pytest.raises(LimiterClosed, match="this limiter is closed"), TestClient(app):
+        pytest.fail("it started")
+    with pytest.raises(LimiterClosed, match="this limiter is closed"):
+        TestClient(app).get("/models", headers=SECRET)

@@ -117,6 +117,54 @@ def test_an_answer_that_says_no_wait_to_obey_is_returned(api, retry_after):
     assert api.ask("threads", GET, answers=[(429, headers)]) == [429]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "date",
+    [
+        "Mon, 01 Jan 99999999999 00:00:00 GMT",
+        "Mon, 01 Jan 2035 99999999999:00:00 GMT",
+        "Mon, 01 Jan 2035 00:00:00 +99999999999999",
+        "Mon, 01 Jan 2035 00:00:00 +9999",
+    ],
+)
+def test_an_answer_with_an_impossible_date_is_returned_and_can_be_closed(
+    open_limiter, make_limits, kind, date
+):
+    ended = []
+
+    class Body(httpx.SyncByteStream, httpx.AsyncByteStream):
+        def __iter__(self):
+            yield b""
+
+        async def __aiter__(self):
+            yield b""
+
+        def close(self):
+            ended.append("closed")
+
+        async def aclose(self):
+            ended.append("closed")
+
+    def answer(_request):
+        return httpx.Response(429, headers={"Retry-After": date}, stream=Body())
+
+    def ask():
+        transport = RateLimitTransport(make_limits(MANY), httpx.MockTransport(answer), key="k")
+        response = transport.handle_request(httpx.Request("GET", "http://api.test"))
+        assert (response.status_code, ended) == (429, [])
+        response.close()
+
+    async def ask_async():
+        async with open_limiter(MANY) as limiter:
+            transport = AsyncRateLimitTransport(limiter, httpx.MockTransport(answer), key="k")
+            response = await transport.handle_async_request(httpx.Request("GET", "http://api.test"))
+            assert (response.status_code, ended) == (429, [])
+            await response.aclose()
+
+    ask() if kind == "threads" else asyncio.run(ask_async())
+    assert ended == ["closed"]
+
+
 def test_a_wait_may_be_a_date(api):
     when = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
     past = format_datetime(datetime.now(UTC) - timedelta(seconds=30), usegmt=True)

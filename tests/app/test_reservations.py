@@ -280,17 +280,15 @@ async def read_and_fail(scope, receive, send):
 
 
 @pytest.mark.parametrize(
-    ("app", "received", "charged", "status", "complete"),
+    ("app", "received", "charged", "status"),
     [
-        (fail_at_once, (), 1, 500, False),
-        (fail_halfway, (), 0, 200, False),
-        (read_and_fail, [{"type": "http.disconnect"}], 0, None, False),
-        (end_without_an_answer, (), 0, None, False),
+        (fail_at_once, (), 1, 500),
+        (fail_halfway, (), 0, 200),
+        (read_and_fail, [{"type": "http.disconnect"}], 0, None),
+        (end_without_an_answer, (), 0, None),
     ],
 )
-def test_p7_an_error_before_the_answer_counts_as_a_500(
-    open_limiter, app, received, charged, status, complete
-):
+def test_p7_an_error_before_the_answer_counts_as_a_500(open_limiter, app, received, charged, status):
     seen = []
 
     def read(answer):
@@ -340,3 +338,17 @@ def test_p7_a_file_that_the_server_sends_ends_the_answer(open_limiter, last):
 
     run_with(open_limiter, send_file, options={"usage": read})
     assert seen == [True, "after"]
+
+
+def test_an_answer_that_ends_after_its_limiter_was_closed_is_sent_and_logged_as_unsettled(
+    open_limiter, caplog
+):
+    limiter = open_limiter(*METERED)
+
+    async def close_in_the_middle(scope, receive, send):
+        await send(START)
+        await limiter.close()
+        await send({"type": "http.response.body", "body": b"b"})
+
+    asyncio.run(play(RateLimitMiddleware(close_in_the_middle, limiter, **ESTIMATE, usage=use_thirty)))
+    assert "its estimate stays charged: this limiter is closed" in caplog.text

@@ -1,6 +1,6 @@
 """The public API as a typed program uses it. Type checkers read this file; nobody runs it."""
 
-from collections.abc import Awaitable, Callable  # noqa: TC003 - a plain import, as users write it
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Annotated, assert_type
 
 import httpx
@@ -67,7 +67,19 @@ async def double(number: int) -> int:
     return 2 * number
 
 
+@limited(limiter, key="user")
+def count(user: str) -> Iterator[int]:
+    yield len(user)
+
+
+@limited(async_limiter, key=find_user)
+async def stream(number: int) -> AsyncIterator[str]:
+    yield str(number)
+
+
 async def use_decorated() -> None:
+    assert_type(list(count("ada")), list[int])
+    assert_type([item async for item in stream(4)], list[str])
     assert_type(greet("ada", loud=True), str)
     assert_type(await double(4), int)
     same: Callable[[int], Awaitable[int]] = double

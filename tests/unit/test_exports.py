@@ -12,6 +12,7 @@ NAMES = [
     *(
         "LimitState",
         "Limiter",
+        "LimiterClosed",
         "Observer",
         "Plan",
         "Policy",
@@ -60,6 +61,7 @@ def test_both_limiters_have_the_same_methods_with_the_same_parameters():
     [
         (ratelimit.RateLimited, [ratelimit.RateLimitError]),
         (ratelimit.StoreUnavailable, [ratelimit.RateLimitError]),
+        (ratelimit.LimiterClosed, [ratelimit.RateLimitError, RuntimeError]),
         (ratelimit.PolicyError, [ratelimit.RateLimitError, ValueError]),
         (ratelimit.InvalidRequest, [ratelimit.RateLimitError, ValueError]),
         (ratelimit.UnknownReservation, [ratelimit.InvalidRequest]),
