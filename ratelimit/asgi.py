@@ -69,7 +69,9 @@ class RateLimitMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         rules, limiter = self._rules, self._limiter
-        if scope["type"] not in {"http", "websocket"} or self._excludes(scope):
+        if scope["type"] not in {"http", "websocket"} or rules.excludes(
+            scope["path"], scope.get("root_path")
+        ):
             await self._app(scope, receive, send)
             return
         if (first_read := self._refresher.refresh_if_due(limiter)) is not None:
@@ -99,13 +101,6 @@ class RateLimitMiddleware:
             await Ending(rules, reservation, scope).serve(self._app, receive, _add(headers, send))
             return
         await self._app(scope, receive, _add(headers, send))
-
-    def _excludes(self, scope: Scope) -> bool:
-        """Whether a request is not limited: by its path, or by its path below where this is mounted."""
-        path: str = scope["path"]
-        root: str = scope.get("root_path") or ""
-        excludes = self._rules.excludes
-        return excludes(path) or (bool(root) and path.startswith(f"{root}/") and excludes(path[len(root) :]))
 
 
 class ScopeReader:

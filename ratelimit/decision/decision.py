@@ -93,9 +93,9 @@ class Decision:
         Args:
             dialects: any of `ietf`, `openai`, `venice`; see `ratelimit.decision.headers`.
         """
-        if len(dialects) == 1 and dialects[0] == "ietf" and (deferred := find_deferred(self)) is not None:
-            _, write_headers, *arguments = deferred
-            headers: dict[str, str] | None = write_headers(*arguments) if write_headers else None
+        deferred = self.__dict__.get("_deferred")
+        if deferred is not None and deferred[1] is not None and len(dialects) == 1 and dialects[0] == "ietf":
+            headers: dict[str, str] | None = deferred[1](*deferred[2:])
             if headers is not None:
                 return headers
         return make_headers(self, dialects)

@@ -60,7 +60,7 @@ class AsyncRefresher:
 
     def __init__(self, seconds: float | None) -> None:
         self._seconds = seconds
-        self._limiter: AsyncLimiter | None = None
+        self._limiter: AsyncLimiter | None = None  # whose assignments have been read
         self._due = 0.0  # seconds, monotonic
         self._task: asyncio.Task[None] | None = None
 
@@ -70,16 +70,22 @@ class AsyncRefresher:
         Returns:
             The task to wait for if assignments have never been read; it raises nothing. Else None.
         """
-        if self._seconds is None:
+        if limiter is self._limiter and time.monotonic() < self._due:
             return None
-        if limiter is not self._limiter or time.monotonic() >= self._due:
-            self._limiter, self._due = limiter, time.monotonic() + self._seconds
-            loop = asyncio.get_running_loop()
-            if self._task is None or self._task.done() or self._task.get_loop() is not loop:
-                self._task = loop.create_task(_refresh_async(limiter))
+        return None if self._seconds is None else self._begin(limiter, self._seconds)
+
+    def _begin(self, limiter: AsyncLimiter, seconds: float) -> asyncio.Task[None] | None:
+        loop, now = asyncio.get_running_loop(), time.monotonic()
+        is_reading = self._task is not None and not self._task.done() and self._task.get_loop() is loop
+        if not is_reading and (now >= self._due or self._limiter not in {None, limiter}):
+            self._due = now + seconds
+            self._task = loop.create_task(_refresh_async(limiter))
+            is_reading = True
         if limiter.has_read_assignments:
+            self._limiter = limiter
             return None
-        return None if self._task is None or self._task.done() else self._task
+        self._limiter = None
+        return self._task if is_reading else None
 
 
 def _refresh(limiter: Limiter) -> None:

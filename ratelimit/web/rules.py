@@ -184,6 +184,13 @@ class MiddlewareRules(CheckRules[R]):
         if self.body_tail not in range(MAX_BODY_TAIL + 1):
             raise invalid_field("body_tail", f"must be a whole number of bytes from 0 to {MAX_BODY_TAIL}")
 
-    def excludes(self, path: str) -> bool:
-        """Return whether requests of a path are not limited."""
-        return path in self._excluded_paths or path.startswith(self._excluded_folders)
+    def excludes(self, path: str, root: str | None = None) -> bool:
+        """Return whether requests of a path are not limited.
+
+        Args:
+            path: the whole path.
+            root: where the application is mounted, if `path` includes that: the path below it counts, too.
+        """
+        if path in self._excluded_paths or path.startswith(self._excluded_folders):
+            return True
+        return bool(root) and path.startswith(f"{root}/") and self.excludes(path[len(root or "") :])
