@@ -156,7 +156,7 @@ def test_p7_an_error_settles_what_is_known(make_limits, app, usage, left):
     assert (read_left(limits), read_left(limits, "parallel")) == (left, 2)
 
 
-def test_p6_a_client_that_goes_away_settles_once(make_limits):
+def test_p7_a_client_that_goes_away_settles_what_is_known_once(make_limits):
     limits, seen = make_limits(*METERED), []
 
     def read(answer):
