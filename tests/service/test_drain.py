@@ -111,11 +111,22 @@ def test_sighup_reaches_every_worker_and_replaces_none(start_sidecar):
     assert find_workers(sidecar) == workers
 
 
+def count_catching_workers(pid):
+    """Count the worker processes of a sidecar that catch SIGTERM already."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    workers = [child for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    statuses = [Path(f"/proc/{worker}/status").read_text() for worker in workers]
+    caught = [int(re.search(r"SigCgt:\s*(\w+)", status)[1], 16) for status in statuses]
+    return sum(bool(mask & 1 << (signal.SIGTERM - 1)) for mask in caught)
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_readiness_fails_first_while_checks_are_still_answered(start_sidecar, workers):
     sidecar = start_sidecar("--workers", workers, "--drain", "60s")
     assert sidecar.client.get("/readyz").status_code == 200
     assert "connection" not in sidecar.check("k").headers
+    if workers == "2":  # the other one may still be starting
+        wait_until(lambda: count_catching_workers(sidecar.process.pid) == 2)
     sidecar.process.send_signal(signal.SIGTERM)
 
     def answer():
