@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ratelimit.decision.decision import defer_decision, find_deferred
 from ratelimit.decision.limit_state import BLOCKED
 from ratelimit.engine.layout import FIRST_GROUP_ARGUMENT
-from ratelimit.engine.limit_status import NONE, evaluate_limit, make_limit_state, unpack_states
+from ratelimit.engine.limit_status import ADMITTED, NONE, evaluate_limit, make_limit_state, unpack_states
 from ratelimit.engine.raw_headers import write_raw_headers
 from ratelimit.engine.reservation_record import encode_limits, encode_record
 from ratelimit.request.privacy import mask
@@ -38,7 +38,7 @@ A larger call saves little per check. With smaller calls the client encodes the 
 runs one: with 256 tasks, 96 gave 1.7 times the checks per second of 320."""
 
 _HEADER_STRUCT: Final = Struct("<2d")
-_ADMITTED, REMEMBERED = b"1a"  # the first byte of a reply
+REMEMBERED: Final = b"a"[0]  # the first byte of a reply that was given before
 _TAKE_AND_REMEMBER: Final = 2
 _TIME_STRUCT: Final = Struct("<d")
 STATES_START: Final = 1 + _TIME_STRUCT.size  # the states follow the verdict and the time
@@ -155,7 +155,7 @@ def read_decision(check: ResolvedCheck, reply: bytes, source: Source = "store") 
     reservation = check.reservation
     if reply[0] == REMEMBERED:
         reservation, _, reply = split_answer(check, reply)
-    allowed = reply[0] == _ADMITTED and not check.subject.blocked
+    allowed = reply[0] == ADMITTED and not check.subject.blocked
     return defer_decision(
         allowed, source, (decode_members, write_raw_headers, check, reply, None, reservation, source)
     )
@@ -215,7 +215,7 @@ def decode_members(
         source: who decided.
     """
     layout = check.subject.layout
-    allowed = reply[0] == _ADMITTED
+    allowed = reply[0] == ADMITTED
     taken = allowed and check.take
     states: list[LimitState] = []
     violated: list[str] = []

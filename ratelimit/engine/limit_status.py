@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ratelimit.policy.shape import Shape
 
 _TIME_STRUCT: Final = Struct("<d")
+ADMITTED: Final = b"1"[0]  # the first byte of a reply that admits
 
 NONE = "-"
 """What stands in calls and replies of the scripts where there is no value."""

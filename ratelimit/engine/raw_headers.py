@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ratelimit.decision.headers import write_entry, write_quota
 from ratelimit.engine.bucket import compute_remaining_after
-from ratelimit.engine.limit_status import evaluate_limit, list_shown_numbers
+from ratelimit.engine.limit_status import ADMITTED, evaluate_limit, list_shown_numbers
 from ratelimit.request.timestamp import MICROSECONDS
 
 if TYPE_CHECKING:
     from ratelimit.engine.layout import Layout, PlacedLimit
     from ratelimit.engine.resolver import ResolvedCheck
 
-_ADMITTED: Final = b"1"[0]
 _MAX_LAYOUTS: Final = 1024
 
 
@@ -35,7 +34,7 @@ def write_raw_headers(
     layout = subject.layout
     states = layout.state_struct
     # A denial has a Retry-After. A longer reply has times of failures; a shorter one has no states.
-    if reply[0] != _ADMITTED or len(reply) != 1 + states.size or subject.blocked:
+    if reply[0] != ADMITTED or len(reply) != 1 + states.size or subject.blocked:
         return None
     policy, shown = _list_shown(layout)
     if not shown:

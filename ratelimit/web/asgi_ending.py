@@ -63,7 +63,7 @@ class Ending:
         try:
             await app(self._answer.request, listen, watch)
             self._answer.complete |= is_websocket  # It has no last chunk.
-        except Exception:
+        except Exception:  # a cancellation is no failure of the application, so it is not among these
             if self._answer.status is None and not is_websocket and not is_client_gone:
                 self._answer.status = 500  # which the server answers, or a part of the framework around this
             raise

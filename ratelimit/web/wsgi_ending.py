@@ -85,7 +85,7 @@ class Chunks:
             for chunk in self._chunks:
                 self._ending.add(chunk)
                 yield chunk
-        except Exception as error:
+        except Exception as error:  # what stops the process is no failure of the application
             self._ending.end(error)
             raise
         self._ending.end(complete=True)
