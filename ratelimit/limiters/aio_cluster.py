@@ -13,12 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ratelimit.engine.parts import merge_replies, must_refund, plan_shared, split_check
 from ratelimit.limiters.aio_server import LONG_DEADLINES, raise_first_error
-from ratelimit.limiters.cluster_commands import (
-    make_plain_command,
-    make_script_command,
-    make_slot_calls,
-    read_outcomes,
-)
+from ratelimit.limiters.cluster_commands import PlainCommand, ScriptCommand, make_check_commands
 from ratelimit.shortcuts.coalescing import Coalescer
 from ratelimit.stores.breaker import PAUSED, PausedCalls
 from ratelimit.stores.failures import CONNECTION_ERRORS
@@ -85,11 +80,10 @@ class AsyncCluster:
     def submit(self, check: ResolvedCheck) -> asyncio.Future[Reply]:
         """Return a future for the reply to a check; see `AsyncCalls`."""
         subject = check.subject
-        if self._topology.is_known and not subject.layout.has_shared:
-            return self._servers.find(self._topology.find_primary(subject.cluster_slot)).coalescer.submit(
-                check
-            )
-        return self._start(self._decide(check, split_check(check)))
+        server = self._servers.by_address.get(self._topology.primaries[subject.cluster_slot])
+        if server is None or subject.layout.has_shared:
+            return self._start(self._decide(check, split_check(check)))
+        return server.coalescer.submit(check)
 
     async def _decide(self, check: ResolvedCheck, parts: Parts | None) -> Reply:
         """Decide a check, in two parts if it has two."""
@@ -111,27 +105,32 @@ class AsyncCluster:
         return self._servers.find(self._topology.find_primary(check.subject.cluster_slot))
 
     async def _run_checks(self, checks: list[ResolvedCheck]) -> Sequence[bytes | Exception]:
-        calls = make_slot_calls(checks, self._encode_checks)
-        outcomes = await self._route([call.command for call in calls])
-        replies = read_outcomes(len(checks), calls, outcomes)
+        commands = make_check_commands(checks, self._encode_checks)
+        await self._route(commands)
+        replies: list[Any] = [None] * len(checks)
+        for command in commands:
+            command.put_replies(replies)
         if all(isinstance(reply, TimeoutError) for reply in replies):
             raise_first_error(replies)  # So the checks that wait for this server fail, too.
         return replies
 
     async def run_script(self, script: Script, keys: list[str], args: list[ScriptArgument]) -> Any:  # noqa: ANN401 - replies have many types
         """Run a script and return its reply; see `AsyncCalls`."""
-        outcomes = await self._route([make_script_command(script, keys, args)])
-        raise_first_error(outcomes)
-        return outcomes[0]
+        command = ScriptCommand(script, keys, args)
+        await self._route([command])
+        raise_first_error([command.outcome])
+        return command.outcome
 
     async def run_commands(self, commands: Sequence[Command], *, is_long: bool = False) -> list[Any]:
         """Run commands and return their replies; see `AsyncCalls`."""
-        outcomes = await self._route([make_plain_command(command) for command in commands], is_long=is_long)
+        routed = [PlainCommand(command) for command in commands]
+        await self._route(routed, is_long=is_long)
+        outcomes = [command.outcome for command in routed]
         raise_first_error(outcomes)
         return outcomes
 
-    async def _route(self, commands: list[RoutedCommand], *, is_long: bool = False) -> list[Any]:
-        """Send commands to where the cluster says, and return their replies or errors."""
+    async def _route(self, commands: Sequence[RoutedCommand], *, is_long: bool = False) -> None:
+        """Send commands to where the cluster says, until each has its outcome."""
         loop = asyncio.get_running_loop()
         until = loop.time() + self._deadline * (LONG_DEADLINES if is_long else 1)
         if not self._topology.is_known:
@@ -148,9 +147,8 @@ class AsyncCluster:
                 step = routing.send(answers)
                 if loop.time() > until:
                     step = routing.send(None)
-            except StopIteration as end:
-                outcomes: list[Any] = end.value
-                return outcomes
+            except StopIteration:
+                return
 
     async def _send(self, batch: Batch, *, is_long: bool) -> list[Any]:
         """Send commands to one server, and return the reply to each of them, or the error of all."""
@@ -167,8 +165,7 @@ class AsyncCluster:
             watch.note_failure(error, started)
             self._refresh_soon()
             return [error] * len(batch.commands)
-        for checks in batch.checks:
-            watch.note_call(checks, started)
+        watch.note_calls(batch.check_counts, started)
         return answers
 
     def _refresh_soon(self) -> None:
@@ -284,24 +281,23 @@ class _Servers:
 
     def __init__(self, make_server: Callable[[Address], _Server]) -> None:
         self._make_server = make_server
-        self._servers: dict[Address, _Server] = {}
+        self.by_address: dict[Address | None, _Server] = {}
 
     def find(self, address: Address) -> _Server:
         """Return a server."""
-        server = self._servers.get(address)
+        server = self.by_address.get(address)
         if server is None:
-            server = self._servers[address] = self._make_server(address)
+            server = self.by_address[address] = self._make_server(address)
         return server
 
     def list_all(self) -> list[_Server]:
         """Return all servers."""
-        return list(self._servers.values())
+        return list(self.by_address.values())
 
     async def close_all_but(self, kept: Sequence[Address]) -> None:
         """Close and forget servers that are not needed and have no checks under way."""
-        for address in [*self._servers]:
-            server = self._servers[address]
+        for address, server in [*self.by_address.items()]:
             if address not in kept and not (kept and server.coalescer.is_busy):
-                del self._servers[address]
+                del self.by_address[address]
                 server.watch.close()
                 await server.close()

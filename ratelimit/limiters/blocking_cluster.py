@@ -9,12 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ratelimit.engine.parts import merge_replies, must_refund, plan_shared, split_check
 from ratelimit.limiters.aio_server import LONG_DEADLINES, raise_first_error
-from ratelimit.limiters.cluster_commands import (
-    make_plain_command,
-    make_script_command,
-    make_slot_calls,
-    read_outcomes,
-)
+from ratelimit.limiters.cluster_commands import PlainCommand, ScriptCommand, make_check_commands
 from ratelimit.stores.breaker import PAUSED, PausedCalls
 from ratelimit.stores.failures import CONNECTION_ERRORS
 from ratelimit.stores.routing import route
@@ -87,23 +82,30 @@ class Cluster:
         return merge_replies(check, parts, own, shared)
 
     def _run_calls(self, checks: Sequence[ResolvedCheck]) -> list[bytes | Exception]:
-        calls = make_slot_calls(checks, self._encode_checks)
-        return read_outcomes(len(checks), calls, self._route([call.command for call in calls]))
+        commands = make_check_commands(checks, self._encode_checks)
+        self._route(commands)
+        replies: list[Any] = [None] * len(checks)
+        for command in commands:
+            command.put_replies(replies)
+        return replies
 
     def run_script(self, script: Script, keys: list[str], args: list[ScriptArgument]) -> Any:  # noqa: ANN401 - replies have many types
         """Run a script and return its reply; see `Calls`."""
-        outcomes = self._route([make_script_command(script, keys, args)])
-        raise_first_error(outcomes)
-        return outcomes[0]
+        command = ScriptCommand(script, keys, args)
+        self._route([command])
+        raise_first_error([command.outcome])
+        return command.outcome
 
     def run_commands(self, commands: Sequence[Command], *, is_long: bool = False) -> list[Any]:
         """Run commands and return their replies; see `Calls`."""
-        outcomes = self._route([make_plain_command(command) for command in commands], is_long=is_long)
+        routed = [PlainCommand(command) for command in commands]
+        self._route(routed, is_long=is_long)
+        outcomes = [command.outcome for command in routed]
         raise_first_error(outcomes)
         return outcomes
 
-    def _route(self, commands: list[RoutedCommand], *, is_long: bool = False) -> list[Any]:
-        """Send commands to where the cluster says, and return their replies or errors."""
+    def _route(self, commands: Sequence[RoutedCommand], *, is_long: bool = False) -> None:
+        """Send commands to where the cluster says, until each has its outcome."""
         until = time.monotonic() + self._deadline * (LONG_DEADLINES if is_long else 1)
         if not self._topology.is_known:
             self._refresh()
@@ -118,9 +120,8 @@ class Cluster:
                 step = routing.send(answers)
                 if time.monotonic() > until:
                     step = routing.send(None)
-            except StopIteration as end:
-                outcomes: list[Any] = end.value
-                return outcomes
+            except StopIteration:
+                return
 
     def _send(self, batch: Batch, *, is_long: bool) -> list[Any]:
         """Send commands to one server, and return the reply to each of them, or the error of all."""
@@ -134,8 +135,7 @@ class Cluster:
             watch.note_failure(error, started)
             self._refresh(but=batch.address)
             return [error] * len(batch.commands)
-        for checks in batch.checks:
-            watch.note_call(checks, started)
+        watch.note_calls(batch.check_counts, started)
         return answers
 
     def _find_server(self, address: Address) -> _Server:

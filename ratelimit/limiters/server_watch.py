@@ -10,7 +10,7 @@ from ratelimit.stores.failures import classify_error, explain_error
 from ratelimit.stores.outage_log import OutageLog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ratelimit.observers.observer import Observers
 
@@ -46,13 +46,18 @@ class ServerWatch:
 
     def note_call(self, checks: int, started: int) -> None:
         """Note a call that the server answered; `started` is monotonic nanoseconds."""
+        self.note_calls((checks,), started)
+
+    def note_calls(self, check_counts: Sequence[int], started: int) -> None:
+        """Note calls that the server answered together: how many checks each of them carried."""
         self._log.note_success()
         self.breaker.note_success()
         self._note_answer()
         if self._observers.note_call:
             seconds = (time.monotonic_ns() - started) / 1_000_000_000
             for note_call in self._observers.note_call:
-                note_call(checks, seconds)
+                for checks in check_counts:
+                    note_call(checks, seconds)
 
     def note_failure(self, error: Exception, started: int) -> None:
         """Note a call that the server did not answer, or answered with an error; `started` as above."""

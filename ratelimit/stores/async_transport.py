@@ -170,11 +170,13 @@ class SharedTransport:
         timer = loop.call_at(until, connection.end_if_late, replies[-1], _LOOP_TURNS)
         try:
             await replies[-1]  # The server replies in the order of the commands.
-        finally:
-            timer.cancel()
+        except BaseException:
             for reply in replies:
                 if not reply.cancel() and not reply.cancelled():
                     reply.exception()  # Read here, or asyncio logs it: the last one has the same error.
+            raise
+        finally:
+            timer.cancel()
         return [as_error(reply.result()) for reply in replies]
 
     async def _wait_for_connection(self, loop: asyncio.AbstractEventLoop) -> _Connection:

@@ -2,7 +2,7 @@
 
     routing = route(topology, commands)
     step = next(routing)
-    while True:                                   # until StopIteration, whose value is the outcomes
+    while True:                                   # until StopIteration: each command has its outcome
         wait for step.pause
         answers = send step.batches               # a list of answers for each batch
         step = routing.send(answers)              # or None: the time is over
@@ -13,7 +13,6 @@ server says. All other errors are outcomes: a command whose outcome is unknown i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from redis.exceptions import NoScriptError, ResponseError
@@ -21,7 +20,7 @@ from redis.exceptions import NoScriptError, ResponseError
 from ratelimit.stores.topology import parse_redirect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Generator, Sequence
 
     from ratelimit.stores.topology import Topology
     from ratelimit.stores.transport import Command
@@ -33,23 +32,45 @@ FIRST_PAUSE: Final = 0.001
 _ASKING: Final[Command] = ("ASKING",)
 
 
-@dataclass(slots=True, eq=False)
 class RoutedCommand:
-    """A command for the server that has a slot.
+    """A command for the server that has a slot, and what is known of it so far.
 
     Attributes:
         slot: the slot.
-        encode: returns the command; with true, with the source of the script in place of its name.
-        split: returns commands that do the same in smaller parts; None if it cannot be split. While a slot is
-            being moved, a command with keys on both servers cannot run, but its parts can. The outcome of a
-            command that was split is the list of the outcomes of its parts.
-        checks: how many checks it carries.
+        outcome: its reply, or an error.
+        parts: what it was split into; they have the outcomes, then.
+        address: where to send it; None for the primary of its slot.
+        is_asking: whether that server has the slot only if it is told so.
+        needs_source: whether to send the source of the script in place of its name.
+        error: the last refusal.
     """
 
-    slot: int
-    encode: Callable[[bool], Command]
-    split: Callable[[], list[RoutedCommand]] | None = None
-    checks: int = 0
+    # A write has many commands, and most of them keep all of these.
+    outcome: Any = None
+    parts: Sequence[RoutedCommand] = ()
+    address: Address | None = None
+    is_asking = False
+    needs_source = False
+    error: Exception | None = None
+
+    def __init__(self, slot: int) -> None:
+        self.slot = slot
+
+    @property
+    def check_count(self) -> int:
+        """How many checks it carries."""
+        return 0
+
+    def encode(self) -> Command:
+        """Return the command."""
+        raise NotImplementedError
+
+    def split(self) -> Sequence[RoutedCommand]:
+        """Return commands that do the same in smaller parts; none if it cannot be split.
+
+        While a slot is being moved, a command with keys on both servers cannot run, but its parts can.
+        """
+        return ()
 
 
 class Batch(NamedTuple):
@@ -58,12 +79,12 @@ class Batch(NamedTuple):
     Attributes:
         address: the server.
         commands: the commands.
-        checks: how many checks each of them carries.
+        check_counts: how many checks each of them carries.
     """
 
     address: Address
     commands: list[Command]
-    checks: list[int]
+    check_counts: list[int]
 
 
 class Step(NamedTuple):
@@ -78,91 +99,77 @@ class Step(NamedTuple):
     batches: list[Batch]
 
 
-@dataclass(slots=True, eq=False)
-class _Pending:
-    """A command that has no outcome yet, and where its outcome goes."""
-
-    command: RoutedCommand
-    outcomes: list[Any]
-    index: int
-    address: Address | None = None  # where to send it; None for the primary of its slot
-    is_asking: bool = False
-    needs_source: bool = False
-    error: Exception | None = field(default=None, repr=False)
-
-
 def route(
     topology: Topology, commands: Sequence[RoutedCommand]
-) -> Generator[Step, list[list[Any]] | None, list[Any]]:
-    """Return the outcome of each command: its reply, or an error."""
-    outcomes: list[Any] = [None] * len(commands)
-    pending = [_Pending(command, outcomes, index) for index, command in enumerate(commands)]
+) -> Generator[Step, list[list[Any]] | None, None]:
+    """Give each command, or each of its parts, its outcome."""
     pause = 0.0
-    while pending:
-        groups = _group_by_server(topology, pending)
+    while commands:
+        groups = _group_by_server(topology, commands)
         answers = yield Step(pause, [_make_batch(address, group) for address, group in groups.items()])
         if answers is None:
-            for each in pending:
-                each.outcomes[each.index] = each.error or TimeoutError()
+            for command in commands:
+                command.outcome = command.error or TimeoutError()
             break
-        pending = []
+        refused: list[RoutedCommand] = []
         has_to_wait = False
         for (address, group), answers_of_group in zip(groups.items(), answers, strict=True):
             replies = iter(answers_of_group)
-            for each in group:
-                if each.is_asking:
+            for command in group:
+                if command.is_asking:
                     next(replies)
-                kept, must_wait = _read_answer(topology, address, each, next(replies))
-                pending += kept
-                has_to_wait |= must_wait
+                answer = next(replies)
+                if isinstance(answer, ResponseError):
+                    again, must_wait = _read_error(topology, address, command, answer)
+                    refused += again
+                    has_to_wait |= must_wait
+                else:
+                    command.outcome = answer
+        commands = refused
         pause = (pause * 2 or FIRST_PAUSE) if has_to_wait else 0.0
-    return outcomes
 
 
-def _group_by_server(topology: Topology, pending: list[_Pending]) -> dict[Address, list[_Pending]]:
-    groups: dict[Address, list[_Pending]] = {}
-    for each in pending:
-        address = each.address or topology.find_primary(each.command.slot)
-        groups.setdefault(address, []).append(each)
+def _group_by_server(
+    topology: Topology, commands: Sequence[RoutedCommand]
+) -> dict[Address, list[RoutedCommand]]:
+    groups: dict[Address, list[RoutedCommand]] = {}
+    for command in commands:
+        address = command.address or topology.find_primary(command.slot)
+        groups.setdefault(address, []).append(command)
     return groups
 
 
-def _make_batch(address: Address, group: list[_Pending]) -> Batch:
+def _make_batch(address: Address, group: list[RoutedCommand]) -> Batch:
     commands: list[Command] = []
-    for each in group:
-        if each.is_asking:
+    for command in group:
+        if command.is_asking:
             commands.append(_ASKING)
-        commands.append(each.command.encode(each.needs_source))
-    return Batch(address, commands, [each.command.checks for each in group])
+        commands.append(command.encode())
+    return Batch(address, commands, [command.check_count for command in group])
 
 
-def _read_answer(
-    topology: Topology,
-    address: Address,
-    pending: _Pending,
-    answer: Any,  # noqa: ANN401 - any reply
-) -> tuple[list[_Pending], bool]:
-    """Read the answer to one command; return what is still to send, and whether after a pause."""
-    if isinstance(answer, NoScriptError):
-        pending.needs_source = True
-        return [pending], False
-    redirect = parse_redirect(answer) if isinstance(answer, ResponseError) else None
+def _read_error(
+    topology: Topology, address: Address, command: RoutedCommand, error: ResponseError
+) -> tuple[Sequence[RoutedCommand], bool]:
+    """Read an error reply to a command; return what is still to send, and whether after a pause."""
+    if isinstance(error, NoScriptError):
+        command.needs_source = True
+        return [command], False
+    redirect = parse_redirect(error)
     if redirect is None:
-        pending.outcomes[pending.index] = answer
+        command.outcome = error
         return [], False
-    pending.error = answer
-    pending.address, pending.is_asking = None, False
+    command.error = error
+    command.address, command.is_asking = None, False
     other = redirect.address and (redirect.address[0] or address[0], redirect.address[1])
     if redirect.kind == "moved" and other:
-        topology.move_slot(pending.command.slot, other)
+        topology.move_slot(command.slot, other)
         # Two servers that each name the other one would be asked without end.
-        return [pending], True
-    if pending.command.split is not None:
-        parts = pending.command.split()
-        outcomes: list[Any] = [None] * len(parts)
-        pending.outcomes[pending.index] = outcomes
-        return [_Pending(part, outcomes, index) for index, part in enumerate(parts)], False
+        return [command], True
+    command.parts = command.split()
+    if command.parts:
+        return command.parts, False
     if redirect.kind == "ask":
-        pending.address, pending.is_asking = other, True
-        return [pending], False
-    return [pending], True
+        command.address, command.is_asking = other, True
+        return [command], False
+    return [command], True

@@ -48,6 +48,9 @@ def parse_redirect(error: Exception) -> Redirect | None:
 class Topology:
     """The primary of each slot, as far as it is known. Replicas are never asked.
 
+    Attributes:
+        primaries: the primary of each slot; None where it is not known.
+
     Args:
         seeds: servers of the cluster, to ask for the others.
     """
@@ -55,20 +58,20 @@ class Topology:
     def __init__(self, seeds: Sequence[Address]) -> None:
         self._seeds = tuple(seeds)
         self._rotation = -1
-        self._primaries: list[Address | None] = [None] * SLOTS
+        self.primaries: list[Address | None] = [None] * SLOTS
 
     @property
     def is_known(self) -> bool:
         """Whether the servers were read at least once."""
-        return self._primaries[0] is not None
+        return self.primaries[0] is not None
 
     def find_primary(self, slot: int) -> Address:
         """Return the primary of a slot; a server that knows it, if it is not known."""
-        return self._primaries[slot] or self._seeds[0]
+        return self.primaries[slot] or self._seeds[0]
 
     def list_primaries(self) -> list[Address]:
         """Return all known primaries."""
-        return list(dict.fromkeys(filter(None, self._primaries)))
+        return list(dict.fromkeys(filter(None, self.primaries)))
 
     def list_candidates(self) -> list[Address]:
         """Return the servers to ask for the others."""
@@ -83,7 +86,7 @@ class Topology:
 
     def move_slot(self, slot: int, address: Address) -> None:
         """Note that a server said that another one has a slot."""
-        self._primaries[slot] = address
+        self.primaries[slot] = address
 
     def read_slots(self, reply: Sequence[Any], asked: Address) -> bool:
         """Read a reply to CLUSTER SLOTS.
@@ -101,7 +104,7 @@ class Topology:
             address = (asked[0] if name in {None, "", "?"} else name, int(port))
             primaries[first : last + 1] = [address] * (last + 1 - first)
         # A server that has just left the cluster knows no slots: keep what is known.
-        primaries = [new or old for new, old in zip(primaries, self._primaries, strict=True)]
-        has_changed = primaries != self._primaries
-        self._primaries = primaries
+        primaries = [new or old for new, old in zip(primaries, self.primaries, strict=True)]
+        has_changed = primaries != self.primaries
+        self.primaries = primaries
         return has_changed

@@ -22,8 +22,20 @@ def topology():
     return topology
 
 
-def make(slot, name="X", split=None):
-    return RoutedCommand(slot, lambda use_source: (name, "source" if use_source else "name"), split)
+class Named(RoutedCommand):
+    def __init__(self, slot, name="X", smaller=()):
+        super().__init__(slot)
+        self.name, self.smaller = name, smaller
+
+    def encode(self):
+        return (self.name, "source" if self.needs_source else "name")
+
+    def split(self):
+        return self.smaller
+
+
+def read(command):
+    return [read(part) for part in command.parts] or command.outcome
 
 
 def play(topology, commands, answer):
@@ -37,12 +49,12 @@ def play(topology, commands, answer):
             step = routing.send(answers)
             if len(steps) > 20:
                 step = routing.send(None)
-        except StopIteration as end:
-            return end.value, steps
+        except StopIteration:
+            return [read(command) for command in commands], steps
 
 
 def test_commands_for_one_server_go_together_in_their_order(topology):
-    commands = [make(5, "1"), make(200, "2"), make(6, "3")]
+    commands = [Named(5, "1"), Named(200, "2"), Named(6, "3")]
     outcomes, [step] = play(topology, commands, lambda address, command: (address, command[0]))
     assert outcomes == [(A, "1"), (B, "2"), (A, "3")]
     assert [(batch.address, [name for name, _ in batch.commands]) for batch in step.batches] == [
@@ -55,7 +67,7 @@ def test_p6_a_slot_that_has_moved_is_asked_for_where_it_is_and_stays_there(topol
     def answer(address, _):
         return "done" if address == C else ResponseError("MOVED 5 c:3")
 
-    outcomes, steps = play(topology, [make(5)], answer)
+    outcomes, steps = play(topology, [Named(5)], answer)
     assert (outcomes, len(steps)) == (["done"], 2)
     assert topology.find_primary(5) == C
     assert topology.find_primary(6) == A
@@ -67,7 +79,7 @@ def test_p6_a_slot_that_is_being_moved_is_asked_for_once(topology):
             return ResponseError("ASK 5 c:3")
         return "OK" if command == ("ASKING",) else "done"
 
-    outcomes, steps = play(topology, [make(5)], answer)
+    outcomes, steps = play(topology, [Named(5)], answer)
     assert (outcomes, len(steps)) == (["done"], 2)
     assert steps[1].batches[0].commands == [("ASKING",), ("X", "name")]
     assert topology.find_primary(5) == A
@@ -76,32 +88,32 @@ def test_p6_a_slot_that_is_being_moved_is_asked_for_once(topology):
 @pytest.mark.parametrize("text", ["TRYAGAIN Multiple keys request during rehashing of slot", NON_LOCAL])
 def test_what_no_server_can_run_now_is_sent_again_after_a_pause(topology, text):
     answers = iter([ResponseError(text), ResponseError(text), "done"])
-    outcomes, steps = play(topology, [make(5)], lambda *_: next(answers))
+    outcomes, steps = play(topology, [Named(5)], lambda *_: next(answers))
     assert outcomes == ["done"]
     assert [step.pause for step in steps] == [0, 0.001, 0.002]
 
 
 def test_when_the_time_is_over_the_outcome_is_the_last_refusal(topology):
     refusal = ResponseError("TRYAGAIN")
-    outcomes, _ = play(topology, [make(5), make(6)], lambda *_: refusal)
+    outcomes, _ = play(topology, [Named(5), Named(6)], lambda *_: refusal)
     assert outcomes == [refusal, refusal]
 
 
 @pytest.mark.parametrize("text", ["TRYAGAIN", "ASK 5 c:3"])
 def test_a_call_with_keys_on_both_servers_is_split(topology, text):
-    parts = [make(5, "1"), make(5, "2")]
+    parts = [Named(5, "1"), Named(5, "2")]
 
     def answer(_, command):
         return ResponseError(text) if command[0] == "both" else command[0]
 
-    outcomes, _ = play(topology, [make(5, "both", lambda: parts), make(6, "3")], answer)
+    outcomes, _ = play(topology, [Named(5, "both", parts), Named(6, "3")], answer)
     assert outcomes == [["1", "2"], "3"]
 
 
 def test_a_server_without_the_script_gets_its_source(topology):
     outcomes, _ = play(
         topology,
-        [make(5)],
+        [Named(5)],
         lambda _, command: "done" if command[1] == "source" else NoScriptError("NOSCRIPT"),
     )
     assert outcomes == ["done"]
@@ -109,7 +121,7 @@ def test_a_server_without_the_script_gets_its_source(topology):
 
 @pytest.mark.parametrize("error", [LostConnection("gone"), TimeoutError(), ResponseError("CLUSTERDOWN x")])
 def test_p6_what_has_an_unknown_outcome_is_never_sent_again(topology, error):
-    outcomes, steps = play(topology, [make(5)], lambda *_: error)
+    outcomes, steps = play(topology, [Named(5)], lambda *_: error)
     assert (outcomes, len(steps)) == ([error], 1)
 
 
@@ -117,7 +129,7 @@ def test_two_servers_that_name_each_other_do_not_keep_it_busy(topology):
     def answer(address, _):
         return ResponseError(f"MOVED 5 {'b:2' if address == A else 'a:1'}")
 
-    _, steps = play(topology, [make(5)], answer)
+    _, steps = play(topology, [Named(5)], answer)
     assert all(step.pause for step in steps[1:])
 
 
