@@ -19,7 +19,7 @@ KEYSPACE = Keyspace(SHARDS)
 STREAMS = KEYSPACE.usage_streams
 
 _SMALL_CALLS = "checks share a call only if their tenants share a shard; test_cluster.py counts calls"
-_STREAMS = "a cluster has 16 usage streams, each with its share of the length; see test_cluster_usage.py"
+_STREAMS = "each shard has a usage stream, with its share of the length; see test_cluster_usage.py"
 _ONE_SERVER = "the test looks at one server"
 DIFFERENT = {
     "test_a_record_of_each_settlement_goes_to_the_usage_stream": (

@@ -9,6 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, PercentFormatter
 
+from ratelimit.engine.keyspace import SHARDS
+
 WIDTH: Final = 8.0
 SWEEPS: Final = {
     "sidecars": "Sidecars that share 20,000 checks a second",
@@ -63,8 +65,8 @@ def _draw_nodes(panel: Axes, frame: pl.DataFrame) -> None:
     share = [ratio / count for ratio, count in zip(sweep["median"], nodes, strict=True)]
     panel.plot(nodes, share, marker="o", label="the hottest node")
     panel.plot(nodes, [1 / count for count in nodes], marker="o", label="an even share")
-    panel.axvline(16, color="#b8c2cc", lw=1)
-    panel.annotate("16 shards", (16, 1), (4, -8), textcoords="offset points", color="#7b8794")
+    panel.axvline(SHARDS, color="#b8c2cc", lw=1)
+    panel.annotate(f"{SHARDS} shards", (SHARDS, 1), (4, -8), textcoords="offset points", color="#7b8794")
     _set_steps(panel, sweep)
     panel.yaxis.set_major_formatter(PercentFormatter(1))
     panel.set(title="Share of all calls", xlabel="Nodes", ylim=(0, 1.05))

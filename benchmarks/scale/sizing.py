@@ -7,7 +7,9 @@ from typing import Final
 
 import numpy as np
 
-MAX_PRIMARIES: Final = 16
+from ratelimit.engine.keyspace import SHARDS
+
+MAX_PRIMARIES: Final = SHARDS
 BUSY: Final = 0.6
 """The part of a core's time that is planned for: above it, queues grow."""
 
@@ -54,7 +56,7 @@ class Size:
         node_us: microseconds of the store for a decision.
         store_cores: cores of the store that are busy.
         nodes: primaries, if they were loaded evenly and no busier than `BUSY`.
-        busiest: how busy the hottest of 16 primaries is; above 1 it cannot keep up.
+        busiest: how busy the hottest of `MAX_PRIMARIES` is; above 1 it cannot keep up.
         http_cores: cores of sidecars, no busier than `BUSY`.
     """
 
@@ -70,7 +72,7 @@ def size(rate: float, found: Mapping[str, float], costs: Costs, http_us: float =
 
     Args:
         rate: decisions a second.
-        found: of a simulation: `calls_per_check` and `to_store_share`, and `hottest_node` of 16 nodes.
+        found: of a simulation: `calls_per_check`, `to_store_share`; `hottest_node` of `MAX_PRIMARIES` nodes.
         costs: what calls and checks cost.
         http_us: what a decision costs a sidecar.
     """

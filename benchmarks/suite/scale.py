@@ -12,7 +12,7 @@ from benchmarks.contestants import OURS
 from benchmarks.figures import Cell, Found
 from benchmarks.runner import Benchmark
 from benchmarks.scale import failures, page, plots, regions
-from benchmarks.scale.sizing import fit_costs
+from benchmarks.scale.sizing import MAX_PRIMARIES, fit_costs
 from benchmarks.scale.world import SHARE, make_limit, measure_traffic
 from benchmarks.worker import Order
 from benchmarks.workload import ONE
@@ -45,7 +45,7 @@ class Scale(Benchmark):
     quick: ClassVar = {
         "sidecars": (50,),
         "rates": (1_000,),
-        "nodes": (1, 16),
+        "nodes": (1, MAX_PRIMARIES),
         "million": (),
         "shares": (0.01, 0.05),
         "tasks": (1, 64),
@@ -53,7 +53,7 @@ class Scale(Benchmark):
     }
     sidecars: tuple[int, ...] = (10, 30, 100, 300, 1_000)
     rates: tuple[int, ...] = (100, 1_000, 10_000)  # checks a second of each of ten sidecars
-    nodes: tuple[int, ...] = (1, 4, 16, 32, 100)
+    nodes: tuple[int, ...] = (1, 3, 6, MAX_PRIMARIES, 100)
     million: tuple[int, ...] = (100, 1_000)  # sidecars
     shares: tuple[float, ...] = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)  # of the burst, in a lease
     tasks: tuple[int, ...] = (1, 2, 4, 8, 16, 64, 256)
@@ -82,10 +82,10 @@ class Scale(Benchmark):
 
     def measure(self, cell: Cell, contestant: str, _number: int) -> Mapping[str, float]:
         measures: dict[str, Callable[[int, str], Mapping[str, float]]] = {
-            SIDECARS: lambda at, name: self._spread(at, 16, RATE, 1.0, name),
-            RATES: lambda at, name: self._spread(10, 16, 10.0 * at, 1.0, name),
+            SIDECARS: lambda at, name: self._spread(at, MAX_PRIMARIES, RATE, 1.0, name),
+            RATES: lambda at, name: self._spread(10, MAX_PRIMARIES, 10.0 * at, 1.0, name),
             NODES: lambda at, name: self._spread(50, at, RATE, 0.5, name),
-            MILLION: lambda at, name: self._spread(at, 16, 1e6, 0.25, name),
+            MILLION: lambda at, name: self._spread(at, MAX_PRIMARIES, 1e6, 0.25, name),
             SHARES: self._share,
             DEATH.label: lambda _, name: failures.measure_death(dies=name == DIES, part=self.part),
             LOSS.label: lambda _, name: failures.measure_loss(name, rate=failures.LOSS_RATE * self.part),

@@ -247,12 +247,12 @@ def test_costs_are_fitted_and_a_size_follows_from_them():
     costs = fit_costs([1, 4, 16], [13, 5.5, 3.625], [20, 8, 5])
     assert (costs.call, costs.check) == (pytest.approx(10), pytest.approx(3))
     found = {"calls_per_check": 0.5, "to_store_share": 1.0, "hottest_node": 2.0}
-    needed = size(1e6, found, Costs(10, 3, 16, 4), http_us=60)
+    needed = size(1.5e6, found, Costs(10, 3, 16, 4), http_us=60)
     assert needed.node_us == 8
-    assert needed.store_cores == 8
-    assert needed.nodes == 14
-    assert needed.busiest == 1
-    assert needed.http_cores == 100
+    assert needed.store_cores == 12
+    assert needed.nodes == 20
+    assert needed.busiest == 2
+    assert needed.http_cores == 150
 
 
 def test_costs_that_are_not_measured_here_are_those_of_the_page_of_benchmarks():
