@@ -37,7 +37,7 @@ MAX_LIMITS_PER_CALL: Final = 96
 A larger call saves little per check. With smaller calls the client encodes the next call while the store
 runs one: with 256 tasks, 96 gave 1.7 times the checks per second of 320."""
 
-_HEADER_STRUCT: Final = Struct("<2d")
+_HEADER_STRUCT: Final = Struct("<3d")
 REMEMBERED: Final = b"a"[0]  # the first byte of a reply that was given before
 _TAKE_AND_REMEMBER: Final = 2
 _TIME_STRUCT: Final = Struct("<d")
@@ -94,7 +94,7 @@ def encode_checks(
         else:
             packed_checks.append(layout.pack(first, check.take, check.timestamp, check.costs))
         keys += subject.store_keys
-    args[0] = pack_header(max_skew, len(args) + 1)
+    args[0] = pack_header(max_skew, len(args) + 1, has_repeats=len(set(keys)) < len(keys))
     args += packed_checks
     return keys, args
 
@@ -110,14 +110,15 @@ def split_replies(reply: bytes | list[bytes], count: int) -> list[bytes]:
     return [replies[start : start + size] for start in range(0, len(replies), size)]
 
 
-def pack_header(max_skew: int | None, first_check: int = 0) -> bytes:
+def pack_header(max_skew: int | None, first_check: int = 0, *, has_repeats: bool = False) -> bytes:
     """Return the first ARGV of a script, as lua/prelude.lua describes it.
 
     Args:
         max_skew: microseconds that a timestamp may be ahead of the store's clock; None trusts every one.
         first_check: the ARGV at which the checks begin; only lua/check.lua uses it.
+        has_repeats: whether a store key occurs more than once; only lua/check.lua uses it.
     """
-    return _HEADER_STRUCT.pack(-1 if max_skew is None else max_skew, first_check)
+    return _HEADER_STRUCT.pack(-1 if max_skew is None else max_skew, first_check, has_repeats)
 
 
 def _encode_memory(check: ResolvedCheck, keys: list[str], remember: int) -> tuple[ScriptArgument, ...]:

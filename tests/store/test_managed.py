@@ -20,7 +20,7 @@ DENY = Limit("tokens", "1000/day", unit="tokens", on_outage="deny")
 
 FORBIDDEN = [f'rename-command {name} ""' for name in ("CLIENT", "HELLO", "SCRIPT", "CONFIG")]
 
-NEEDED = ("config", "info", "ping", "eval", "evalsha", "get", "set", "time")
+NEEDED = ("config", "info", "ping", "eval", "evalsha", "mget", "set", "time")
 """The commands of a check, of a ping and of the test itself."""
 
 PLAIN = {"protocol": 2, "driver_info": None}

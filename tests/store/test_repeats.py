@@ -90,13 +90,15 @@ def test_a_check_pays_nothing_for_what_it_does_not_use(real_url, make_limiter_on
             if name not in {"config|resetstat", "config", "info"}
         }
 
-    plain = {"evalsha": 1, "time": 1, "get": 1, "set": 1}
+    plain = {"evalsha": 1, "time": 1, "mget": 1, "set": 1}
     assert keep_limiter_commands(count_commands(lambda: limits.check("k"))) == plain
-    peeked = {"evalsha": 1, "time": 1, "get": 1}
+    peeked = {"evalsha": 1, "time": 1, "mget": 1}
     assert keep_limiter_commands(count_commands(lambda: limits.peek("k"))) == peeked
     assert keep_limiter_commands(count_commands(lambda: limits.check("k", cost={"tokens": 5000}))) == peeked
     reserved = keep_limiter_commands(count_commands(lambda: limits.check("another", reserve=True)))
     assert reserved == {**plain, "set": 2}
+    twice = keep_limiter_commands(count_commands(lambda: limits.check_many(["k", "k", "another"])))
+    assert twice == {**plain, "set": 3}
 
 
 def test_p6_a_repeat_on_another_plan_is_the_first_answer_of_limits_unknown(make_limiter):

@@ -5,7 +5,8 @@
 --        A group of buckets is a string: see prelude.lua. What a limit on failures has counted is a string of
 --        doubles: the time until which the limit denies, and the times of the failures that still count.
 --        Slots are a sorted set: reservation ids, scored by the time at which the slot frees itself.
--- ARGV   [1] two doubles: see prelude.lua; the second is the index of the first check in ARGV
+-- ARGV   [1] three doubles: see prelude.lua; the second is the index of the first check in ARGV, the third is 1
+--        if a key occurs more than once in KEYS, else 0
 --        Then the groups of limits, two values for each:
 --          buckets: their names with commas between them and `|` at the end; and five doubles for each: count,
 --          period in microseconds, burst, tolerance, and 1 for a bucket, 2 for a bucket in shadow mode (it
@@ -60,6 +61,9 @@ local function count_slots(store_key, capacity, at)
   return false, count, next_free[2] - at
 end
 
+-- All states as they were before the call. One MGET costs the server a tenth of a check less than a GET for each.
+local stored = KEYS[1] and call('MGET', unpack(KEYS))
+local latest = has_repeats == 1 and {}  -- what this call has written
 local replies, reply_count, has_one_size, packed_now = {}, 0, true, pack_doubles('<d', now)
 local check = ARGV[arg_index]
 
@@ -87,11 +91,12 @@ while check do
   for group = first_group, last_group, 2 do
     local names, numbers, store_key = ARGV[group], ARGV[group + 1], KEYS[key_index]
     local names_size, numbers_size = #names, #numbers
+    local state = latest and latest[store_key] or stored[key_index]
     key_index = key_index + 1
 
     if names_size > 1 then
       local state_size = numbers_size / 40 * 16
-      local state, data, has_changed, all_full_at = call('GET', store_key), '', false, 0
+      local data, has_changed, all_full_at = '', false, 0
       local state_position, position = names_size + 1, 1
       if state then
         if sub(state, 1, names_size) ~= names then
@@ -138,7 +143,6 @@ while check do
       end
 
     elseif names == 'f' or names == 'F' then
-      local state = call('GET', store_key)
       local shut_until = state and unpack_doubles('<d', state) or 0
       states = states .. pack_doubles('<dd', shut_until, state and #state / 8 - 1 or 0)
       if state then failure_times = failure_times .. sub(state, 9) end
@@ -169,6 +173,7 @@ while check do
   elseif is_allowed and action > 0 then
     while last_write do
       call('SET', last_write[1], last_write[2], 'PXAT', find_expiry(last_write[3]))
+      if latest then latest[last_write[1]] = last_write[2] end
       last_write = last_write[4]
     end
     while last_slot do

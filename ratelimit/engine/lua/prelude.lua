@@ -1,8 +1,8 @@
 -- The start of every script: the time, the buckets, and when they expire. stores/scripts.py puts it before each.
 --
 -- KEYS   none of its own
--- ARGV   [1] two doubles: max_skew in microseconds, or -1 to trust every timestamp (replay); and a number
---        whose meaning the script defines
+-- ARGV   [1] three doubles: max_skew in microseconds, or -1 to trust every timestamp (replay); and two numbers
+--        that only check.lua uses
 -- Reply  none of its own
 --
 -- One string holds all the buckets of an owner, in blocks. A block is the names of some limits, with commas
@@ -19,7 +19,7 @@ local KEYS, ARGV, call = KEYS, ARGV, redis.call
 local pack_doubles, unpack_doubles, sub = struct.pack, struct.unpack, string.sub
 local max = math.max
 
-local max_skew, first_check = unpack_doubles('<dd', ARGV[1])
+local max_skew, first_check, has_repeats = unpack_doubles('<ddd', ARGV[1])
 local is_replay = max_skew < 0
 local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
