@@ -191,6 +191,9 @@ class MiddlewareRules(CheckRules[R]):
             path: the whole path.
             root: where the application is mounted, if `path` includes that: the path below it counts, too.
         """
-        if path in self._excluded_paths or path.startswith(self._excluded_folders):
+        folders = self._excluded_folders
+        if path in self._excluded_paths or (folders and path.startswith(folders)):
             return True
-        return bool(root) and path.startswith(f"{root}/") and self.excludes(path[len(root or "") :])
+        if root and path.startswith(f"{root}/"):
+            return self.excludes(path[len(root) :])
+        return False
