@@ -79,13 +79,13 @@ class RateLimitMiddleware:
             await asyncio.wait({first_read})
         reservation = None
         try:
-            identity = rules.identify(scope, limiter)
-            options = rules.make_options(scope, identity)
+            key, is_anonymous = rules.identify(scope, limiter)
+            options = rules.make_options(scope, is_anonymous=is_anonymous)
             if rules.reserve:
-                reservation = await limiter.reserve(identity.key, **options)
+                reservation = await limiter.reserve(key, **options)
                 decision = reservation.decision
             else:
-                decision = await limiter.check(identity.key, **options)
+                decision = await limiter.check(key, **options)
         except RateLimited as denied:
             decision = denied.decision
         except (Problem, InvalidRequest) as error:
