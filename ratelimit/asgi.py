@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ratelimit.errors import InvalidRequest, RateLimited
 from ratelimit.limiters.aio import AsyncLimiter
 from ratelimit.web.asgi_ending import Ending
-from ratelimit.web.encoding import encode_headers
+from ratelimit.web.encoding import encode_decision, encode_headers
 from ratelimit.web.options import require_limiter
 from ratelimit.web.problems import MEDIA_TYPE, Problem, encode_refusal
 from ratelimit.web.refresh import AsyncRefresher
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from ratelimit.decision.decision import Decision
     from ratelimit.web.asgi_ending import ASGIApp, Message, Receive, Scope, Send
+    from ratelimit.web.encoding import RawHeaders
     from ratelimit.web.options import MiddlewareOptions
 
 
@@ -78,29 +79,30 @@ class RateLimitMiddleware:
             await asyncio.wait({first_read})
         reservation = None
         try:
-            identity = rules.identify(scope, limiter)
-            options = rules.make_options(scope, identity)
+            key, is_anonymous = rules.identify(scope, limiter)
+            options = rules.make_options(scope, is_anonymous=is_anonymous)
             if rules.reserve:
-                reservation = await limiter.reserve(identity.key, **options)
+                reservation = await limiter.reserve(key, **options)
                 decision = reservation.decision
             else:
-                decision = await limiter.check(identity.key, **options)
+                decision = await limiter.check(key, **options)
         except RateLimited as denied:
             decision = denied.decision
         except (Problem, InvalidRequest) as error:
             await _refuse(error, {}, scope, receive, send)
             return
-        headers = decision.headers(rules.dialects)
         if not decision.allowed:
-            await _refuse(decision, headers, scope, receive, send)
+            await _refuse(decision, decision.headers(rules.dialects), scope, receive, send)
             return
         state = scope.setdefault("state", {})
         state["rate_limit"] = decision
+        if rules.dialects:
+            send = _add(encode_decision(decision, rules.dialects), send)
         if reservation is not None:
             state["reservation"] = reservation
-            await Ending(rules, reservation, scope).serve(self._app, receive, _add(headers, send))
+            await Ending(rules, reservation, scope).serve(self._app, receive, send)
             return
-        await self._app(scope, receive, _add(headers, send))
+        await self._app(scope, receive, send)
 
 
 class ScopeReader:
@@ -117,15 +119,12 @@ class ScopeReader:
         return client[0] if client else None
 
 
-def _add(headers: dict[str, str], send: Send) -> Send:
+def _add(headers: RawHeaders, send: Send) -> Send:
     """Return a `send` that adds headers to the start of the answer."""
-    if not headers:
-        return send
-    encoded = encode_headers(headers)
 
     def send_with_headers(message: Message) -> Awaitable[None]:
         if message["type"] in _STARTS:
-            message = {**message, "headers": [*message.get("headers", ()), *encoded]}
+            message = {**message, "headers": [*message.get("headers", ()), *headers]}
         return send(message)  # not awaited here, to save a coroutine for each chunk
 
     return send_with_headers

@@ -96,8 +96,9 @@ def rate_limit(
         if (first_read := refresher.refresh_if_due(chosen)) is not None:
             await asyncio.wait({first_read})
         try:
-            identity = rules.identify(request, chosen)
-            decision = await chosen.check(identity.key, **await rules.make_options_async(request, identity))
+            key, is_anonymous = rules.identify(request, chosen)
+            fields = await rules.make_options_async(request, is_anonymous=is_anonymous)
+            decision = await chosen.check(key, **fields)
         except (Problem, InvalidRequest) as error:
             raise _refuse(request, error, {}) from None
         headers = decision.headers(rules.dialects)

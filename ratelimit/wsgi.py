@@ -63,13 +63,13 @@ class RateLimitMiddleware:
         self._refresher.refresh_if_due(self._limiter)
         reservation = None
         try:
-            identity = self._rules.identify(environ, self._limiter)
-            options = self._rules.make_options(environ, identity)
+            key, is_anonymous = self._rules.identify(environ, self._limiter)
+            options = self._rules.make_options(environ, is_anonymous=is_anonymous)
             if self._rules.reserve:
-                reservation = self._limiter.reserve(identity.key, **options)
+                reservation = self._limiter.reserve(key, **options)
                 decision = reservation.decision
             else:
-                decision = self._limiter.check(identity.key, **options)
+                decision = self._limiter.check(key, **options)
         except RateLimited as denied:
             decision = denied.decision
         except (Problem, InvalidRequest) as error:

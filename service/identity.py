@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ratelimit.web import identity as web
-from ratelimit.web.identity import Identity, read_bearer
+from ratelimit.web.identity import read_bearer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from starlette.requests import HTTPConnection
 
-    from ratelimit.web.identity import Network
+    from ratelimit.web.identity import Identity, Network
     from service.headers import Headers
     from service.sidecar import Sidecar
 
@@ -29,7 +29,7 @@ def identify(request: HTTPConnection, headers: Headers, sidecar: Sidecar) -> Ide
             needs it; 503 where assignments cannot be read, so that nobody can tell which keys are known.
     """
     if b"x-ratelimit-key" in headers:
-        return Identity(headers.get(b"x-ratelimit-key"))
+        return headers.get(b"x-ratelimit-key"), False
     secret = read_bearer(headers.get(b"authorization")) or headers.get(b"x-api-key").strip()
     if secret and (identity := identify_secret(secret, sidecar)):
         return identity

@@ -13,7 +13,7 @@ from ratelimit.decision.limit_state import BLOCKED, LimitState
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ratelimit.decision.headers import Dialect
+    from ratelimit.decision.headers import Dialect, WrittenHeaders
 
 Source = Literal["store", "denial-memory", "lease", "outage"]
 
@@ -93,12 +93,11 @@ class Decision:
         Args:
             dialects: any of `ietf`, `openai`, `venice`; see `ratelimit.decision.headers`.
         """
-        deferred = self.__dict__.get("_deferred")
-        if deferred is not None and deferred[1] is not None and len(dialects) == 1 and dialects[0] == "ietf":
-            headers: dict[str, str] | None = deferred[1](*deferred[2:])
-            if headers is not None:
-                return headers
-        return make_headers(self, dialects)
+        written = write_deferred_headers(self, dialects)
+        if written is None:
+            return make_headers(self, dialects)
+        policy, _, entries = written
+        return {"RateLimit-Policy": policy, "RateLimit": entries} if entries else {}
 
     def as_dict(self) -> dict[str, Any]:
         """Return the members of the JSON answer."""
@@ -125,6 +124,15 @@ def find_deferred(decision: Decision) -> tuple[Any, ...] | None:
     return decision.__dict__.get("_deferred")
 
 
+def write_deferred_headers(decision: Decision, dialects: Sequence[Dialect]) -> WrittenHeaders | None:
+    """Return the headers of a decision if they can be written without its members, else None."""
+    deferred = decision.__dict__.get("_deferred")
+    if deferred is None or deferred[1] is None or len(dialects) != 1 or dialects[0] != "ietf":
+        return None
+    headers: WrittenHeaders | None = deferred[1](*deferred[2:])
+    return headers
+
+
 def defer_decision(
     allowed: bool,  # noqa: FBT001 - a member
     source: Source,
@@ -137,9 +145,8 @@ def defer_decision(
     Args:
         allowed: whether the request may pass.
         source: who decided.
-        deferred: a function that returns all members as a dictionary; one that returns the headers of the
-            dialect `ietf`, or None if it cannot, or None in place of that function; then the arguments of
-            both.
+        deferred: a function that returns all members as a dictionary; one that returns `WrittenHeaders`, or
+            None if it cannot, or None in place of that function; then the arguments of both.
     """
     decision = _new_object(Decision)
     members = decision.__dict__

@@ -32,6 +32,11 @@ Dialect = Literal["ietf", "openai", "venice"]
 
 DIALECTS: Final[tuple[Dialect, ...]] = get_args(Dialect)
 
+WrittenHeaders = tuple[str, tuple[bytes, bytes], str]
+"""The headers of the dialect `ietf`: RateLimit-Policy, the same as ASGI sends it, and RateLimit.
+
+RateLimit is empty if no limit is shown; then there is neither header."""
+
 
 class HeaderInput(Protocol):
     """The members of a decision that the headers are made from; see `Decision`."""
@@ -89,7 +94,9 @@ def _make_ietf_headers(decision: HeaderInput) -> dict[str, str]:
 
 def write_entry(name: str, remaining: int, reset_after: float) -> str:
     """Write a limit's entry in RateLimit; `reset_after` is in seconds."""
-    return f'"{name}";r={remaining};t={min(math.ceil(reset_after), _MAX_INTEGER)}'
+    seconds = math.ceil(reset_after)
+    seconds = seconds if seconds < _MAX_INTEGER else _MAX_INTEGER  # noqa: FURB136 - `min` takes longer
+    return f'"{name}";r={remaining};t={seconds}'
 
 
 @functools.lru_cache(maxsize=4096)

@@ -5,10 +5,24 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
+from ratelimit.decision.decision import write_deferred_headers
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from ratelimit.decision.decision import Decision
+    from ratelimit.decision.headers import Dialect
 
 RawHeaders = list[tuple[bytes, bytes]]
+
+
+def encode_decision(decision: Decision, dialects: Sequence[Dialect]) -> RawHeaders:
+    """Encode the headers of a decision, in the given dialects."""
+    written = write_deferred_headers(decision, dialects)
+    if written is None:
+        return encode_headers(decision.headers(dialects))
+    _, encoded_policy, entries = written
+    return [encoded_policy, (b"ratelimit", entries.encode())] if entries else []
 
 
 def encode_headers(headers: Mapping[str, str]) -> RawHeaders:

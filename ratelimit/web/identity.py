@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from ratelimit.errors import Fault, InvalidRequest
 from ratelimit.policy.spec import ANONYMOUS
@@ -27,16 +27,9 @@ _IPV6_PREFIX: Final = 64
 _WITH_PORT: Final = re.compile(r"\[(?P<ipv6>[^\]]+)\](:[0-9]{1,5})?|(?P<ipv4>[0-9.]+):[0-9]{1,5}")
 
 
-class Identity(NamedTuple):
-    """The key of a request.
-
-    Attributes:
-        key: the identifier.
-        is_anonymous: whether it stands for a client's address, and the plan `anonymous` applies.
-    """
-
-    key: str
-    is_anonymous: bool = False
+Identity = tuple[str, bool]
+"""The key of a request, and whether it is anonymous: it stands for a client's address, and the plan
+`anonymous` applies. It is a plain tuple because each request makes one."""
 
 
 def identify_secret(secret: str, pepper: str, limiter: BaseLimiter) -> Identity | None:
@@ -50,7 +43,7 @@ def identify_secret(secret: str, pepper: str, limiter: BaseLimiter) -> Identity 
     key = key_of_secret(secret, pepper)
     unknown_keys = limiter.policy.unknown_keys
     if unknown_keys == "default_plan" or limiter.is_known(key):
-        return Identity(key)
+        return key, False
     if unknown_keys == "deny":
         raise _refuse_unknown_key(limiter)
     return None
@@ -66,7 +59,7 @@ def identify_address(address: str, pepper: str, limiter: BaseLimiter) -> Identit
         raise refuse_anonymous(
             "the request carries no key, and the policy has no plan `anonymous` for such requests"
         )
-    return Identity(key_of_address(address, pepper), is_anonymous=True)
+    return key_of_address(address, pepper), True
 
 
 def key_of_secret(secret: str, pepper: str) -> str:

@@ -118,12 +118,12 @@ class CheckRules(Generic[R]):
                 if secret and (identity := identify_secret(secret, self._pepper or "", limiter)):
                     return identity
         elif self._find_key is not None and (key := self._find_key(request)) is not None:
-            return Identity(key)
+            return key, False
         return self._identify_address(request, limiter)
 
-    def make_options(self, request: R, identity: Identity) -> CheckOptions:
+    def make_options(self, request: R, *, is_anonymous: bool) -> CheckOptions:
         """Return the other fields of a request's check."""
-        fields = self._anonymous if identity.is_anonymous else self._known
+        fields = self._anonymous if is_anonymous else self._known
         if not fields.computed:
             return fields.constant
         options: dict[str, Any] = {**fields.constant}
@@ -132,12 +132,12 @@ class CheckRules(Generic[R]):
                 options[name] = value
         return cast("CheckOptions", options)
 
-    async def make_options_async(self, request: R, identity: Identity) -> CheckOptions:
+    async def make_options_async(self, request: R, *, is_anonymous: bool) -> CheckOptions:
         """Do the same where functions may be coroutine functions.
 
         Each is awaited before the next is called: if it fails, no coroutine is left that nobody awaits.
         """
-        fields = self._anonymous if identity.is_anonymous else self._known
+        fields = self._anonymous if is_anonymous else self._known
         options: dict[str, Any] = {**fields.constant}
         for name, compute in fields.computed.items():
             value = compute(request)
@@ -153,7 +153,7 @@ class CheckRules(Generic[R]):
         address = find_client_address(peer, forwarded, self._trusted)
         everyone = self._find_key is None and self._header is None
         if everyone and ANONYMOUS not in limiter.policy.plans:
-            return Identity(key_of_address(address, self._pepper or ""))
+            return key_of_address(address, self._pepper or ""), False
         if not self._pepper:
             raise refuse_anonymous("the request carries no key")
         return identify_address(address, self._pepper, limiter)
@@ -191,6 +191,9 @@ class MiddlewareRules(CheckRules[R]):
             path: the whole path.
             root: where the application is mounted, if `path` includes that: the path below it counts, too.
         """
-        if path in self._excluded_paths or path.startswith(self._excluded_folders):
+        folders = self._excluded_folders
+        if path in self._excluded_paths or (folders and path.startswith(folders)):
             return True
-        return bool(root) and path.startswith(f"{root}/") and self.excludes(path[len(root or "") :])
+        if root and path.startswith(f"{root}/"):
+            return self.excludes(path[len(root) :])
+        return False

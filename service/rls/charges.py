@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypedDict, cast
 from ratelimit import Fault, InvalidRequest
 from ratelimit.policy.spec import ANONYMOUS
 from ratelimit.request.check import MAX_COUNT
-from ratelimit.web.identity import Identity
 from service.identity import identify_address, identify_secret
 
 if TYPE_CHECKING:
     from envoy.extensions.common.ratelimit.v3.ratelimit_pb2 import RateLimitDescriptor
     from envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest
 
+    from ratelimit.web.identity import Identity
     from service.sidecar import Sidecar
 
 _FIELDS: Final = ("plan", "model", "tenant")
@@ -80,13 +80,14 @@ def read_charges(request: RateLimitRequest, sidecar: Sidecar) -> list[Charge]:
         identity = _identify(entries, sidecar)
         if identity is None:
             continue
+        key, is_anonymous = identity
         settles = _read_settle(entries.get("settle", "false"))
         unit = entries.get("unit") or "requests"
         fields = cast("Fields", {name: value for name in _FIELDS if (value := entries.get(name))})
-        if identity.is_anonymous:
+        if is_anonymous:
             fields["plan"] = ANONYMOUS
-        place = (settles, identity.key, *map(fields.get, _FIELDS))
-        charge = charges.setdefault(place, Charge(identity.key, fields, settles, {}, {}))
+        place = (settles, key, *map(fields.get, _FIELDS))
+        charge = charges.setdefault(place, Charge(key, fields, settles, {}, {}))
         amount = charge.cost.get(unit, 0) + _read_amount(request, descriptor)
         charge.cost[unit] = min(amount, float(MAX_COUNT))
         charge.units[index] = unit
@@ -108,7 +109,7 @@ def _read_entries(descriptor: RateLimitDescriptor) -> dict[str, str]:
 def _identify(entries: dict[str, str], sidecar: Sidecar) -> Identity | None:
     """Return whose request it is; None if no entry says so."""
     if "key" in entries:
-        return Identity(entries["key"])
+        return entries["key"], False
     identity = None
     if secret := _read_secret(entries.get("secret", "")):
         identity = identify_secret(secret, sidecar)

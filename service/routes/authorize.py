@@ -59,18 +59,18 @@ async def authorize(request: Request) -> Response:
         require_gateway_token(request, sidecar.settings.gateway_token)
         deny_status = _read_deny_status(request)
         _refuse_repeated_headers(headers)
-        identity = identify(request, headers, sidecar)
+        key, is_anonymous = identify(request, headers, sidecar)
         fields = _read_fields(headers)
-        if identity.is_anonymous:
+        if is_anonymous:
             fields["plan"] = ANONYMOUS
     except REFUSALS as error:
         sidecar.limiter.note_invalid_check()
         raise _name_headers(error) from None
     try:
-        decision = await sidecar.limiter.check(identity.key, **fields)
+        decision = await sidecar.limiter.check(key, **fields)
     except InvalidRequest as error:
         raise _name_headers(error) from None
-    response_headers = {**sidecar.make_headers(decision), "X-RateLimit-Key": identity.key}
+    response_headers = {**sidecar.make_headers(decision), "X-RateLimit-Key": key}
     if decision.reservation is not None:
         response_headers["X-RateLimit-Reservation"] = decision.reservation
     if not decision:
