@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ratelimit.engine.parts import merge_replies, must_refund, plan_shared, split_check
 from ratelimit.limiters.aio_server import LONG_DEADLINES, raise_first_error
-from ratelimit.limiters.cluster_commands import PlainCommand, ScriptCommand, make_check_commands
+from ratelimit.limiters.cluster_commands import (
+    PlainCommand,
+    ScriptCommand,
+    collect_replies,
+    make_check_commands,
+)
 from ratelimit.shortcuts.coalescing import Coalescer
 from ratelimit.stores.breaker import PAUSED, PausedCalls
 from ratelimit.stores.failures import CONNECTION_ERRORS
@@ -107,9 +112,7 @@ class AsyncCluster:
     async def _run_checks(self, checks: list[ResolvedCheck]) -> Sequence[bytes | Exception]:
         commands = make_check_commands(checks, self._encode_checks)
         await self._route(commands)
-        replies: list[Any] = [None] * len(checks)
-        for command in commands:
-            command.put_replies(replies)
+        replies = collect_replies(commands, len(checks))
         if all(isinstance(reply, TimeoutError) for reply in replies):
             raise_first_error(replies)  # So the checks that wait for this server fail, too.
         return replies

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from ratelimit.engine.parts import merge_replies, must_refund, plan_shared, split_check
 from ratelimit.limiters.aio_server import LONG_DEADLINES, raise_first_error
-from ratelimit.limiters.cluster_commands import PlainCommand, ScriptCommand, make_check_commands
+from ratelimit.limiters.cluster_commands import (
+    PlainCommand,
+    ScriptCommand,
+    collect_replies,
+    make_check_commands,
+)
 from ratelimit.stores.breaker import PAUSED, PausedCalls
 from ratelimit.stores.failures import CONNECTION_ERRORS
 from ratelimit.stores.routing import route
@@ -84,10 +89,7 @@ class Cluster:
     def _run_calls(self, checks: Sequence[ResolvedCheck]) -> list[bytes | Exception]:
         commands = make_check_commands(checks, self._encode_checks)
         self._route(commands)
-        replies: list[Any] = [None] * len(checks)
-        for command in commands:
-            command.put_replies(replies)
-        return replies
+        return collect_replies(commands, len(checks))
 
     def run_script(self, script: Script, keys: list[str], args: list[ScriptArgument]) -> Any:  # noqa: ANN401 - replies have many types
         """Run a script and return its reply; see `Calls`."""

@@ -83,7 +83,7 @@ class CheckCommand(RoutedCommand):
         return parts
 
     def put_replies(self, replies: list[Any]) -> None:
-        """Put the reply to each check, or the error of the call that carried it, at its place in a list."""
+        """Put the reply to each of its checks, or the error of the call, at its place in a list."""
         for part in self.parts:
             part.put_replies(replies)
         if not self.parts:
@@ -108,6 +108,14 @@ def make_check_commands(checks: Sequence[ResolvedCheck], encode_checks: EncodeCh
         command.indexes.append(index)
         command.weight += weight
     return commands
+
+
+def collect_replies(commands: Sequence[CheckCommand], count: int) -> list[bytes | Exception]:
+    """Return the reply to each of `count` checks, or the error of the call that carried it."""
+    replies: list[Any] = [None] * count
+    for command in commands:
+        command.put_replies(replies)
+    return replies
 
 
 def _encode_script(

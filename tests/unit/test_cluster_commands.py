@@ -8,7 +8,7 @@ from ratelimit import Limit, Policy
 from ratelimit.engine.check_script import MAX_LIMITS_PER_CALL
 from ratelimit.engine.keyspace import SHARDS, Keyspace
 from ratelimit.engine.resolver import Resolver
-from ratelimit.limiters.cluster_commands import make_check_commands
+from ratelimit.limiters.cluster_commands import collect_replies, make_check_commands
 from ratelimit.request.check import make_check
 
 LIMITS = 7  # of each check, so that a call never has exactly as many as it may have
@@ -21,13 +21,6 @@ tenants = st.lists(st.integers(0, 30).map(str), min_size=1, max_size=60)
 def make(keys):
     checks = [RESOLVER.resolve(make_check({"key": key}), take=True) for key in keys]
     return checks, make_check_commands(checks, lambda checks: ([], [check.subject.key for check in checks]))
-
-
-def read_replies(count, commands):
-    replies = [None] * count
-    for command in commands:
-        command.put_replies(replies)
-    return replies
 
 
 @given(tenants)
@@ -61,7 +54,7 @@ def test_p6_each_check_gets_its_own_reply_or_the_error_of_its_call(keys, data):
         if not is_lost and len(command.checks) == 1:
             [command.outcome] = command.outcome
         expected |= {index: LOST if is_lost else b"1" + keys[index].encode() for index in command.indexes}
-    assert read_replies(len(keys), commands) == [expected[index] for index in range(len(keys))]
+    assert collect_replies(commands, len(keys)) == [expected[index] for index in range(len(keys))]
 
 
 @given(tenants)
@@ -74,7 +67,7 @@ def test_a_call_that_is_split_has_the_replies_of_its_parts(keys):
             [check], [_] = part.checks, part.indexes
             assert (part.slot, part.split()) == (command.slot, ())
             part.outcome = check.subject.key.encode()
-    assert read_replies(len(keys), commands) == [key.encode() for key in keys]
+    assert collect_replies(commands, len(keys)) == [key.encode() for key in keys]
 
 
 def test_a_check_with_more_limits_than_a_call_may_have_gets_a_call_of_its_own():
