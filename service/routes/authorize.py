@@ -71,7 +71,8 @@ async def authorize(request: Request) -> Response:
     except InvalidRequest as error:
         raise _name_headers(error) from None
     response_headers = {**sidecar.make_headers(decision), "X-RateLimit-Key": key}
-    if decision.reservation is not None:
+    # No other check has a reservation, and reading it would compute all members of the decision.
+    if ("reserve" in fields or "request_id" in fields) and decision.reservation is not None:
         response_headers["X-RateLimit-Reservation"] = decision.reservation
     if not decision:
         return problems.make_denial_response(decision, response_headers, deny_status)
