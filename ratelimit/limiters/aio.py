@@ -60,11 +60,13 @@ class AsyncLimiter(AsyncBase):
         # `_resolve` would look in the cache first, too. Most checks are found here, and save its call.
         cached = self._resolver.find_cached(key, options) if isinstance(key, str) else None
         check, now = cached or self._resolve(key, options), time.monotonic_ns()
-        started = self._start_decision(check, now)
-        if isinstance(started, Decision):
-            return await self._end_decision(check, started, now)
-        # `_end_decision` would do the same for this one, too. Most checks come here, and save a coroutine.
-        return await self._finish_decision(check, started, now, self._observers.note_decision)
+        started, note_methods = self._start_decision(check, now), self._observers.note_decision
+        # `_end_decision` would do the same. Without it each check saves a coroutine.
+        if not isinstance(started, Decision):
+            return await self._finish_decision(check, started, now, note_methods)
+        for note_decision in note_methods:
+            note_decision(check, started, now, 0)
+        return started
 
     async def check_many(self, checks: Sequence[CheckInput]) -> list[Decision]:
         """Decide up to 256 checks; see `Limiter.check_many`."""
