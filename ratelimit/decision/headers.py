@@ -94,9 +94,7 @@ def _make_ietf_headers(decision: HeaderInput) -> dict[str, str]:
 
 def write_entry(name: str, remaining: int, reset_after: float) -> str:
     """Write a limit's entry in RateLimit; `reset_after` is in seconds."""
-    seconds = math.ceil(reset_after)
-    seconds = seconds if seconds < _MAX_INTEGER else _MAX_INTEGER  # noqa: FURB136 - `min` takes longer
-    return f'"{name}";r={remaining};t={seconds}'
+    return f'"{name}";r={remaining};t={min(math.ceil(reset_after), _MAX_INTEGER)}'
 
 
 @functools.lru_cache(maxsize=4096)

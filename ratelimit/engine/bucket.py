@@ -134,5 +134,4 @@ def compute_remaining_after(shape: Shape, used: float, at: float, t: float, cost
     missing = used - (t - at) * shape.count / shape.period
     missing = (0.0 if missing < 0 else missing) + cost
     remaining = math.floor(shape.burst - missing + shape.tolerance)
-    remaining = remaining if remaining > 0 else 0  # noqa: FURB136 - `max` takes longer
-    return remaining, math.ceil(missing * shape.period / shape.count)
+    return max(remaining, 0), math.ceil(missing * shape.period / shape.count)

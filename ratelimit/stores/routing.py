@@ -13,6 +13,7 @@ server says. All other errors are outcomes: a command whose outcome is unknown i
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from redis.exceptions import NoScriptError, ResponseError
@@ -32,7 +33,7 @@ FIRST_PAUSE: Final = 0.001
 _ASKING: Final[Command] = ("ASKING",)
 
 
-class RoutedCommand:
+class RoutedCommand(ABC):
     """A command for the server that has a slot, and what is known of it so far.
 
     Attributes:
@@ -61,9 +62,9 @@ class RoutedCommand:
         """How many checks it carries."""
         return 0
 
+    @abstractmethod
     def encode(self) -> Command:
         """Return the command."""
-        raise NotImplementedError
 
     def split(self) -> Sequence[RoutedCommand]:
         """Return commands that do the same in smaller parts; none if it cannot be split.
